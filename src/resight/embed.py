@@ -1,0 +1,89 @@
+"""Embedding: sightings to vectors of unit length."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resight.config import Evaluation, Pictures, Precision
+from resight.errors import ConfigError
+from resight.loading.augment import normalise
+from resight.loading.batch import Batch, Loader, Vocabulary
+from resight.model.transreid import TransReID
+from resight.sightings import SightingTable
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; for `auto` the best there is.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"this machine has no device {name!r} that torch {torch.__version__} can use") from error
+    return device
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The matrix products' arithmetic for a stretch of code."""
+    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
+
+
+def embed_table(
+    model: TransReID,
+    table: SightingTable,
+    vocabulary: Vocabulary,
+    pictures: Pictures,
+    settings: Evaluation,
+    precision: Precision = "fp32",
+    progress: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """Embeds every sighting of a table, in its order.
+
+    Args:
+        model: on any device; is put in evaluation mode.
+        table: N sightings.
+        vocabulary: the model's own.
+        pictures: the model's own preprocessing.
+        settings: how modalities are fused, whether mirror images count, and the batch.
+        precision: of the matrix products.
+        progress: is told how many sightings are done.
+
+    Returns:
+        float32 [N, E], each of unit length; E is the model's width, times the modalities where they are concatenated.
+
+    Raises:
+        PictureError: a picture cannot be decoded.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    loader = Loader(table, vocabulary, pictures.size, pictures.test_interpolation)
+    step = max(1, settings.batch // len(vocabulary.modalities))
+    rows = [list(range(i, min(i + step, len(table)))) for i in range(0, len(table), step)]
+    done: list[np.ndarray] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for batch in loader.batches(rows):
+            done.append(embed_batch(model, batch.to(device), pictures, settings).cpu().numpy())
+            progress(sum(map(len, done)))
+    return np.concatenate(done) if done else np.zeros((0, model.width), np.float32)
+
+
+def embed_batch(model: TransReID, batch: Batch, pictures: Pictures, settings: Evaluation) -> Tensor:
+    """float32 [B, E] of unit length. An absent modality is a zero in a concatenation, and no part of a mean."""
+    x = normalise(batch.pictures[batch.present], pictures.mean, pictures.std)  # [R, 3, H, W]
+    side = batch.side()
+    found = F.normalize(model.embed(x, side))  # [R, D]
+    if settings.flip:
+        found = F.normalize(found + F.normalize(model.embed(x.flip(-1), side)))
+    each = found.new_zeros((*batch.present.shape, found.shape[1]))  # [B, M, D]
+    each[batch.present] = found
+    return F.normalize(each.flatten(1) if settings.fusion == "concat" else each.sum(1))

@@ -1,0 +1,95 @@
+"""The random part of the way into the network, for a whole batch at once, on any device.
+
+Every number is drawn on the CPU from the given generator, so that a seed means the same on every device.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resight.config import Augmentation
+
+_AREA = (0.02, 1 / 3)
+_ASPECT = (0.3, 1 / 0.3)
+
+
+def normalise(pictures: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [R, 3, H, W] to float32: channel means taken off values in [0, 1], then over the standard deviations."""
+    scale = torch.tensor(std, device=pictures.device).mul(255).reciprocal().view(1, 3, 1, 1)
+    shift = (torch.tensor(mean, device=pictures.device) / torch.tensor(std, device=pictures.device)).view(1, 3, 1, 1)
+    return pictures * scale - shift
+
+
+def augment(
+    pictures: Tensor,
+    settings: Augmentation,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    generator: torch.Generator,
+) -> Tensor:
+    """Flip, pad and crop, normalise, erase.
+
+    Args:
+        pictures: uint8 [B, M, 3, H, W].
+        settings: probabilities and sizes.
+        mean: of each channel.
+        std: of each channel.
+        generator: a CPU generator.
+
+    Returns:
+        float32 [B, M, 3, H, W].
+    """
+    b, m, _, height, width = pictures.shape
+    draws, repeats = (b, m) if settings.modalities_together else (b * m, 1)
+    flip = torch.rand(draws, generator=generator) < settings.flip
+    offset = torch.randint(0, 2 * settings.pad + 1, (draws, 2), generator=generator)
+    box = boxes(draws, height, width, settings.erase, generator)
+    flip, offset, box = (t.repeat_interleave(repeats, 0).to(pictures.device) for t in (flip, offset, box))
+    moved = flip_and_crop(pictures.flatten(0, 1), flip, offset, settings.pad)
+    erased = erase(normalise(moved, mean, std), box, generator)
+    return erased.unflatten(0, (b, m))
+
+
+def flip_and_crop(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
+    """Mirrors where `flip` [R], pads with black, and cuts [H, W] out at `offset` [R, 2] (row, column), each 0 to 2 pad."""
+    height, width = pictures.shape[-2:]
+    rows = torch.arange(height, device=pictures.device) + offset[:, :1]  # [R, H]
+    columns = torch.arange(width, device=pictures.device) + offset[:, 1:]  # [R, W]
+    columns = torch.where(flip[:, None], width + 2 * pad - 1 - columns, columns)
+    padded = F.pad(pictures, (pad, pad, pad, pad))
+    index = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    cut = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]  # [R, H, W, 3]
+    return cut.permute(0, 3, 1, 2)
+
+
+def boxes(count: int, height: int, width: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Boxes to erase (Zhong et al. 2020, algorithm 1): int64 [count, 4] as top, left, height, width; 0 where none.
+
+    A box is the first of up to 100 tries whose drawn area and aspect fit inside the picture.
+    """
+    tries = 100
+    area = torch.empty(count, tries).uniform_(*_AREA, generator=generator) * height * width
+    log_aspect = torch.empty(count, tries).uniform_(*map(math.log, _ASPECT), generator=generator)
+    tall = (area * log_aspect.exp()).sqrt().round().long()
+    wide = (area / log_aspect.exp()).sqrt().round().long()
+    fits = (tall < height) & (wide < width)
+    first = fits.int().argmax(1, keepdim=True)
+    tall, wide, fits = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0], fits.gather(1, first)[:, 0]
+    place = torch.rand(2, count, generator=generator)
+    top, left = (place[0] * (height - tall + 1)).long(), (place[1] * (width - wide + 1)).long()
+    chosen = fits & (torch.rand(count, generator=generator) < probability)
+    return torch.stack([top, left, tall, wide], 1) * chosen[:, None]
+
+
+def erase(pictures: Tensor, box: Tensor, generator: torch.Generator) -> Tensor:
+    """Fills each box [R, 4] of float [R, 3, H, W] with N(0, 1) noise."""
+    height, width = pictures.shape[-2:]
+    top, left, tall, wide = box[:, :, None].unbind(1)  # each [R, 1]
+    rows, columns = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
+    in_rows = (rows >= top) & (rows < top + tall)  # [R, H]
+    in_columns = (columns >= left) & (columns < left + wide)  # [R, W]
+    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].expand_as(pictures)
+    noise = torch.randn(int(inside.sum()), generator=generator).to(pictures)
+    return pictures.masked_scatter(inside, noise)

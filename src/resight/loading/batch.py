@@ -1,0 +1,130 @@
+"""What the model is fed: pictures with their labels as numbers.
+
+B sightings, M modalities, H x W pixels.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resight.config import Interpolation
+from resight.loading.pictures import decode, resize
+from resight.sightings import SightingTable
+
+UNKNOWN = -1
+"""The number of a label that is missing, or was never seen in training."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The labels of a training set, in the order of their numbers."""
+
+    identities: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ("rgb",)
+
+    @classmethod
+    def of(cls, table: SightingTable) -> "Vocabulary":
+        """The distinct labels of a table, sorted, so that a seed means the same on every machine."""
+        return cls(
+            tuple(table.values("identity")),
+            tuple(table.values("camera")),
+            tuple(table.values("view")),
+            table.modalities,
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of known labels of each kind of side information."""
+        return {"camera": len(self.cameras), "view": len(self.views), "modality": len(self.modalities)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sightings. Label numbers follow the vocabulary; `UNKNOWN` where there is none."""
+
+    pictures: Tensor
+    """uint8 [B, M, 3, H, W]; zeros where a modality is absent."""
+    present: Tensor
+    """bool [B, M]."""
+    identity: Tensor
+    """int64 [B]."""
+    camera: Tensor
+    """int64 [B]."""
+    view: Tensor
+    """int64 [B]."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+    def side(self) -> dict[str, Tensor]:
+        """Labels of each picture that is present, in row-major order: int64 [R] by kind, R = present.sum()."""
+        rows, modality = self.present.nonzero(as_tuple=True)
+        return {"camera": self.camera[rows], "view": self.view[rows], "modality": modality}
+
+
+class Loader:
+    """Makes batches of a table's rows, decoding ahead in background threads.
+
+    Args:
+        table: where the rows are taken from.
+        vocabulary: gives labels their numbers and modalities their order.
+        size: height and width of the pictures made.
+        interpolation: how they are resized.
+        ahead: batches decoded in advance.
+    """
+
+    def __init__(
+        self,
+        table: SightingTable,
+        vocabulary: Vocabulary,
+        size: tuple[int, int],
+        interpolation: Interpolation,
+        ahead: int = 3,
+    ) -> None:
+        self.vocabulary, self.size, self.interpolation, self.ahead = vocabulary, size, interpolation, ahead
+        self.pictures = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
+        self.identity = _numbers(table.column("identity"), vocabulary.identities)
+        self.camera = _numbers(table.column("camera"), vocabulary.cameras)
+        self.view = _numbers(table.column("view"), vocabulary.views)
+
+    def batches(self, rows: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """One batch for each list of rows, in their order.
+
+        Raises:
+            PictureError: a picture cannot be decoded.
+        """
+        lists = iter(rows)
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, self.ahead)]
+            try:
+                while waiting:
+                    yield waiting.pop(0).result()
+                    waiting += [pool.submit(self._batch, r) for r in islice(lists, 1)]
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _batch(self, rows: Sequence[int]) -> Batch:
+        shape = (len(rows), len(self.vocabulary.modalities))
+        pictures = torch.zeros((*shape, 3, *self.size), dtype=torch.uint8)  # [B, M, 3, H, W]
+        present = torch.zeros(shape, dtype=torch.bool)  # [B, M]
+        for b, row in enumerate(rows):
+            for m, path in enumerate(self.pictures[row]):
+                if path is not None:
+                    pictures[b, m] = resize(decode(Path(path)), self.size, self.interpolation)
+                    present[b, m] = True
+        index = torch.tensor(rows, dtype=torch.int64)
+        return Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
+
+
+def _numbers(labels: list[str | None], known: tuple[str, ...]) -> Tensor:
+    number = {label: n for n, label in enumerate(known)}
+    return torch.tensor([UNKNOWN if label is None else number.get(label, UNKNOWN) for label in labels], dtype=torch.int64)

@@ -1,0 +1,81 @@
+"""One picture: from bytes to a uint8 tensor of the wanted size."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from resight.errors import PictureError
+
+_JPEG: Final = b"\xff\xd8\xff"
+
+
+def decode(source: Path | bytes, name: str | None = None) -> Tensor:
+    """Decodes a picture to RGB.
+
+    Args:
+        source: a file, or what a file holds.
+        name: what an error calls the picture; the file's path where None.
+
+    Returns:
+        uint8 [3, h, w].
+
+    Raises:
+        PictureError: the file is missing, empty, cut short, or no picture.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise PictureError(f"{name} cannot be read: {error.strerror}") from error
+    if not data:
+        raise PictureError(f"{name} is empty (0 bytes)")
+    pixels = _decode_jpeg(data, name) if data.startswith(_JPEG) else _decode_other(data, name)
+    return torch.from_numpy(pixels).permute(2, 0, 1)  # [h, w, 3] -> [3, h, w]
+
+
+def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Resizes uint8 [3, h, w] to [3, H, W] with antialiasing, within 1 grey level of Pillow's."""
+    return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
+
+
+def damaged(paths: list[Path]) -> list[tuple[Path, str]]:
+    """Decodes every picture once and returns those that cannot be, each with the reason, in order."""
+
+    def fault(path: Path) -> str | None:
+        try:
+            decode(path)
+        except PictureError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        faults = zip(paths, pool.map(fault, paths, chunksize=64), strict=True)
+        return [(path, reason) for path, reason in faults if reason is not None]
+
+
+def _decode_jpeg(data: bytes, name: str) -> np.ndarray:
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError as error:
+        if "premature" in str(error).lower():
+            raise PictureError(f"{name} is cut short: {error}") from error
+    return _decode_other(data, name)  # an oddity that Pillow may take, such as CMYK
+
+
+def _decode_other(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name} is no picture that can be read (it starts with {data[:12]!r})") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{name} is damaged: {error}") from error

@@ -1,0 +1,1 @@
+"""Outputs and identities to one number to make small."""

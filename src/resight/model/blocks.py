@@ -1,0 +1,124 @@
+"""Patches and transformer blocks, with timm's weights and names.
+
+B batch, N patches, T = 1 + N tokens, D width, h heads, d = D / h.
+"""
+
+from typing import Any, cast
+
+import torch
+from timm.models.vision_transformer import Attention as TimmAttention
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class OverlapPatchEmbed(nn.Module):
+    """Cuts a picture into patches that may overlap and projects each to width D (He et al. 2021, equation 2).
+
+    The grid is (H - P) // S + 1 by (W - P) // S + 1 for patch size P and stride S.
+
+    Args:
+        img_size: height and width in pixels.
+        patch_size: P; timm gives it from the backbone's name.
+        stride: S; None for P, where patches do not overlap.
+        in_chans: channels of the picture.
+        embed_dim: D.
+        bias: whether the projection has one.
+    """
+
+    def __init__(
+        self,
+        img_size: tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        bias: bool = True,
+        stride: int | None = None,
+        **_timm: Any,
+    ) -> None:
+        super().__init__()
+        step = stride or patch_size
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = ((img_size[0] - patch_size) // step + 1, (img_size[1] - patch_size) // step + 1)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, step, bias=bias)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, N, D], row by row of the grid."""
+        return self.proj(pictures).flatten(2).transpose(1, 2)
+
+
+class SplitHeads(nn.Module):
+    """[B, T, n D] -> [n, B, h, T, d], n = 3 for queries, keys and values; a module so that its output can be seen."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, n D] -> [n, B, h, T, d]."""
+        b, t, _ = x.shape
+        return x.reshape(b, t, -1, self.heads, self.width).permute(2, 0, 3, 1, 4)
+
+
+class AttentionWeights(nn.Module):
+    """softmax(Q K^T * scale); a module so that its output can be seen."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        """[B, h, Q, d], [B, h, T, d] -> [B, h, Q, T]."""
+        return ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over a timm attention's weights, able to answer for the first tokens alone.
+
+    `explicit` forms the [B, h, Q, T] weights; otherwise a fused kernel is used where no gradient is asked for or the
+    device is no CPU (the fused CPU kernel's backward is slow in bfloat16). Both give the same result.
+    """
+
+    def __init__(self, timm: TimmAttention) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.proj_drop = timm.qkv, timm.proj, timm.proj_drop
+        self.q_norm, self.k_norm, self.attn_drop = timm.q_norm, timm.k_norm, timm.attn_drop
+        self.split = SplitHeads(timm.num_heads, timm.head_dim)
+        self.weights = AttentionWeights(timm.scale)
+        self.explicit = False
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens; all T where None."""
+        if queries is None:
+            q, k, v = self.split(self.qkv(x)).unbind(0)
+        else:
+            d = x.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, :queries], weight[:d], None if bias is None else bias[:d])
+            q = self.split(q)[0]
+            k, v = self.split(F.linear(x, weight[d:], None if bias is None else bias[d:])).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.explicit or (x.device.type == "cpu" and torch.is_grad_enabled()):
+            out = self.attn_drop(self.weights(q, k)) @ v
+        else:
+            drop = self.attn_drop.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=self.weights.scale)
+        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+class Block(TimmBlock):
+    """A pre-norm transformer block that can be computed for its first tokens alone.
+
+    Only the class token of the last block is used further, so only its query, projection and MLP need computing:
+    the same number for a fraction of the work.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attn = Attention(cast(TimmAttention, self.attn))
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens; all T where None."""
+        y = x[:, :queries] + self.drop_path1(self.ls1(self.attn(self.norm1(x), queries)))
+        return y + self.drop_path2(self.ls2(self.mlp(self.norm2(y))))

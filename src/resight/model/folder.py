@@ -1,0 +1,63 @@
+"""A model at rest: a folder with `model.safetensors` and `config.json`, which together are all that using it needs."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from resight.config import Model, Pictures, Section, explain
+from resight.errors import CheckpointError
+from resight.loading.batch import Vocabulary
+from resight.model.transreid import TransReID
+from resight.model.weights import fit, read_tensors
+from resight.storage import storing
+
+WEIGHTS, CARD = "model.safetensors", "config.json"
+
+
+class Card(Section):
+    """What a model's folder says beside the weights: the network, its preprocessing, and what its numbers mean."""
+
+    format: int = 1
+    """Of this file."""
+    model: Model
+    pictures: Pictures
+    vocabulary: Vocabulary
+
+    def build(self) -> TransReID:
+        """The network, with random weights."""
+        return TransReID(self.model, self.pictures.size, self.vocabulary)
+
+
+def fill_model_folder(folder: Path, model: TransReID, card: Card) -> None:
+    """Writes a model's two files into an existing folder."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with storing(folder):
+        (folder / WEIGHTS).write_bytes(save(tensors))
+        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+
+
+def read_card(folder: Path) -> Card:
+    """Reads a model folder's `config.json`.
+
+    Raises:
+        CheckpointError: there is none, or it is not one of ours.
+    """
+    try:
+        return Card.model_validate_json((folder / CARD).read_text())
+    except OSError as error:
+        raise CheckpointError(f"{folder} is no model folder: it has no readable {CARD} ({error.strerror})") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / CARD} does not describe a model: {explain(error)}") from error
+
+
+def load_model(folder: Path) -> tuple[TransReID, Card]:
+    """Reads a model folder; the model is in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: the folder is no model folder, or weights and card do not go together.
+    """
+    card = read_card(folder)
+    model = card.build()
+    fit(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval(), card

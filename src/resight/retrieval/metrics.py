@@ -1,0 +1,115 @@
+"""CMC, mAP and mINP from exact rankings, by chunks of queries."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from resight.config import JunkRule
+from resight.errors import EvaluationError
+from resight.retrieval.junk import Keys, junk, matches
+
+CMC_RANKS = 50
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A measured ranking. Rates are in [0, 1]."""
+
+    map: float
+    """Mean over the queries of the average precision: the mean, over a query's matches, of (matches so far) / rank."""
+    minp: float
+    """Mean inverse negative penalty (Ye et al. 2021, equation 6): matches over the rank of the hardest one."""
+    cmc: np.ndarray
+    """float64 [50]: the share of queries with a match among the first k."""
+    ap: np.ndarray
+    """float64 [Q]; NaN where the query has no match."""
+    first: np.ndarray
+    """int64 [Q]: rank of the first match, from 1; 0 where there is none."""
+    unmatched: int
+    """Queries without a match, left out of every figure."""
+    unmatched_by_rule: int
+    """Those of them that have a match which the junk rule removed."""
+
+    @property
+    def r1(self) -> float:
+        """CMC at rank 1."""
+        return float(self.cmc[0])
+
+    def summary(self) -> dict[str, float]:
+        """The figures that papers print."""
+        ranks = {f"R{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}
+        return {"mAP": self.map, "mINP": self.minp, **ranks}
+
+
+def measure(query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> Metrics:
+    """Ranks the gallery for each query by inner product, in float32, and measures the ranking.
+
+    Embeddings of unit length give the order of Euclidean distance. Ties go to the earlier gallery row.
+
+    Args:
+        query: float32 [Q, D].
+        gallery: float32 [G, D].
+        query_keys: labels of the queries.
+        gallery_keys: labels of the gallery.
+        rule: what is left out.
+
+    Raises:
+        EvaluationError: no query has a match left; says which rule removed what.
+    """
+    ap, inp = np.full(len(query), np.nan), np.full(len(query), np.nan)
+    first = np.zeros(len(query), np.int64)
+    by_rule = 0
+    for part, order, hit, removed in _rankings(query, gallery, query_keys, gallery_keys, rule):
+        by_rule += removed
+        for row, q in enumerate(range(part.start, part.stop)):
+            ranks = 1 + np.flatnonzero(hit[row, order[row]])  # of the matches, junk lying after everything
+            if len(ranks):
+                ap[q] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
+                inp[q] = len(ranks) / ranks[-1]
+                first[q] = ranks[0]
+    valid = first > 0
+    unmatched = int((~valid).sum())
+    if not valid.any():
+        raise EvaluationError(_why_nothing(len(query), by_rule, rule))
+    cmc = np.array([(first[valid] <= k).mean() for k in range(1, CMC_RANKS + 1)])
+    return Metrics(float(ap[valid].mean()), float(inp[valid].mean()), cmc, ap, first, unmatched, by_rule)
+
+
+def top(
+    query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest gallery rows of each query, junk left out: int64 [Q, k] (-1 where fewer are left), bool hits [Q, k]."""
+    nearest, hits = np.full((len(query), k), -1), np.zeros((len(query), k), bool)
+    for part, order, hit, _ in _rankings(query, gallery, query_keys, gallery_keys, rule):
+        left = junk(query_keys.rows(part), gallery_keys, rule)
+        for row, q in enumerate(range(part.start, part.stop)):
+            rows = order[row][: min(k, len(gallery) - int(left[row].sum()))]
+            nearest[q, : len(rows)], hits[q, : len(rows)] = rows, hit[row, rows]
+    return nearest, hits
+
+
+def _rankings(
+    query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, int]]:
+    """By chunks: the queries, their order [q, G] (junk last), their matches [q, G] less junk, and how many lost all."""
+    step = max(1, _CHUNK_BYTES // (8 * max(1, len(gallery))))
+    for start in range(0, len(query), step):
+        part = slice(start, min(start + step, len(query)))
+        scores = query[part].astype(np.float32) @ gallery.astype(np.float32).T  # [q, G]
+        left_out = junk(query_keys.rows(part), gallery_keys, rule)
+        scores[left_out] = -np.inf
+        same = matches(query_keys.rows(part), gallery_keys)
+        hit = same & ~left_out
+        removed = int((same.any(1) & ~hit.any(1)).sum())
+        yield part, np.argsort(-scores, axis=1, kind="stable"), hit, removed
+
+
+def _why_nothing(queries: int, by_rule: int, rule: JunkRule) -> str:
+    if by_rule:
+        return (
+            f"no query has a match left: of {queries} queries, the rule {rule!r} removed every match of {by_rule} "
+            f"(the same identity is in the gallery only under the query's own camera, or as the same file); use --junk none to keep them"
+        )
+    return f"no query has a match: none of the identities of the {queries} queries is in the gallery"

@@ -1,0 +1,1 @@
+"""A configuration to a run folder: the loop, and what it needs."""

@@ -1,0 +1,246 @@
+"""Training, read from top to bottom.
+
+Every draw follows from (seed, epoch, step) alone, so a run that is resumed goes on as if it had never stopped, to the
+bit on a CPU.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resight.config import Run
+from resight.embed import autocast, pick_device
+from resight.errors import TrainingError
+from resight.evaluate import Result, evaluate
+from resight.loading.augment import augment
+from resight.loading.batch import Batch, Loader, Vocabulary
+from resight.loading.sampler import PKSampler
+from resight.losses.center import CenterLoss
+from resight.losses.objective import objective
+from resight.model.backbone import ViT
+from resight.model.folder import Card, load_model
+from resight.model.transreid import TransReID
+from resight.model.weights import load_pretrained
+from resight.sightings import Split
+from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
+from resight.training.run_folder import RunFolder
+from resight.training.screen import Screen, epoch_line, score_line
+
+
+@dataclass
+class State:
+    """Everything that training changes."""
+
+    model: TransReID
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    center: CenterLoss | None
+    center_optimizer: torch.optim.Optimizer | None
+    epoch: int = 1
+    """The epoch that comes next or is under way, from 1."""
+    step: int = 0
+    """Steps of it that are done."""
+    best: float = -1.0
+    """The best mAP so far of those that choose the checkpoint."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the epoch so far."""
+
+    def dump(self) -> dict[str, Any]:
+        """All but the model's weights, for `torch.save`."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "center": None if self.center is None else self.center.state_dict(),
+            "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
+        }
+
+    def restore(self, held: dict[str, Any]) -> None:
+        """Takes over what `dump` gave."""
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.scaler.load_state_dict(held["scaler"])
+        if self.center is not None:
+            self.center.load_state_dict(held["center"])
+        for name, value in held["position"].items():
+            setattr(self, name, value)
+
+
+def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
+    """Trains as `run` says, or goes on where `folder` was left, and measures the last checkpoint on the test set.
+
+    Args:
+        run: the whole configuration.
+        split: the data set; every picture of it can be decoded.
+        folder: the run's folder, new or opened again.
+        screen: where progress is shown.
+
+    Raises:
+        ConfigError: the configuration does not fit the data or the machine.
+        TrainingError: the loss is no number any more.
+        StorageError: a checkpoint cannot be written; the one before it is whole.
+    """
+    device = pick_device(run.device)
+    learned, held = hold_out(split, run.held_out, run.seed)
+    vocabulary = Vocabulary.of(learned.train)
+    card = Card(model=run.model, pictures=run.pictures, vocabulary=vocabulary)
+    loader = Loader(learned.train, vocabulary, run.pictures.size, run.pictures.train_interpolation)
+    sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
+    chooses = split if run.select_on_test else held
+
+    state = start(run, vocabulary, device, screen)
+    resumed = folder.read_state()
+    if resumed is not None:
+        state.model.load_state_dict(load_model(folder.last)[0].state_dict())
+        state.restore(resumed)
+        folder.forget_after(state.epoch - 1)
+        screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
+
+    while state.epoch <= run.schedule.epochs:
+        train_epoch(run, state, loader, sampler.epoch(state.epoch), device, folder, card, screen)
+        epoch, last = state.epoch, state.epoch == run.schedule.epochs
+        due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
+        better = False
+        if chooses is not None and due:
+            score = score_on(run, state.model, chooses, vocabulary, folder, screen, epoch, "held-out" if held else "test")
+            better, state.best = score.metrics.map > state.best, max(score.metrics.map, state.best)
+        elif due and not last:
+            score_on(run, state.model, split, vocabulary, folder, screen, epoch, "test")
+        state.epoch, state.step, state.sums = epoch + 1, 0, {}
+        folder.save(f"epoch-{epoch:04d}", state.model, card, state.dump(), best=better or chooses is None)
+
+    return score_on(run, state.model, split, vocabulary, folder, screen, run.schedule.epochs, "test")
+
+
+def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen) -> State:
+    """A fresh state: the model with its pre-trained weights, and the optimizers."""
+    torch.manual_seed(run.seed)
+    model = TransReID(run.model, run.pictures.size, vocabulary)
+    if run.weights is not None:
+        left = load_pretrained(model.backbone, run.weights, run.model.backbone)
+        screen.say(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
+    model.to(device)
+    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
+    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
+    center = center_optimizer = None
+    if run.loss.center_weight:
+        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
+        center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    return State(model, optimizer, scaler, center, center_optimizer)
+
+
+def train_epoch(
+    run: Run,
+    state: State,
+    loader: Loader,
+    batches: Sequence[Sequence[int]],
+    device: torch.device,
+    folder: RunFolder,
+    card: Card,
+    screen: Screen,
+) -> None:
+    """The steps of an epoch that are not done yet, and its line in the metrics."""
+    state.model.train()
+    began, seen, lr = perf_counter(), 0, 0.0
+    screen.begin(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step)
+    for batch in loader.batches(batches[state.step :]):
+        position = state.epoch if run.schedule.every == "epoch" else state.epoch - 1 + (state.step + 1) / len(batches)
+        lr = set_learning_rate(state.optimizer, run.schedule, position)
+        figures = train_step(run, state, batch.to(device))
+        state.step += 1
+        seen += int(batch.present.sum())
+        for name, value in figures.items():
+            state.sums[name] = state.sums.get(name, 0.0) + float(value)
+        if not np.isfinite(state.sums["loss"]):
+            raise TrainingError(
+                f"the loss is no number any more in epoch {state.epoch}, step {state.step}; lower --optimizer.lr, "
+                f"or use --precision bf16 instead of fp16 ({folder.last} is as it was)"
+            )
+        rate = seen / (perf_counter() - began)
+        mean = {name: value / state.step for name, value in state.sums.items()}
+        screen.step(state.step, f"loss {mean['loss']:.3f}  acc {mean['accuracy']:.3f}  lr {lr:.1e}  {rate:.0f}/s")
+        if run.checkpoint_steps and state.step % run.checkpoint_steps == 0 and state.step < len(batches):
+            folder.save(f"epoch-{state.epoch:04d}-step-{state.step:06d}", state.model, card, state.dump(), best=False)
+    seconds = perf_counter() - began
+    line = {"epoch": state.epoch, "lr": lr, "seconds": seconds, "pictures_per_second": seen / seconds}
+    line |= {name: value / len(batches) for name, value in state.sums.items()}
+    folder.record(line)
+    screen.say(epoch_line(line, run.schedule.epochs))
+
+
+def train_step(run: Run, state: State, batch: Batch) -> dict[str, Tensor]:
+    """One step on one batch; returns its losses and accuracy."""
+    generator = seed_step(run.seed, state.epoch, state.step)
+    pictures = augment(batch.pictures, run.augmentation, run.pictures.mean, run.pictures.std, generator)
+    identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every picture that is present
+    with autocast(pictures.device, run.precision):
+        out = state.model(pictures[batch.present], batch.side(), identity)
+    loss = objective(out.features, out.logits, identity, run.loss, state.center)
+
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss.total).backward()
+    if run.optimizer.clip is not None:
+        state.scaler.unscale_(state.optimizer)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.optimizer.clip)
+    state.scaler.step(state.optimizer)
+    if state.center is not None and state.center_optimizer is not None:
+        state.center.rescale_gradient(run.loss.center_weight)
+        state.scaler.step(state.center_optimizer)
+        state.center_optimizer.zero_grad(set_to_none=True)
+    state.scaler.update()
+    accuracy = (out.logits[0].argmax(1) == identity).float().mean()
+    parts = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
+    if state.center is not None:
+        parts["center"] = loss.center
+    return {name: value.detach() for name, value in parts.items()}
+
+
+def seed_step(seed: int, epoch: int, step: int) -> torch.Generator:
+    """Seeds torch for one step (drop-path, dropout) and returns a generator for its augmentation."""
+    model, pictures = np.random.SeedSequence((seed, epoch, step)).generate_state(2, np.uint64)
+    torch.manual_seed(int(model))
+    return torch.Generator().manual_seed(int(pictures))
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:
+    """Keeps a share of the training identities aside: what is left to learn from, and a split that asks each picture
+    of those kept aside against all the others (None where the share is 0)."""
+    if share == 0:
+        return split, None
+    identities = split.train.values("identity")
+    count = max(1, round(share * len(identities)))
+    kept = set(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
+    aside = split.train.of_identities(kept)
+    learned = split.train.of_identities(set(identities) - kept)
+    return (
+        Split(split.name, learned, split.query, split.gallery, split.notes),
+        Split(f"{split.name}, held out", learned, aside, aside),
+    )
+
+
+def score_on(
+    run: Run,
+    model: TransReID,
+    split: Split,
+    vocabulary: Vocabulary,
+    folder: RunFolder,
+    screen: Screen,
+    epoch: int,
+    name: str,
+) -> Result:
+    """Measures the model on a split, shows and records the figures."""
+    total = len(split.query) + (0 if split.gallery is split.query else len(split.gallery))
+    screen.begin(f"embedding {split.name}", total)
+    began = perf_counter()
+    result = evaluate(
+        model, split.query, split.gallery, vocabulary, run.pictures, run.evaluation, run.precision, screen.step
+    )
+    scores = result.metrics.summary()
+    folder.record({"epoch": epoch, "evaluated": name, "seconds": perf_counter() - began, **scores})
+    screen.say(f"epoch {epoch}, {name}: {score_line(scores)}")
+    return result
+

@@ -1,0 +1,131 @@
+"""A run on disk.
+
+runs/NAME/
+├── config.json      the resolved configuration
+├── metrics.jsonl    one line an epoch, and one an evaluation
+├── checkpoints/     whole folders, each a model's with `training.pt` beside it
+├── last -> checkpoints/...
+└── best -> checkpoints/...
+
+A checkpoint is written beside its place and moved there in one step; then the link is. At any moment `last` is whole.
+"""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from resight.config import Run, read_run
+from resight.errors import CheckpointError, ConfigError, StorageError
+from resight.model.folder import Card, fill_model_folder
+from resight.model.transreid import TransReID
+from resight.storage import make_folder, point, storing, write_file, write_folder
+
+STATE = "training.pt"
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last, self.best = path / "last", path / "best"
+        self.metrics, self.checkpoints = path / "metrics.jsonl", path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path, run: Run) -> "RunFolder":
+        """Makes a new run's folder.
+
+        Raises:
+            ConfigError: there is one already; nothing of it is changed.
+            StorageError: it cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"{path} exists already and is not written over; use --resume {path} to go on with it, or another --out"
+            )
+        folder = cls(path)
+        make_folder(folder.checkpoints)
+        write_file(path / "config.json", run.model_dump_json(indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> tuple["RunFolder", Run]:
+        """Opens a run's folder to go on with it.
+
+        Raises:
+            ConfigError: it is no run's folder.
+        """
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{path} is no run folder: it has no config.json")
+        run = read_run(path / "config.json")
+        make_folder(path / "checkpoints")
+        return cls(path), run
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`."""
+        with storing(self.metrics), self.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def forget_after(self, epoch: int) -> None:
+        """Takes back the lines of epochs after `epoch`, which a run that goes on will write again."""
+        if self.metrics.exists():
+            lines = [line for line in self.metrics.read_text().splitlines() if _epoch(line) <= epoch]
+            write_file(self.metrics, "".join(f"{line}\n" for line in lines))
+
+    def save(self, name: str, model: TransReID, card: Card, state: dict[str, Any], best: bool) -> None:
+        """Writes a checkpoint, makes `last` (and `best`) lead to it, and removes those that nothing leads to.
+
+        Raises:
+            StorageError: it cannot be written; the checkpoints before it are as they were.
+        """
+
+        def fill(folder: Path) -> None:
+            fill_model_folder(folder, model, card)
+            held = BytesIO()
+            torch.save(state, held)
+            (folder / STATE).write_bytes(held.getvalue())
+
+        target = self.checkpoints / name
+        with storing(target):
+            if target.exists():  # from before a crash, and newer than `last` leads to
+                shutil.rmtree(target)
+        write_folder(target, fill)
+        point(self.last, target)
+        if best:
+            point(self.best, target)
+        kept = {link.resolve() for link in (self.last, self.best) if link.exists()}
+        for old in self.checkpoints.iterdir():
+            if old.resolve() not in kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The state of training at `last`; None where the run was stopped before its first checkpoint."""
+        if not self.last.exists():
+            return None
+        try:
+            return cast("dict[str, Any]", torch.load(self.last / STATE, "cpu", weights_only=True))
+        except Exception as error:
+            raise CheckpointError(f"{self.last / STATE} is damaged: {error}") from error
+
+
+def default_folder(run: Run) -> Path:
+    """Where a run goes that was not told: `runs/RECIPE`, or the first of `runs/RECIPE-2`, -3... that is free."""
+    if run.out is not None:
+        return run.out
+    first = Path("runs") / run.recipe
+    numbered = (first.with_name(f"{first.name}-{n}") for n in range(2, 10_000))
+    for path in (first, *numbered):
+        if not path.exists():
+            return path
+    raise StorageError(f"{first} and 10,000 after it exist; use --out")
+
+
+def _epoch(line: str) -> float:
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError):
+        return float("inf")  # a line cut short by a crash

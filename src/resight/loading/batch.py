@@ -19,6 +19,8 @@ from resight.sightings import SightingTable
 UNKNOWN = -1
 """The number of a label that is missing, or was never seen in training."""
 
+_KEPT_BYTES = 2 << 30  # decoded pictures that a loader keeps for the next epoch
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -90,7 +92,8 @@ class Loader:
         ahead: int = 3,
     ) -> None:
         self.vocabulary, self.size, self.interpolation, self.ahead = vocabulary, size, interpolation, ahead
-        self.pictures = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
+        self.paths = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
+        self.kept: dict[str, Tensor] = {}
         self.identity = _numbers(table.column("identity"), vocabulary.identities)
         self.camera = _numbers(table.column("camera"), vocabulary.cameras)
         self.view = _numbers(table.column("view"), vocabulary.views)
@@ -117,12 +120,20 @@ class Loader:
         pictures = torch.zeros((*shape, 3, *self.size), dtype=torch.uint8)  # [B, M, 3, H, W]
         present = torch.zeros(shape, dtype=torch.bool)  # [B, M]
         for b, row in enumerate(rows):
-            for m, path in enumerate(self.pictures[row]):
+            for m, path in enumerate(self.paths[row]):
                 if path is not None:
-                    pictures[b, m] = resize(decode(Path(path)), self.size, self.interpolation)
+                    pictures[b, m] = self._picture(path)
                     present[b, m] = True
         index = torch.tensor(rows, dtype=torch.int64)
         return Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
+
+    def _picture(self, path: str) -> Tensor:
+        picture = self.kept.get(path)
+        if picture is None:
+            picture = resize(decode(Path(path)), self.size, self.interpolation)  # [3, H, W]
+            if len(self.kept) < _KEPT_BYTES // picture.numel():
+                self.kept[path] = picture
+        return picture
 
 
 def _numbers(labels: list[str | None], known: tuple[str, ...]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from timm.models.vision_transformer import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,8 +89,8 @@ class Attention(nn.Module):
         self.weights = AttentionWeights(timm.scale)
         self.explicit = False
 
-    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens; all T where None."""
+    def forward(self, x: Tensor, queries: int | None, scale: nn.Module) -> Tensor:
+        """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens (all T where None), through the layer scale."""
         if queries is None:
             q, k, v = self.split(self.qkv(x)).unbind(0)
         else:
@@ -104,7 +105,7 @@ class Attention(nn.Module):
         else:
             drop = self.attn_drop.p if self.training else 0.0
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=self.weights.scale)
-        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return self.proj_drop(scaled_linear(self.proj, scale, out.transpose(1, 2).flatten(2)))
 
 
 class Block(TimmBlock):
@@ -120,5 +121,17 @@ class Block(TimmBlock):
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens; all T where None."""
-        y = x[:, :queries] + self.drop_path1(self.ls1(self.attn(self.norm1(x), queries)))
-        return y + self.drop_path2(self.ls2(self.mlp(self.norm2(y))))
+        y = x[:, :queries] + self.drop_path1(self.attn(self.norm1(x), queries, self.ls1))
+        return y + self.drop_path2(self._mlp(self.norm2(y)))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        mlp = cast(Any, self.mlp)
+        return mlp.drop2(scaled_linear(mlp.fc2, self.ls2, mlp.norm(mlp.drop1(mlp.act(mlp.fc1(x))))))
+
+
+def scaled_linear(linear: nn.Linear, scale: nn.Module, x: Tensor) -> Tensor:
+    """scale(linear(x)), the layer scale taken into the weights: [D, D] products instead of [B, T, D] ones."""
+    if not isinstance(scale, LayerScale):
+        return linear(x)
+    bias = None if linear.bias is None else scale.gamma * linear.bias
+    return F.linear(x, scale.gamma[:, None] * linear.weight, bias)

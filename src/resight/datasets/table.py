@@ -23,6 +23,8 @@ def read(root: Path, seed: int = 0, test_share: float = 0.3) -> Split:
     Raises:
         DatasetError: there is nothing such at `root`, or a column or value is not known.
     """
+    if not root.exists():
+        raise DatasetError(f"there is no table or folder at {root}")
     if root.is_dir():
         return _divide(root.name, _read_folders(root), None, seed, test_share)
     if root.suffix not in (".csv", ".parquet"):

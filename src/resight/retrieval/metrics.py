@@ -77,6 +77,21 @@ def measure(query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_ke
     return Metrics(float(ap[valid].mean()), float(inp[valid].mean()), cmc, ap, first, unmatched, by_rule)
 
 
+def require_any_match(query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> None:
+    """Makes sure, from the labels alone, that some query has a match.
+
+    Raises:
+        EvaluationError: none has; says which rule removed what.
+    """
+    by_rule = 0
+    for part in _chunks(len(query_keys), len(gallery_keys)):
+        same = matches(query_keys.rows(part), gallery_keys)
+        if (same & ~junk(query_keys.rows(part), gallery_keys, rule)).any():
+            return
+        by_rule += int(same.any(1).sum())
+    raise EvaluationError(_why_nothing(len(query_keys), by_rule, rule))
+
+
 def top(
     query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -94,9 +109,7 @@ def _rankings(
     query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, int]]:
     """By chunks: the queries, their order [q, G] (junk last), their matches [q, G] less junk, and how many lost all."""
-    step = max(1, _CHUNK_BYTES // (8 * max(1, len(gallery))))
-    for start in range(0, len(query), step):
-        part = slice(start, min(start + step, len(query)))
+    for part in _chunks(len(query), len(gallery)):
         scores = query[part].astype(np.float32) @ gallery.astype(np.float32).T  # [q, G]
         left_out = junk(query_keys.rows(part), gallery_keys, rule)
         scores[left_out] = -np.inf
@@ -104,6 +117,12 @@ def _rankings(
         hit = same & ~left_out
         removed = int((same.any(1) & ~hit.any(1)).sum())
         yield part, np.argsort(-scores, axis=1, kind="stable"), hit, removed
+
+
+def _chunks(queries: int, size: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_BYTES // (8 * max(1, size)))
+    for start in range(0, queries, step):
+        yield slice(start, min(start + step, queries))
 
 
 def _why_nothing(queries: int, by_rule: int, rule: JunkRule) -> str:

@@ -1,0 +1,53 @@
+"""The main job in a few minutes, on pictures that we paint: paint, train, measure before and after, look."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from resight.datasets import synthetic
+from resight.embed import pick_device
+from resight.errors import ConfigError
+from resight.loading.batch import Vocabulary
+from resight.recipes import tiny, vary
+from resight.report.strips import rank_strip, save_picture
+from resight.training.loop import score_on, start, train
+from resight.training.prepare import prepare
+from resight.training.run_folder import RunFolder
+from resight.training.screen import Screen, score_line
+
+
+def run_demo(out: Path, seed: int = 0) -> Path:
+    """Paints a data set, trains a tiny three-modality TransReID on it, and writes a rank strip.
+
+    Args:
+        out: a new folder for pictures, run and strip.
+        seed: of the pictures and of the training.
+
+    Returns:
+        the rank strip's path.
+
+    Raises:
+        ConfigError: `out` exists.
+        StorageError: it cannot be written.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists already and is not written over; remove it, or choose another --out")
+    say = Console(highlight=False).print
+    with Screen() as screen:
+        plan = synthetic.Plan(seed=seed)
+        screen.begin("painting", plan.train + plan.test)
+        synthetic.write(out / "pictures", plan, lambda done, total: screen.step(done))
+        run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
+        split = prepare(run, synthetic.read(out / "pictures"))
+        folder = RunFolder.create(out / "run", run)
+        vocabulary = Vocabulary.of(split.train)
+        untrained = start(run, vocabulary, pick_device(run.device), screen).model
+        before = score_on(run, untrained, split, vocabulary, folder, screen, 0, "test")
+        after = train(run, split, folder, screen)
+    strip = out / "rank_strip.png"
+    save_picture(rank_strip(split.query, split.gallery, after), strip)
+    say(f"before training: {score_line(before.metrics.summary())}")
+    say(f"after training:  {score_line(after.metrics.summary())}")
+    say(f"model: {folder.best}")
+    say(f"rank strip: {strip.resolve()}")
+    return strip

@@ -1,0 +1,58 @@
+"""What is found out before hours are spent: damaged pictures, and queries that nothing can match."""
+
+from typing import Literal
+
+from resight.config import JunkRule, Run
+from resight.errors import DatasetError, PictureError
+from resight.evaluate import keys
+from resight.loading.pictures import damaged
+from resight.retrieval.metrics import require_any_match
+from resight.sightings import SightingTable, Split
+
+
+def prepare(run: Run, split: Split) -> Split:
+    """Checks a data set for training, and leaves out what is damaged where the run says so.
+
+    Raises:
+        DatasetError: there is nothing to train on.
+        EvaluationError: no query has a match.
+        PictureError: a picture is damaged and is not to be skipped.
+    """
+    if not len(split.train):
+        raise DatasetError(f"{split.name} has no training picture")
+    checked, notes = without_damaged(split, run.damaged)
+    require_match(checked, run.evaluation.junk)
+    return Split(checked.name, checked.train, checked.query, checked.gallery, (*checked.notes, *notes))
+
+
+def without_damaged(split: Split, policy: Literal["refuse", "skip"]) -> tuple[Split, tuple[str, ...]]:
+    """The split without sightings that have a damaged picture, and a note for each such picture.
+
+    Raises:
+        PictureError: there is one, and the policy is to refuse it.
+    """
+    files = sorted({path for part in (split.train, split.query, split.gallery) for path in part.paths})
+    faults = damaged(files)
+    if not faults:
+        return split, ()
+    if policy == "refuse":
+        more = f" ({len(faults)} pictures are damaged in all)" if len(faults) > 1 else ""
+        raise PictureError(f"{faults[0][1]}{more}; mend it, or leave such pictures out with --damaged skip")
+    bad = {path for path, _ in faults}
+    train, query = _without(split.train, bad), _without(split.query, bad)
+    gallery = query if split.gallery is split.query else _without(split.gallery, bad)
+    notes = (*(f"skipped: {reason}" for _, reason in faults), f"{len(faults)} damaged pictures skipped")
+    return Split(split.name, train, query, gallery, split.notes), notes
+
+
+def require_match(split: Split, rule: JunkRule) -> None:
+    """Makes sure that at least one query can be answered.
+
+    Raises:
+        EvaluationError: none can; says which rule removed what.
+    """
+    require_any_match(*keys(split.query, split.gallery), rule)
+
+
+def _without(table: SightingTable, bad: set[object]) -> SightingTable:
+    return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.pictures.values())])

@@ -1,0 +1,132 @@
+"""Losses against golden numbers and against naive loops."""
+
+import golden_cases
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch.nn import functional as F
+
+from resight.config import Loss
+from resight.losses.center import CenterLoss
+from resight.losses.margins import MARGINS, arcface
+from resight.losses.objective import objective
+from resight.losses.triplet import batch_hard_triplet
+from resight.model.heads import Head
+
+HEADS = {"arcface": "arcface", "cosface": "cosface", "am-softmax": "amsoftmax", "circle": "circle"}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(golden_cases.GOLDEN / "losses.npz") as held:
+        return {name: torch.from_numpy(held[name]) for name in held.files}
+
+
+@pytest.fixture
+def features(golden):
+    return golden["features"].clone().requires_grad_()
+
+
+def check(loss, features, golden, name):
+    loss.backward()
+    assert_allclose(loss.item(), golden[name], rtol=1e-5)
+    assert_allclose(features.grad, golden[f"{name}_grad"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("triplet_soft", {}),
+        ("triplet_margin0.3", {"margin": 0.3}),
+        ("triplet_soft_normalized", {"normalise": True}),
+    ],
+)
+def test_golden_triplet(golden, features, name, options):
+    check(batch_hard_triplet(features, golden["labels"], **options), features, golden, name)
+
+
+@pytest.mark.parametrize("ours", HEADS)
+def test_golden_margin_head(golden, features, ours):
+    weight, labels, name = golden["weight"], golden["labels"], HEADS[ours]
+    head = Head(ours, weight.shape[1], len(weight), scale=30.0, margin=0.5)
+    head.weight.data.copy_(weight)
+    logits = head(features, labels)
+    assert_allclose(logits.detach(), golden[f"{name}_logits"], rtol=1e-4, atol=1e-4)
+    check(F.cross_entropy(logits, labels), features, golden, f"{name}_ce")
+
+
+@pytest.mark.parametrize(("name", "smoothing"), [("softmax_ce", 0.0), ("softmax_ce_smooth0.1", 0.1)])
+def test_golden_id_loss(golden, features, name, smoothing):
+    settings = Loss(triplet_weight=0, label_smoothing=smoothing)
+    logits = F.linear(features, golden["weight"])
+    check(objective([features], [logits], golden["labels"], settings).total, features, golden, name)
+
+
+def test_golden_center(golden, features):
+    center = CenterLoss(*golden["centers"].shape)
+    center.centers.data.copy_(golden["centers"])
+    check(center(features, golden["labels"]), features, golden, "center")
+
+
+def test_triplet_equals_a_loop():
+    x, y = torch.randn(12, 5), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    terms = []
+    for i in range(12):
+        d = [float((x[i] - x[j]).norm()) for j in range(12)]
+        positive = max(d[j] for j in range(12) if y[j] == y[i])
+        negative = min(d[j] for j in range(12) if y[j] != y[i])
+        terms.append(np.log1p(np.exp(positive - negative)))
+    assert_allclose(batch_hard_triplet(x, y).item(), np.mean(terms), rtol=1e-5)
+
+
+def test_triplet_stays_in_float32_under_autocast():
+    x = torch.randn(8, 16) * 300  # squared norms beyond float16
+    y = torch.arange(4).repeat_interleave(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = batch_hard_triplet(x, y)
+    assert under.dtype == torch.float32
+    assert_allclose(under.item(), batch_hard_triplet(x, y).item(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MARGINS)
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_margins_are_finite_at_the_ends(name, value):
+    cosine = torch.full((2, 3), value, requires_grad=True)
+    logits = MARGINS[name](cosine, torch.tensor([0, 1]), 30.0, 0.5)
+    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    assert logits.isfinite().all()
+    assert cosine.grad is not None
+    assert cosine.grad.isfinite().all()
+
+
+def test_arcface_adds_the_margin_to_the_angle():
+    angle = torch.tensor([[0.3, 1.0], [2.0, 0.7]])
+    logits = arcface(angle.cos(), torch.tensor([0, 1]), 30.0, 0.5)
+    assert_allclose(logits, 30 * torch.tensor([[0.8, 1.0], [2.0, 1.2]]).cos(), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_weigh_half():
+    y = torch.tensor([0, 0, 1, 1])
+    features, logits = [torch.randn(4, 3) for _ in range(5)], [torch.randn(4, 2) for _ in range(5)]
+    loss = objective(features, logits, y, Loss())
+    each = [F.cross_entropy(x, y) for x in logits]
+    assert_allclose(loss.id, 0.5 * each[0] + 0.5 * sum(each[1:]) / 4, rtol=1e-6)
+    hard = [batch_hard_triplet(f, y) for f in features]
+    assert_allclose(loss.triplet, 0.5 * hard[0] + 0.5 * sum(hard[1:]) / 4, rtol=1e-6)
+    assert_allclose(loss.total, loss.id + loss.triplet, rtol=1e-6)
+
+
+def test_center_loss_is_added_and_its_weight_slows_only_the_features():
+    y = torch.tensor([0, 0, 1, 1])
+    center, settings = CenterLoss(2, 3), Loss(center_weight=0.01)
+    features = torch.randn(4, 3, requires_grad=True)
+    with_center = objective([features], [torch.randn(4, 2)], y, settings, center)
+    parts = with_center.id + with_center.triplet + 0.01 * with_center.center
+    assert_allclose(with_center.total.item(), parts.item(), rtol=1e-5)
+    with_center.total.backward()
+    center.rescale_gradient(0.01)
+    plain = CenterLoss(2, 3)
+    plain.centers.data.copy_(center.centers.data)
+    plain(features.detach(), y).backward()
+    assert_allclose(center.centers.grad, plain.centers.grad, rtol=1e-4)

@@ -110,6 +110,9 @@ class Loss(Section):
     """None: the soft margin log(1 + exp(d_ap - d_an)). A number: the hinge with that margin."""
     triplet_normalise: bool = False
     """Whether triplet distances are between features of unit length."""
+    triplet_within: Literal["batch", "modality"] = "batch"
+    """Whether triplets are mined across modalities (the reference, and for searching one modality with another), or
+    each modality keeps its own (for sightings whose modalities are fused)."""
     center_weight: float = Field(default=0.0, ge=0)
     """Weight of the center loss on the global feature; 0 leaves it out."""
     center_lr: float = Field(default=0.5, gt=0)

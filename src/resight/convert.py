@@ -24,7 +24,13 @@ BACKBONES: Final = {
     "vit_small_patch16_224_TransReID": LEGACY_SMALL,
     "deit_small_patch16_224_TransReID": "deit_small_patch16_224",
 }
-_HEADS: Final = {"softmax": "softmax", "arcface": "arcface", "cosface": "cosface", "amsoftmax": "am-softmax", "circle": "circle"}
+_HEADS: Final = {
+    "softmax": "softmax",
+    "arcface": "arcface",
+    "cosface": "cosface",
+    "amsoftmax": "am-softmax",
+    "circle": "circle",
+}
 _UNUSED_WITH_JPM: Final = "the reference trains copies of it in b1 and b2 and leaves this one unused"
 
 
@@ -104,7 +110,8 @@ def convert(
     if positions is not None and isinstance(model.backbone, ViT):
         renamed["backbone.pos_embed"] = resize_positions(positions, model.backbone)
         if renamed["backbone.pos_embed"].shape != positions.shape:
-            notes.append(f"position embedding resized from {positions.shape[1] - 1} patches to {model.backbone.pos_embed.shape[1] - 1}")
+            was, now = positions.shape[1] - 1, model.backbone.pos_embed.shape[1] - 1
+            notes.append(f"position embedding resized from {was} patches to {now}")
     fit(model, renamed, checkpoint)
     return Conversion(model.eval(), card, left_out, tuple(notes))
 
@@ -167,17 +174,17 @@ def _vocabulary(
         if cameras * (rows // cameras) != rows or 1 in counts.values():
             raise ConfigError(f"SIE has {rows} rows of camera x view; give the number of cameras with --cameras")
     if not counts:
-        raise CheckpointError("the checkpoint has SIE and the options have none; set MODEL.SIE_CAMERA or MODEL.SIE_VIEW")
+        raise CheckpointError(
+            "the checkpoint has SIE and the options have none; set MODEL.SIE_CAMERA or MODEL.SIE_VIEW"
+        )
     if counts.get("modality", 1) > len(MODALITIES):
         raise ConfigError(f"SIE has {rows} rows, more than the modalities {', '.join(MODALITIES)}")
-    names = lambda kind: tuple(str(i) for i in range(1, counts.get(kind, 0) + 1))
+    names = {kind: tuple(str(i) for i in range(1, counts.get(kind, 0) + 1)) for kind in ("camera", "view")}
     modalities = MODALITIES[: counts.get("modality", 1)]
-    return Vocabulary(identities, names("camera"), names("view"), modalities), settings
+    return Vocabulary(identities, names["camera"], names["view"], modalities), settings
 
 
-def _rename(
-    given: Mapping[str, Tensor], settings: Model, model: TransReID
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The reference's names to ours, and those left out."""
     moved: dict[str, str] = {"base.sie_embed": "backbone.side.table"}
     left_out = {name: "ImageNet's classifier" for name in given if name.startswith(("base.fc.", "base.head."))}
@@ -200,6 +207,8 @@ def _rename(
         ours = moved.get(name) or prefixes.get(prefix, "") + name.removeprefix(prefix)
         renamed[ours] = tensor.squeeze(1) if name == "base.sie_embed" else tensor
     if settings.head != "softmax":
-        left_out |= {n: "a margin head has no bias" for n in list(renamed) if n.startswith("heads.") and n.endswith("bias")}
+        left_out |= {
+            n: "a margin head has no bias" for n in list(renamed) if n.startswith("heads.") and n.endswith("bias")
+        }
         renamed = {n: t for n, t in renamed.items() if n not in left_out}
     return renamed, left_out

@@ -8,12 +8,12 @@ from resight.datasets import synthetic
 from resight.embed import pick_device
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
+from resight.prepare import prepare
 from resight.recipes import tiny, vary
 from resight.report.strips import rank_strip, save_picture
+from resight.screen import Screen, score_line
 from resight.training.loop import score_on, start, train
-from resight.training.prepare import prepare
 from resight.training.run_folder import RunFolder
-from resight.training.screen import Screen, score_line
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:

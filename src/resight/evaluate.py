@@ -74,7 +74,7 @@ def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:
     )
 
 
-def _files(table: SightingTable) -> list[str]:
+def _files(table: SightingTable) -> list[str | None]:
     return ["|".join(str(row[m]) for m in MODALITIES) for row in table.arrow.select(list(MODALITIES)).to_pylist()]
 
 

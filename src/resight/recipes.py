@@ -1,15 +1,16 @@
 """Named runs: functions that return a whole configuration. Variants derive from one another.
 
-The transformer recipes are those that He et al. (2021) released; what all of them share are the defaults of `config.py`.
+The transformer recipes are those that He et al. (2021) released; what they share are the defaults of `config.py`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from resight.config import Augmentation, Evaluation, Model, Optimizer, Pictures, Run, Sampling, Schedule, Section
+from resight.config import Augmentation, Evaluation, Loss, Model, Optimizer, Pictures, Run, Sampling, Schedule, Section
 from resight.errors import unknown
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+_IMAGENET = {"mean": _MEAN, "std": _STD}
 
 
 def baseline_market() -> Run:
@@ -61,20 +62,29 @@ def deit_occluded_duke() -> Run:
 
 def vit_small_msmt17() -> Run:
     """The reference's old small ViT on MSMT17, without side information or jigsaw; give its weights as a file."""
-    changed = vary(deit_msmt17(), recipe="vit-small-msmt17", weights=None)
-    return vary(changed, model={"backbone": "legacy_vit_small", "stride": None, "side": (), "jpm": False})
+    model = {"backbone": "legacy_vit_small", "stride": None, "side": (), "jpm": False}
+    return vary(deit_msmt17(), recipe="vit-small-msmt17", weights=None, model=model)
 
 
 def deit_small_msmt17() -> Run:
     """DeiT-S on MSMT17, without side information or jigsaw."""
-    return vary(vit_small_msmt17(), recipe="deit-small-msmt17", weights="timm", model={"backbone": "deit_small_patch16_224"})
+    return vary(
+        vit_small_msmt17(), recipe="deit-small-msmt17", weights="timm", model={"backbone": "deit_small_patch16_224"}
+    )
 
 
 def transreid_veri() -> Run:
     """TransReID on VeRi-776: square pictures, SIE(camera x view), a longer shift."""
     model = {"stride": 12, "side": ("camera", "view"), "jpm": True, "jpm_shift": 8}
     optimizer, pictures = {"lr": 0.01}, {"size": (256, 256)}
-    return vary(baseline_market(), recipe="transreid-veri", dataset="veri776", model=model, optimizer=optimizer, pictures=pictures)
+    return vary(
+        baseline_market(),
+        recipe="transreid-veri",
+        dataset="veri776",
+        model=model,
+        optimizer=optimizer,
+        pictures=pictures,
+    )
 
 
 def transreid_vehicleid() -> Run:
@@ -108,25 +118,32 @@ def resnet50_market() -> Run:
         recipe="resnet50-market",
         weights="timm",
         model=Model(backbone="resnet50", feature="after"),
-        pictures=Pictures(**_IMAGENET, test_interpolation="bicubic"),
+        pictures=Pictures(mean=_MEAN, std=_STD, test_interpolation="bicubic"),
         optimizer=Optimizer(name="adam", lr=3.5e-4, weight_decay=5e-4, bias_weight_decay=5e-4, bias_lr_factor=1),
         schedule=Schedule(name="multistep", warmup_epochs=10),
     )
 
 
 def cuhk03() -> Run:
-    """CUHK03-NP on two CPU cores in under half an hour: ViT-S/14 (DINOv2) at 154x70, layer-wise learning rates."""
+    """CUHK03-NP on two CPU cores in half an hour: ViT-S/14 (DINOv2) at 154x70, layer-wise learning rates."""
     return Run(
         recipe="cuhk03",
         dataset="cuhk03",
         weights="timm",
-        pictures=Pictures(size=(154, 70), **_IMAGENET),
+        pictures=Pictures(size=(154, 70), mean=_MEAN, std=_STD),
         model=Model(backbone="vit_small_patch14_dinov2"),
         augmentation=Augmentation(pad=6),
         optimizer=Optimizer(
-            name="adamw", lr=3e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5, layer_decay=0.8
+            name="adamw",
+            lr=3e-4,
+            weight_decay=0.05,
+            decay_vectors=False,
+            bias_lr_factor=1,
+            head_lr_factor=5,
+            layer_decay=0.8,
         ),
         schedule=Schedule(epochs=20, warmup_epochs=1, every="step"),
+        evaluation=Evaluation(flip=True),
     )
 
 
@@ -147,12 +164,12 @@ def tiny() -> Run:
         recipe="tiny",
         dataset="synthetic",
         pictures=Pictures(size=(128, 64)),
-        model=Model(backbone="vit_tiny_patch16_224", side=("modality",), jpm=True, drop_path=0.0),
-        augmentation=Augmentation(pad=4, erase=0.2),
+        model=Model(backbone="test_vit", side=("modality",), jpm=True, drop_path=0.0),
+        augmentation=Augmentation(pad=4, erase=0.0),
         sampling=Sampling(identities=8, instances=4),
-        optimizer=Optimizer(name="adamw", lr=5e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1),
-        schedule=Schedule(epochs=16, warmup_epochs=2, every="step"),
-        evaluation=Evaluation(fusion="concat"),
+        loss=Loss(triplet_within="modality"),
+        optimizer=Optimizer(name="adamw", lr=3e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1),
+        schedule=Schedule(epochs=60, warmup_epochs=2, every="step"),
     )
 
 
@@ -160,9 +177,9 @@ RECIPES: dict[str, Callable[[], Run]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         tiny, own, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
-        transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri, transreid_vehicleid,
-        transreid_trimodal, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri, deit_vehicleid,
-        vit_small_msmt17, deit_small_msmt17,
+        transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri,
+        transreid_vehicleid, transreid_trimodal, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri,
+        deit_vehicleid, vit_small_msmt17, deit_small_msmt17,
     )
 }  # fmt: skip
 
@@ -181,7 +198,11 @@ def find(name: str) -> Run:
 def vary(run: Run, **changes: Any) -> Run:
     """A run with some fields changed; a section is changed by a dict of its own fields."""
     merged = {
-        name: value.model_copy(update=changes[name]) if isinstance(value := getattr(run, name), Section) else changes[name]
+        name: value.model_copy(update=changes[name])
+        if isinstance(value := getattr(run, name), Section)
+        else changes[name]
         for name in changes
     }
-    return Run.model_validate(run.model_dump() | {k: v.model_dump() if isinstance(v, Section) else v for k, v in merged.items()})
+    return Run.model_validate(
+        run.model_dump() | {k: v.model_dump() if isinstance(v, Section) else v for k, v in merged.items()}
+    )

@@ -1,5 +1,6 @@
 """The domain's value objects: one sighting, a table of many, and a data set's split into three tables."""
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,8 +143,13 @@ class Split:
     notes: tuple[str, ...] = ()
     """What a user of this data set should be told: its terms, what was left out of it, and why."""
 
+    @property
+    def tested(self) -> int:
+        """Sightings that an evaluation embeds; where query and gallery are one table, it counts once."""
+        return len(self.query) + (0 if self.gallery is self.query else len(self.gallery))
 
-def read_arrow(path: Path) -> pa.Table:
+
+def read_arrow(path: Path) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
     """Reads a CSV or Parquet file; every CSV column but `time` is text, and an empty cell is not known.
 
     Raises:
@@ -154,8 +160,8 @@ def read_arrow(path: Path) -> pa.Table:
     try:
         if path.suffix != ".csv":
             return pq.read_table(path)
-        with path.open() as file:
-            names = file.readline().strip().split(",")
+        with path.open(newline="") as file:
+            names = next(csv.reader(file), [])
         types = {name: pa.float64() if name == "time" else pa.string() for name in names}
         options = pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
         return pa_csv.read_csv(path, convert_options=options)

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _REASONS = {
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
+def storing(path: Path) -> Generator[None]:
     """Turns an operating system's refusal to write `path` into a `StorageError` that says why."""
     try:
         yield

@@ -19,7 +19,8 @@ def require(root: Path, names: tuple[str, ...], layout: str) -> list[Path]:
     missing = [name for name in names if not (root / name).is_dir()]
     if missing:
         raise DatasetError(
-            f"{root} is not in the layout of {layout}: looked for the folders {', '.join(names)}, found {contents(root)}"
+            f"{root} is not in the layout of {layout}: looked for the folders {', '.join(names)}, "
+            f"found {contents(root)}"
         )
     return [root / name for name in names]
 
@@ -32,7 +33,9 @@ def contents(folder: Path, most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def matching(folder: Path, suffixes: tuple[str, ...], pattern: re.Pattern[str], layout: str) -> list[tuple[Path, re.Match[str]]]:
+def matching(
+    folder: Path, suffixes: tuple[str, ...], pattern: re.Pattern[str], layout: str
+) -> list[tuple[Path, re.Match[str]]]:
     """The pictures directly in `folder`, sorted by name, each with its name's match of `pattern`.
 
     Raises:

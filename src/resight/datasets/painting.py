@@ -78,7 +78,9 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     hidden = _material(rng)
     # half of all stripes and loads have the colour of what they are on: only other modalities tell them
     parts["stripe"] = Material(main.colour if rng.random() < 0.5 else hidden.colour, 1 - round(main.nir), main.heat)
-    parts["load"] = Material(main.colour if rng.random() < 0.5 else _material(rng).colour, hidden.nir, rng.uniform(0, 0.3))
+    parts["load"] = Material(
+        main.colour if rng.random() < 0.5 else _material(rng).colour, hidden.nir, rng.uniform(0, 0.3)
+    )
     parts["light"] = Material((1.0, 0.85, 0.5), 1.0, rng.uniform(0.3, 1.0))
     return Traits(
         vehicle,
@@ -93,7 +95,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
 
 def paint(draw: ImageDraw.ImageDraw, traits: Traits, pose: Pose, modality: str) -> None:
     """Paints an individual into a picture."""
-    width, height = draw.im.size if draw.im is not None else (0, 0)
+    width, height = draw.im.size
     w, h = pose.width * traits.build[0], pose.height * traits.build[1]
 
     def place(x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -112,7 +114,7 @@ def paint(draw: ImageDraw.ImageDraw, traits: Traits, pose: Pose, modality: str) 
     (_paint_vehicle if traits.vehicle else _paint_person)(traits, pose.swing, box, disc)
 
 
-def _paint_person(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore  # noqa: ANN001
+def _paint_person(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore
     if traits.load == "top":
         box("load", 0.18, 0.2, 0.82, 0.5, round_by=0.06)  # a backpack shows at both sides
     for side, sign in ((0.3, 1), (0.54, -1)):
@@ -132,7 +134,7 @@ def _paint_person(traits: Traits, swing: float, box, disc) -> None:  # pyright: 
     disc("hair", 0.35, -0.02, 0.65, 0.09)
 
 
-def _paint_vehicle(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore  # noqa: ANN001
+def _paint_vehicle(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore
     for left in (0.06, 0.76):
         box("wheel", left, 0.86, left + 0.18, 1.0)
     if traits.load == "top":
@@ -151,7 +153,7 @@ def _paint_vehicle(traits: Traits, swing: float, box, disc) -> None:  # pyright:
         box("load", x + 0.02 * swing, 0.74, x + 0.3 + 0.02 * swing, 0.9)
 
 
-def _paint_stripes(traits: Traits, area: Box, box) -> None:  # pyright: ignore  # noqa: ANN001
+def _paint_stripes(traits: Traits, area: Box, box) -> None:  # pyright: ignore
     x0, y0, x1, y1 = area
     for i in range(traits.stripes):
         a, b = (i + 0.3) / traits.stripes, (i + 0.7) / traits.stripes

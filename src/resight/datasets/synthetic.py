@@ -1,7 +1,7 @@
 """A data set that we paint: persons and vehicles in three registered modalities, as real files in RGBNT201's layout.
 
-Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. Nobody real is in it, so it can be
-shown, shipped and published. Everything follows from the seed.
+Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. Nobody real is in it, so it can
+be shown, shipped and published. Everything follows from the seed.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,9 @@ def write(root: Path, plan: Plan | None = None, painted: Callable[[int, int], No
                 (folder / part / name).mkdir(parents=True)
         total = plan.train + plan.test
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            for done, _ in enumerate(pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1):
+            for done, _ in enumerate(
+                pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1
+            ):
                 painted(done, total)
 
     write_folder(root, fill)
@@ -106,7 +108,9 @@ def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
 def _draw_camera(rng: np.random.Generator) -> Camera:
     coarse = rng.uniform(0.15, 0.75, (rng.integers(3, 9), rng.integers(2, 5), 5))
     planes = [
-        np.asarray(Image.fromarray((255 * coarse[..., i]).astype(np.uint8)).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
+        np.asarray(
+            Image.fromarray((255 * coarse[..., i]).astype(np.uint8)).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+        )
         for i in range(5)
     ]
     gain = rng.uniform(0.55, 1.15) * rng.uniform(0.7, 1.2, 5)

@@ -88,7 +88,9 @@ def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed:
         return Split(name, train, query, gallery)
     identities = sorted({s.identity for s in sightings if s.identity is not None})
     if len(identities) < 2:
-        raise DatasetError(f"{name} names {len(identities)} identities; at least 2 are needed to split it into train and test")
+        raise DatasetError(
+            f"{name} names {len(identities)} identities; at least 2 are needed to split it into train and test"
+        )
     held = set(Random(seed).sample(identities, max(1, round(test_share * len(identities)))))
     test = SightingTable.of(s for s in sightings if s.identity in held)
     train = SightingTable.of(s for s in sightings if s.identity is not None and s.identity not in held)

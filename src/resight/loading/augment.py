@@ -53,7 +53,7 @@ def augment(
 
 
 def flip_and_crop(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
-    """Mirrors where `flip` [R], pads with black, and cuts [H, W] out at `offset` [R, 2] (row, column), each 0 to 2 pad."""
+    """Mirrors where `flip` [R], pads with black, and cuts [H, W] out at `offset` [R, 2] (row, column, 0 to 2 pad)."""
     height, width = pictures.shape[-2:]
     rows = torch.arange(height, device=pictures.device) + offset[:, :1]  # [R, H]
     columns = torch.arange(width, device=pictures.device) + offset[:, 1:]  # [R, W]

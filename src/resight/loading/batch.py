@@ -138,4 +138,6 @@ class Loader:
 
 def _numbers(labels: list[str | None], known: tuple[str, ...]) -> Tensor:
     number = {label: n for n, label in enumerate(known)}
-    return torch.tensor([UNKNOWN if label is None else number.get(label, UNKNOWN) for label in labels], dtype=torch.int64)
+    return torch.tensor(
+        [UNKNOWN if label is None else number.get(label, UNKNOWN) for label in labels], dtype=torch.int64
+    )

@@ -66,8 +66,8 @@ def _decode_jpeg(data: bytes, name: str) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError as error:
-        if "premature" in str(error).lower():
-            raise PictureError(f"{name} is cut short: {error}") from error
+        if any(word in str(error).lower() for word in ("premature", "truncated")):
+            raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
     return _decode_other(data, name)  # an oddity that Pillow may take, such as CMYK
 
 
@@ -77,5 +77,5 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
             return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is no picture that can be read (it starts with {data[:12]!r})") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(f"{name} is damaged: {error}") from error

@@ -30,7 +30,7 @@ class PKSampler:
         if len(self.rows) < identities:
             raise ConfigError(
                 f"batches of {identities} x {instances} (sampling.identities x sampling.instances) cannot be made: "
-                f"the training set has {len(self.rows)} identities; lower sampling.identities to {len(self.rows)} or less"
+                f"the training set has {len(self.rows)} identities; lower --sampling.identities"
             )
         self.identities, self.instances, self.seed = identities, instances, seed
 

@@ -28,6 +28,7 @@ def objective(
     identity: Tensor,
     settings: Loss,
     center: CenterLoss | None = None,
+    modality: Tensor | None = None,
 ) -> Objective:
     """Identity, triplet and center loss over the global branch and the parts.
 
@@ -40,10 +41,14 @@ def objective(
         identity: int64 [B].
         settings: weights and forms.
         center: the centers, where `settings.center_weight` is not 0.
+        modality: int64 [B], for triplets within a modality.
     """
-    identity_loss = _balance([F.cross_entropy(x.float(), identity, label_smoothing=settings.label_smoothing) for x in logits])
+    identity_loss = _balance(
+        [F.cross_entropy(x.float(), identity, label_smoothing=settings.label_smoothing) for x in logits]
+    )
+    group = modality if settings.triplet_within == "modality" else None
     triplet = _balance(
-        [batch_hard_triplet(f, identity, settings.triplet_margin, settings.triplet_normalise) for f in features]
+        [batch_hard_triplet(f, identity, settings.triplet_margin, settings.triplet_normalise, group) for f in features]
     )
     pulled = center(features[0], identity) if center is not None else torch.zeros_like(identity_loss)
     total = settings.id_weight * identity_loss + settings.triplet_weight * triplet + settings.center_weight * pulled
@@ -54,5 +59,3 @@ def _balance(branches: list[Tensor]) -> Tensor:
     if len(branches) == 1:
         return branches[0]
     return 0.5 * branches[0] + 0.5 * torch.stack(branches[1:]).mean()
-
-

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import timm
 import torch
-from timm.models.vision_transformer import Attention as TimmAttention
+from timm.layers.attention import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ from resight.model.side import SideInformation
 
 LEGACY_SMALL: Final = "legacy_vit_small"
 RESNET: Final = "resnet50"
+_COMMON: Final = (
+    *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
+    *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
+    *(f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large")),
+)
 
 
 class ViT(nn.Module):
@@ -40,7 +45,9 @@ class ViT(nn.Module):
         self.patch_embed, self.cls_token, self.reg_token = net.patch_embed, net.cls_token, net.reg_token
         self.pos_embed, self.pos_drop, self.norm_pre = cast(nn.Parameter, net.pos_embed), net.pos_drop, net.norm_pre
         self.blocks, self.norm = nn.ModuleList(cast(list[Block], list(net.blocks))), net.norm
-        told = {kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1}
+        told = {
+            kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1
+        }
         self.side = SideInformation(told, self.width, settings.side_weight) if told else None
         self.jigsaw: Jigsaw | None = None
         if settings.jpm:
@@ -136,16 +143,17 @@ def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
     if settings.backbone == LEGACY_SMALL:
         net = VisionTransformer(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3.0, qkv_bias=False, **ours, **options)
         for block in net.blocks:
-            cast(Any, block).attn.weights.scale = 768**-0.5  # of the whole width, not of a head: the reference's old habit
+            cast(Any, block).attn.weights.scale = (
+                768**-0.5
+            )  # of the whole width, not of a head: the reference's old habit
         return net
     _check_plain(settings.backbone, size)
-    return timm.create_model(settings.backbone, **ours, **options)
+    return cast(VisionTransformer, timm.create_model(settings.backbone, **ours, **options))
 
 
 def _check_plain(name: str, size: tuple[int, int]) -> None:
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*patch*")[:12] or timm.list_models("vit_*patch16_224")
-        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *near, "and every other plain ViT of timm"])
+        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *_COMMON, "and every other plain ViT of timm"])
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=0)
     blocks = getattr(net, "blocks", None)

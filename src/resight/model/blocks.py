@@ -6,9 +6,9 @@ B batch, N patches, T = 1 + N tokens, D width, h heads, d = D / h.
 from typing import Any, cast
 
 import torch
-from timm.models.vision_transformer import Attention as TimmAttention
+from timm.layers.attention import Attention as TimmAttention
+from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import Block as TimmBlock
-from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,10 +95,10 @@ class Attention(nn.Module):
             q, k, v = self.split(self.qkv(x)).unbind(0)
         else:
             d = x.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[:, :queries], weight[:d], None if bias is None else bias[:d])
-            q = self.split(q)[0]
-            k, v = self.split(F.linear(x, weight[d:], None if bias is None else bias[d:])).unbind(0)
+            weight, bias = self.qkv.weight, cast(Tensor | None, self.qkv.bias)
+            bias_q, bias_kv = (None, None) if bias is None else (bias[:d], bias[d:])
+            q = self.split(F.linear(x[:, :queries], weight[:d], bias_q))[0]
+            k, v = self.split(F.linear(x, weight[d:], bias_kv)).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.explicit or (x.device.type == "cpu" and torch.is_grad_enabled()):
             out = self.attn_drop(self.weights(q, k)) @ v
@@ -133,5 +133,5 @@ def scaled_linear(linear: nn.Linear, scale: nn.Module, x: Tensor) -> Tensor:
     """scale(linear(x)), the layer scale taken into the weights: [D, D] products instead of [B, T, D] ones."""
     if not isinstance(scale, LayerScale):
         return linear(x)
-    bias = None if linear.bias is None else scale.gamma * linear.bias
-    return F.linear(x, scale.gamma[:, None] * linear.weight, bias)
+    bias = cast(Tensor | None, linear.bias)
+    return F.linear(x, scale.gamma[:, None] * linear.weight, None if bias is None else scale.gamma * bias)

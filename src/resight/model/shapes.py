@@ -61,7 +61,7 @@ def tour(model: TransReID, pictures: Tensor, side: dict[str, Tensor]) -> list[St
     model.eval()
     seen: dict[str, tuple[nn.Module, list[int]]] = {}
 
-    def watch(name: str):  # noqa: ANN202
+    def watch(name: str):
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and name not in seen:
                 seen[name] = (module, list(output.shape))

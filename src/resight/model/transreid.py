@@ -56,9 +56,7 @@ class TransReID(nn.Module):
         """
         features = [f.float() for f in self.backbone(pictures, side)]
         with torch.autocast(pictures.device.type, enabled=False):
-            logits = [
-                head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)
-            ]
+            logits = [head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)]
         return Outputs(features, logits)
 
     def embed(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:

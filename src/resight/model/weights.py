@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from resight.errors import CheckpointError
@@ -43,7 +43,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key in _WRAPPERS:
         if isinstance(held, Mapping) and isinstance(cast(Any, held).get(key), Mapping):
             held = cast(Any, held)[key]
-    tensors = {str(k): v for k, v in cast(Any, held).items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
+    tensors = (
+        {str(k): v for k, v in cast(Any, held).items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
+    )
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -87,7 +89,7 @@ def resize_positions(positions: Tensor, backbone: ViT) -> Tensor:
     Raises:
         CheckpointError: the grid it was made for is not square.
     """
-    if positions.shape == backbone.pos_embed.shape:
+    if positions.shape[1] == backbone.pos_embed.shape[1]:
         return positions
     prefix = 0 if backbone.no_embed_class else backbone.prefix
     side = round((positions.shape[1] - prefix) ** 0.5)

@@ -14,7 +14,7 @@ _RIGHT, _WRONG, _QUERY = (30, 150, 60), (200, 40, 40), (90, 90, 90)
 
 
 def rank_strip(query: SightingTable, gallery: SightingTable, result: Result, rows: int = 8, k: int = 10) -> Image.Image:
-    """Draws the top k of some queries, from the worst ranked to the best; a sighting's modalities lie under one another.
+    """Draws the top k of some queries, worst ranked first; a sighting's modalities lie under one another.
 
     Args:
         query: the queries measured.
@@ -56,7 +56,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def _draw(
-    sheet: Image.Image, sighting: Sighting, modalities: list[str], at: tuple[int, int], frame: tuple[int, int, int], label: str
+    sheet: Image.Image,
+    sighting: Sighting,
+    modalities: list[str],
+    at: tuple[int, int],
+    frame: tuple[int, int, int],
+    label: str,
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     height = len(modalities) * _CELL[1]

@@ -35,8 +35,8 @@ def matches(query: Keys, gallery: Keys) -> np.ndarray:
 def junk(query: Keys, gallery: Keys, rule: JunkRule) -> np.ndarray:
     """bool [Q, G]: left out of the ranking.
 
-    `same-camera` is Market-1501's rule (Zheng et al. 2015): the query's identity seen by the query's camera. The query's
-    own file is left out under every rule.
+    `same-camera` is Market-1501's rule (Zheng et al. 2015): the query's identity seen by the query's camera. The
+    query's own file is left out under every rule.
     """
     itself = _same(query.picture, gallery.picture)
     if rule == "none":

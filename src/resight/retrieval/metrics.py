@@ -95,7 +95,7 @@ def require_any_match(query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> N
 def top(
     query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery rows of each query, junk left out: int64 [Q, k] (-1 where fewer are left), bool hits [Q, k]."""
+    """The k nearest gallery rows of each query, junk left out: int64 [Q, k], -1 where fewer are left; bool hits."""
     nearest, hits = np.full((len(query), k), -1), np.zeros((len(query), k), bool)
     for part, order, hit, _ in _rankings(query, gallery, query_keys, gallery_keys, rule):
         left = junk(query_keys.rows(part), gallery_keys, rule)
@@ -129,6 +129,7 @@ def _why_nothing(queries: int, by_rule: int, rule: JunkRule) -> str:
     if by_rule:
         return (
             f"no query has a match left: of {queries} queries, the rule {rule!r} removed every match of {by_rule} "
-            f"(the same identity is in the gallery only under the query's own camera, or as the same file); use --junk none to keep them"
+            "(the same identity is in the gallery only under the query's own camera, or as the same file); "
+            "use --junk none to keep them"
         )
     return f"no query has a match: none of the identities of the {queries} queries is in the gallery"

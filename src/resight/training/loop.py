@@ -26,10 +26,10 @@ from resight.model.backbone import ViT
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
 from resight.model.weights import load_pretrained
+from resight.screen import Screen, epoch_line, score_line
 from resight.sightings import Split
 from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
 from resight.training.run_folder import RunFolder
-from resight.training.screen import Screen, epoch_line, score_line
 
 
 @dataclass
@@ -105,7 +105,9 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            score = score_on(run, state.model, chooses, vocabulary, folder, screen, epoch, "held-out" if held else "test")
+            score = score_on(
+                run, state.model, chooses, vocabulary, folder, screen, epoch, "held-out" if held else "test"
+            )
             better, state.best = score.metrics.map > state.best, max(score.metrics.map, state.best)
         elif due and not last:
             score_on(run, state.model, split, vocabulary, folder, screen, epoch, "test")
@@ -177,9 +179,10 @@ def train_step(run: Run, state: State, batch: Batch) -> dict[str, Tensor]:
     generator = seed_step(run.seed, state.epoch, state.step)
     pictures = augment(batch.pictures, run.augmentation, run.pictures.mean, run.pictures.std, generator)
     identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every picture that is present
+    side = batch.side()
     with autocast(pictures.device, run.precision):
-        out = state.model(pictures[batch.present], batch.side(), identity)
-    loss = objective(out.features, out.logits, identity, run.loss, state.center)
+        out = state.model(pictures[batch.present], side, identity)
+    loss = objective(out.features, out.logits, identity, run.loss, state.center, side["modality"])
 
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss.total).backward()
@@ -233,8 +236,7 @@ def score_on(
     name: str,
 ) -> Result:
     """Measures the model on a split, shows and records the figures."""
-    total = len(split.query) + (0 if split.gallery is split.query else len(split.gallery))
-    screen.begin(f"embedding {split.name}", total)
+    screen.begin(f"embedding {split.name}", split.tested)
     began = perf_counter()
     result = evaluate(
         model, split.query, split.gallery, vocabulary, run.pictures, run.evaluation, run.precision, screen.step
@@ -243,4 +245,3 @@ def score_on(
     folder.record({"epoch": epoch, "evaluated": name, "seconds": perf_counter() - began, **scores})
     screen.say(f"epoch {epoch}, {name}: {score_line(scores)}")
     return result
-

@@ -1,5 +1,6 @@
 """What is found out before hours are spent: damaged pictures, and queries that nothing can match."""
 
+from pathlib import Path
 from typing import Literal
 
 from resight.config import JunkRule, Run
@@ -54,5 +55,5 @@ def require_match(split: Split, rule: JunkRule) -> None:
     require_any_match(*keys(split.query, split.gallery), rule)
 
 
-def _without(table: SightingTable, bad: set[object]) -> SightingTable:
+def _without(table: SightingTable, bad: set[Path]) -> SightingTable:
     return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.pictures.values())])

@@ -28,7 +28,8 @@ class Screen:
         self.task = self.progress.add_task("", total=None, now="")
 
     def __enter__(self) -> "Screen":
-        self.progress.start()
+        if self.console.is_terminal:
+            self.progress.start()
         return self
 
     def __exit__(
@@ -52,8 +53,9 @@ class Screen:
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """An epoch's figures in one line."""
     return (
-        f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  triplet {line['triplet']:.3f}  "
-        f"accuracy {line['accuracy']:.3f}  lr {line['lr']:.2e}  {line['pictures_per_second']:.1f} pictures/s  "
+        f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  "
+        f"triplet {line['triplet']:.3f}  accuracy {line['accuracy']:.3f}  lr {line['lr']:.2e}  "
+        f"{line['pictures_per_second']:.1f} pictures/s  "
         f"{line['seconds']:.0f} s"
     )
 

@@ -1,0 +1,49 @@
+"""The command line. This file knows only the verbs' names, so that help is instant; each verb is a file beside it."""
+
+import os
+import sys
+from importlib import import_module
+
+VERBS = {
+    "demo": "Paint a data set, train a tiny three-modality TransReID on it, and show what it finds.",
+    "train": "Train a recipe (RECIPE, or --from CONFIG.json), or go on with a run (--resume FOLDER).",
+    "evaluate": "Measure a model on a data set: CMC, mAP, mINP.",
+    "shapes": "Run a recipe's model once and print every tensor that a reader of the paper would ask for.",
+    "convert": "Turn a checkpoint of the reference implementation into a model folder.",
+    "data": "Look into a data set before anything is trained on it (data inspect NAME ROOT).",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a verb; what a user can mend ends with one sentence and status 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if given[0] == "--version":
+        from resight import __version__
+
+        print(f"resight {__version__}")
+        return 0
+    from resight.errors import ResightError, unknown
+
+    try:
+        if given[0] not in VERBS:
+            raise unknown("verb", given[0], VERBS)
+        import_module(f"resight.cli.{given[0]}").run(given[1:])
+    except ResightError as error:
+        print(f"resight: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("resight: stopped; what was written is whole", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _usage() -> str:
+    lines = ["Resight: have I seen this one before, and where?\n", "usage: resight VERB [OPTIONS]\n"]
+    lines += [f"  {name:10s}{says}" for name, says in VERBS.items()]
+    return "\n".join([*lines, "\nresight VERB --help says more."])

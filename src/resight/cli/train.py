@@ -1,0 +1,62 @@
+"""`resight train`."""
+
+from pathlib import Path
+
+from resight.cli.parsing import parse_run, print_scores
+from resight.config import Run
+from resight.datasets.catalog import CATALOG
+from resight.errors import ConfigError, unknown
+from resight.recipes import RECIPES
+
+_USAGE = """usage: resight train RECIPE [OPTIONS]
+       resight train --from CONFIG.json [OPTIONS]
+       resight train --resume RUN_FOLDER
+
+resight train RECIPE --help lists the options. The recipes:
+"""
+
+
+def run(arguments: list[str]) -> None:
+    """Trains, or goes on with a run, and prints the figures and where the model is."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        for name, recipe in RECIPES.items():
+            print(f"  {name:26s}{(recipe.__doc__ or '').splitlines()[0]}")
+        return
+    resumed = _resumed(arguments)
+    chosen = resumed or parse_run(arguments, "resight train")
+    root = _root(chosen)
+
+    from resight.prepare import prepare
+    from resight.screen import Screen
+    from resight.training.loop import train
+    from resight.training.run_folder import RunFolder, default_folder
+
+    split = prepare(chosen, CATALOG[chosen.dataset](root))
+    folder = RunFolder(Path(arguments[1])) if resumed else RunFolder.create(default_folder(chosen), chosen)
+    with Screen() as screen:
+        for note in split.notes:
+            screen.say(note)
+        result = train(chosen, split, folder, screen)
+    print_scores(f"{split.name}, {chosen.schedule.epochs} epochs", result.metrics.summary())
+    print(f"run: {folder.path}\nmodel: {folder.best}")
+
+
+def _resumed(arguments: list[str]) -> Run | None:
+    if arguments[0] != "--resume":
+        return None
+    if len(arguments) != 2:
+        raise ConfigError("--resume takes the run's folder and nothing else: its configuration is in it")
+    from resight.training.run_folder import RunFolder
+
+    return RunFolder.open(Path(arguments[1]))[1]
+
+
+def _root(chosen: Run) -> Path:
+    if chosen.dataset not in CATALOG:
+        raise unknown("data set", chosen.dataset, CATALOG)
+    if chosen.root is not None:
+        return chosen.root
+    if chosen.dataset == "synthetic":
+        return Path("data/synthetic")
+    raise ConfigError(f"say where {chosen.dataset} is with --root FOLDER")

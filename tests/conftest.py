@@ -1,0 +1,48 @@
+"""Pictures and small data sets that tests paint for themselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resight.datasets import synthetic
+
+SHARED = Path(__file__).parents[2] / "shared"
+torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Path:
+    """A painted data set of a few identities, in RGBNT201's layout."""
+    root = tmp_path_factory.mktemp("painted") / "data"
+    synthetic.write(root, synthetic.Plan(train=6, test=4, cameras=2, shots=2))
+    return root
+
+
+@pytest.fixture
+def market(tmp_path) -> Path:
+    """A tiny folder in Market-1501's layout: 6 training identities, 4 tested, two cameras."""
+    root = tmp_path / "market"
+    for folder, identities, shots in (("bounding_box_train", range(1, 7), 2), ("query", range(7, 11), 1)):
+        for identity in identities:
+            for camera in (1, 2):
+                for shot in range(shots):
+                    picture(root / folder / f"{identity:04d}_c{camera}s1_{shot:06d}_00.jpg", identity, camera)
+    for identity in (-1, 0, *range(7, 11)):
+        for camera in (1, 2):
+            name = "-1" if identity == -1 else f"{identity:04d}"
+            picture(root / "bounding_box_test" / f"{name}_c{camera}s1_{9:06d}_00.jpg", identity, camera)
+    (root / "bounding_box_test" / "Thumbs.db").write_bytes(b"x")
+    return root
+
+
+def picture(path: Path, identity: int = 0, camera: int = 0, size=(32, 64)) -> Path:
+    """A picture whose colours follow from the identity, a little noisy by the camera."""
+    rng = np.random.default_rng(identity + 100)
+    colours = rng.integers(0, 255, (4, 1, 3)).repeat(size[1] // 4, 0).repeat(size[0], 1)
+    noise = np.random.default_rng(camera).integers(-20, 20, colours.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((colours + noise).clip(0, 255).astype(np.uint8)).save(path, quality=95)
+    return path

@@ -1,0 +1,137 @@
+"""Readers over folders made here, and the tables."""
+
+import re
+
+import pytest
+from conftest import SHARED, picture
+from PIL import Image
+
+from resight.datasets import catalog, synthetic
+from resight.errors import ConfigError, DatasetError
+from resight.sightings import Sighting, SightingTable
+
+
+def test_market_layout(market):
+    split = catalog.read("market1501", market)
+    assert (len(split.train), len(split.query), len(split.gallery)) == (24, 8, 10)
+    assert split.train.values("identity") == [f"{i:04d}" for i in range(1, 7)]
+    assert "0000" in split.gallery.values("identity")  # distractors stay, junk (-1) does not
+    assert split.query.values("camera") == ["1", "2"]
+
+
+def test_market_family_differs_in_names(tmp_path):
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        picture(tmp_path / "cuhk" / folder / "0003_c1_21.png")
+        picture(tmp_path / "duke" / "DukeMTMC-reID" / folder / "0001_c2_f0046182.jpg")
+    assert catalog.read("cuhk03", tmp_path / "cuhk").train[0].camera == "1"
+    duke = catalog.read("dukemtmc", tmp_path / "duke")  # the folder around it will do
+    assert (duke.train[0].identity, duke.train[0].camera) == ("0001", "2")
+    assert "withdrawn" in duke.notes[0]
+
+
+def test_wrong_layout_says_what_was_looked_for_and_found(tmp_path):
+    (tmp_path / "query").mkdir()
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DatasetError, match=r"looked for the folders bounding_box_train.*found query/, train/"):
+        catalog.read("market1501", tmp_path)
+    with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
+        catalog.read("market1501", tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"no data set named 'market'; known are: market1501"):
+        catalog.read("market", tmp_path)
+
+
+def test_a_name_out_of_place_is_refused(market):
+    picture(market / "query" / "holiday.jpg")
+    with pytest.raises(DatasetError, match=r"holiday\.jpg is not named as in Market-1501"):
+        catalog.read("market1501", market)
+
+
+def test_a_folder_per_identity_is_split_by_a_seed(tmp_path):
+    for identity in "abcdefghij":
+        for shot in range(3):
+            picture(tmp_path / identity / f"{shot}.jpg")
+    split = catalog.read("own", tmp_path)
+    assert (len(split.train.values("identity")), len(split.query.values("identity"))) == (7, 3)
+    assert not set(split.train.values("identity")) & set(split.query.values("identity"))
+    assert catalog.read("own", tmp_path).query.values("identity") == split.query.values("identity")
+
+
+def test_a_table_with_every_column(tmp_path):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.jpg")
+    header = "path,modality,identity,camera,view,time,scene,clothes,split\n"
+    rows = "a.jpg,rgb,x,1,front,3.5,s1,red,train\nb.jpg,tir,y,,,,,,query\nc.jpg,nir,y,2,,,,,gallery\n"
+    (tmp_path / "mine.csv").write_text(header + rows)
+    split = catalog.read("own", tmp_path / "mine.csv")
+    expected = Sighting({"rgb": tmp_path / "a.jpg"}, "x", "1", "front", 3.5, "s1", "red")
+    assert split.train[0] == expected
+    assert split.query[0] == Sighting({"tir": tmp_path / "b.jpg"}, "y")
+    assert split.gallery[0].pictures == {"nir": tmp_path / "c.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("path,idendity\na.jpg,1\n", "column 'idendity'; known are: path"),
+        ("identity\n1\n", "no column of pictures"),
+        ("path,modality\na.jpg,thermal\n", "row 2: modality 'thermal' is not one of rgb"),
+        ("path,identity,split\na.jpg,1,training\n", "split 'training' is not one of train"),
+        ("path,identity\na.jpg,1\n", "names 1 identities; at least 2"),
+        ("path,identity\n", "has no row"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, content, says):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DatasetError, match=re.escape(says) if "[" in says else says):
+        catalog.read("own", tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_tables_survive_the_disk(tmp_path, suffix):
+    table = SightingTable.of(
+        [
+            Sighting({"rgb": tmp_path / "a.jpg", "tir": tmp_path / "b.jpg"}, "007", "1", time=2.25, tracklet="t"),
+            Sighting({"nir": tmp_path / "c.jpg"}),
+        ]
+    )
+    table.write(tmp_path / f"t{suffix}")
+    assert list(SightingTable.read(tmp_path / f"t{suffix}")) == list(table)
+
+
+def test_sightings_of_no_known_modality_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="unknown modality 'uv'"):
+        SightingTable.of([Sighting({"uv": tmp_path / "a.jpg"})])
+    with pytest.raises(DatasetError, match="no picture"):
+        SightingTable.of([Sighting({})])
+
+
+def test_painted_in_the_layout_of_rgbnt201(painted):
+    split = catalog.read("synthetic", painted)
+    assert (len(split.train), len(split.query)) == (6 * 4, 4 * 4)
+    assert split.gallery is split.query
+    assert split.train.modalities == ("rgb", "nir", "tir")
+    for path in split.train[0].pictures.values():
+        with Image.open(path) as image:
+            assert image.size == (64, 128)
+
+
+def test_painting_follows_from_the_seed(painted, tmp_path):
+    for name, seed in (("again", 0), ("other", 1)):
+        synthetic.write(tmp_path / name, synthetic.Plan(train=1, test=1, cameras=1, shots=1, seed=seed))
+    name = "train_171/TI/000001_cam1_0_00.jpg"
+    assert (tmp_path / "again" / name).read_bytes() == (painted / name).read_bytes()
+    assert (tmp_path / "other" / name).read_bytes() != (painted / name).read_bytes()
+
+
+def test_an_unpaired_modality_is_refused(tmp_path):
+    synthetic.write(tmp_path / "p", synthetic.Plan(train=2, test=2, cameras=1, shots=1))
+    next((tmp_path / "p" / "test" / "NI").iterdir()).unlink()
+    with pytest.raises(DatasetError, match="lacks 00000"):
+        catalog.read("rgbnt201", tmp_path / "p")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
+def test_cuhk03_counts():
+    split = catalog.read("cuhk03", SHARED / "data" / "cuhk03-np" / "detected")
+    assert (len(split.train), len(split.query), len(split.gallery)) == (7365, 1400, 5332)
+    assert [len(t.values("identity")) for t in (split.train, split.query, split.gallery)] == [767, 700, 700]

@@ -1,0 +1,181 @@
+"""Decoding, sampling and augmentation against plain versions of themselves."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from resight.config import Augmentation
+from resight.errors import ConfigError, PictureError
+from resight.loading.augment import augment, boxes, erase, flip_and_crop, normalise
+from resight.loading.batch import Loader, Vocabulary
+from resight.loading.pictures import damaged, decode, resize
+from resight.loading.sampler import PKSampler
+from resight.sightings import Sighting, SightingTable
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_decodes_as_pillow_does(tmp_path, suffix):
+    path = picture(tmp_path / f"a{suffix}")
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(decode(path).permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_decodes_every_mode_to_three_channels(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode in ("L", "CMYK") else "a.png")
+    Image.new("RGB", (8, 6), (200, 30, 60)).convert(mode).save(path)
+    assert decode(path).shape == (3, 6, 8)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizes_as_pillow_does(tmp_path, interpolation):
+    path = picture(tmp_path / "a.png", size=(61, 120))
+    with Image.open(path) as image:
+        plain = image.resize((64, 128), Image.Resampling[interpolation.upper()])
+    found = resize(decode(path), (128, 64), interpolation).permute(1, 2, 0).numpy().astype(int)
+    assert abs(found - np.asarray(plain).astype(int)).max() <= 1
+
+
+def broken(folder: Path) -> dict[str, Path]:
+    whole = picture(folder / "whole.jpg", size=(64, 128)).read_bytes()
+    png = io.BytesIO()
+    Image.open(io.BytesIO(whole)).save(png, "PNG")
+    files = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "text": b"this is no picture at all",
+        "cut-png": png.getvalue()[:200],
+    }
+    for name, content in files.items():
+        (folder / f"{name}.jpg").write_bytes(content)
+    return {name: folder / f"{name}.jpg" for name in files}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("empty", "is empty"), ("cut", "is cut short"), ("text", "is no picture"), ("cut-png", "is damaged")],
+)
+def test_names_a_damaged_picture(tmp_path, kind, says):
+    path = broken(tmp_path)[kind]
+    with pytest.raises(PictureError, match=says) as raised:
+        decode(path)
+    assert str(path) in str(raised.value)
+
+
+def test_finds_every_damaged_picture(tmp_path):
+    files = [*broken(tmp_path).values(), tmp_path / "missing.jpg", tmp_path / "whole.jpg"]
+    assert [path for path, _ in damaged(files)] == files[:-1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(2, 4), st.integers(2, 4), st.integers(0, 99))
+def test_sampler_deals_p_by_k(sizes, p, k, seed):
+    identity = [i for i, n in enumerate(sizes) for _ in range(n)]
+    if len(sizes) < p:
+        with pytest.raises(ConfigError, match=rf"batches of {p} x {k} .* cannot be made.*{len(sizes)} identities"):
+            PKSampler(identity, p, k, seed)
+        return
+    sampler = PKSampler(identity, p, k, seed)
+    batches = sampler.epoch(1)
+    assert batches == PKSampler(identity, p, k, seed).epoch(1)
+    uses = Counter(row for batch in batches for row in batch)
+    for batch in batches:
+        assert len(batch) == p * k
+        of = [identity[row] for row in batch]
+        assert len(set(of)) == p
+        assert all(len(set(of[i : i + k])) == 1 for i in range(0, p * k, k))
+    for row, n in uses.items():
+        assert n == 1 or sizes[identity[row]] < k  # only too small an identity is drawn twice
+
+
+def test_sampler_differs_by_epoch_and_seed():
+    identity = [i for i in range(8) for _ in range(8)]
+    sampler = PKSampler(identity, 4, 4, 0)
+    assert sampler.epoch(1) != sampler.epoch(2)
+    assert sampler.epoch(1) != PKSampler(identity, 4, 4, 1).epoch(1)
+
+
+def test_flip_and_crop_equals_pillow():
+    rng = np.random.default_rng(0)
+    pictures = torch.from_numpy(rng.integers(0, 255, (6, 3, 10, 7), dtype=np.uint8))
+    flip = torch.tensor([True, False] * 3)
+    offset = torch.from_numpy(rng.integers(0, 5, (6, 2)))
+    found = flip_and_crop(pictures, flip, offset, 2)
+    for i in range(6):
+        image = Image.fromarray(pictures[i].permute(1, 2, 0).numpy())
+        image = ImageOps.mirror(image) if flip[i] else image
+        top, left = offset[i].tolist()
+        plain = ImageOps.expand(image, 2).crop((left, top, left + 7, top + 10))
+        assert np.array_equal(found[i].permute(1, 2, 0).numpy(), np.asarray(plain))
+
+
+def test_normalise_equals_the_formula():
+    pictures = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    plain = (pictures / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(normalise(pictures, mean, std), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_boxes_have_the_wanted_area_aspect_and_place():
+    box = boxes(4000, 256, 128, 0.5, torch.Generator().manual_seed(0)).double()
+    some = box[box[:, 2] > 0]
+    assert 0.46 < len(some) / len(box) < 0.54
+    area = some[:, 2] * some[:, 3] / (256 * 128)
+    assert area.min() > 0.018
+    assert area.max() < 0.345
+    aspect = some[:, 2] / some[:, 3]
+    assert aspect.min() > 0.28
+    assert aspect.max() < 3.6
+    assert (some[:, 0] + some[:, 2]).max() <= 256
+    assert (some[:, 1] + some[:, 3]).max() <= 128
+
+
+def test_erase_fills_just_the_box():
+    pictures = torch.zeros(2, 3, 6, 5)
+    box = torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])
+    found = erase(pictures, box, torch.Generator().manual_seed(0))
+    inside = torch.zeros(6, 5, dtype=torch.bool)
+    inside[1:4, 2:4] = True
+    assert (found[0, :, inside] != 0).all()
+    assert (found[0, :, ~inside] == 0).all()
+    assert (found[1] == 0).all()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_modalities_are_moved_together_or_apart(together):
+    picture_ = torch.randint(0, 256, (1, 1, 3, 16, 12), dtype=torch.uint8)
+    same = picture_.expand(8, 3, -1, -1, -1)
+    options = Augmentation(erase=0, pad=4, modalities_together=together)
+    found = augment(same, options, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(0))
+    assert all(torch.equal(s[0], s[1]) and torch.equal(s[0], s[2]) for s in found) == together
+    assert not torch.equal(found[0], found[1])
+
+
+def test_without_augmentation_only_normalises():
+    pictures = torch.randint(0, 256, (2, 2, 3, 8, 6), dtype=torch.uint8)
+    options = Augmentation(flip=0, pad=0, erase=0)
+    found = augment(pictures, options, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(0))
+    assert torch.equal(found, normalise(pictures.flatten(0, 1), (0.5,) * 3, (0.5,) * 3).unflatten(0, (2, 2)))
+
+
+def test_batch_keeps_an_absent_modality_absent(tmp_path):
+    a, b = picture(tmp_path / "a.png", 1), picture(tmp_path / "b.png", 2)
+    table = SightingTable.of(
+        [Sighting({"rgb": a, "tir": b}, identity="x"), Sighting({"tir": b}, identity="y", camera="q")]
+    )
+    loader = Loader(table, Vocabulary(("x",), ("c",), (), ("rgb", "tir")), (64, 32), "bilinear")
+    batch = next(iter(loader.batches([[0, 1]])))
+    assert batch.present.tolist() == [[True, True], [False, True]]
+    assert not batch.pictures[1, 0].any()
+    assert batch.identity.tolist() == [0, -1]  # y was never seen in training, nor camera q
+    assert batch.camera.tolist() == [-1, -1]
+    assert batch.side()["modality"].tolist() == [0, 1, 1]

@@ -1,0 +1,167 @@
+"""Training end to end at a tiny size: it learns, is reproducible, and goes on after a kill as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resight.config import Run
+from resight.datasets.catalog import read
+from resight.errors import ConfigError, StorageError, TrainingError
+from resight.evaluate import evaluate
+from resight.model.folder import load_model
+from resight.recipes import RECIPES, tiny, vary
+from resight.screen import Screen
+from resight.training.loop import hold_out, train
+from resight.training.run_folder import RunFolder, default_folder
+
+pytestmark = pytest.mark.slow
+SMALL = {
+    "device": "cpu",
+    "precision": "fp32",
+    "pictures": {"size": (64, 32)},
+    "sampling": {"identities": 3, "instances": 2},
+    "schedule": {"epochs": 3, "warmup_epochs": 1},
+    "augmentation": {"erase": 0.5},
+    "model": {"drop_path": 0.2, "dropout": 0.1},
+}
+
+
+def small(**changes) -> Run:
+    return vary(vary(tiny(), **SMALL), **changes)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "last" / "model.safetensors")
+
+
+def run_to(path: Path, run: Run, root: Path):
+    split = read(run.dataset, root)
+    return train(run, split, RunFolder.create(path, run), Screen(quiet=True))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_leaves_a_whole_folder(painted, tmp_path):
+    run = small(evaluate_every=2)
+    result = run_to(tmp_path / "run", run, painted)
+    assert Run.model_validate_json((tmp_path / "run" / "config.json").read_text()) == run
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "loss" in line] == [1, 2, 3]
+    assert {line["epoch"] for line in lines if "evaluated" in line} == {2, 3}
+    assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+    model, card = load_model(tmp_path / "run" / "best")
+    split = read("synthetic", painted)
+    again = evaluate(model, split.query, split.gallery, card.vocabulary, card.pictures, run.evaluation)
+    assert again.metrics.map == result.metrics.map
+
+
+def test_the_same_seed_gives_the_same_weights(painted, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_to(tmp_path / name, small(seed=seed, schedule={"epochs": 1}), painted)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_killed_in_mid_epoch_it_ends_with_the_same_weights(painted, tmp_path):
+    options = {"checkpoint_steps": 1, "loss": {"center_weight": 0.01}, "root": painted}
+    whole, killed = small(**options), small(**options, out=tmp_path / "killed")
+    run_to(tmp_path / "whole", whole, painted)
+    (tmp_path / "killed.json").write_text(killed.model_dump_json())
+    command = [sys.executable, "-m", "resight.cli", "train"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--from", tmp_path / "killed.json"], env=environment)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed" / "checkpoints").glob("epoch-0002-step-*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "last").resolve().name.startswith("epoch-0003")
+    subprocess.run([*command, "--resume", tmp_path / "killed"], env=environment, check=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    figures = [
+        [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "killed" / "metrics.jsonl")
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_the_best_is_chosen_by_identities_kept_aside(painted, tmp_path):
+    run = small(held_out=0.34, sampling={"identities": 2}, evaluate_every=1)
+    run_to(tmp_path / "run", run, painted)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    held = [line for line in lines if line.get("evaluated") == "held-out"]
+    assert len(held) == 3
+    best = max(held, key=lambda line: (line["mAP"], -line["epoch"]))
+    assert (tmp_path / "run" / "best").resolve().name == f"epoch-{best['epoch']:04d}"
+
+
+def test_held_out_identities_are_not_learned_from(painted):
+    split = read("synthetic", painted)
+    learned, held = hold_out(split, 0.5, seed=3)
+    assert held is not None
+    assert set(learned.train.values("identity")).isdisjoint(held.query.values("identity"))
+    assert len(learned.train) + len(held.query) == len(split.train)
+
+
+def test_half_precision_and_clipping(painted, tmp_path):
+    for precision in ("bf16", "fp16"):
+        run = small(precision=precision, schedule={"epochs": 1}, optimizer={"clip": 1.0})
+        run_to(tmp_path / precision, run, painted)
+        assert all(v.isfinite().all() for v in weights(tmp_path / precision).values())
+
+
+def test_a_loss_that_is_no_number_stops_the_run(painted, tmp_path):
+    with pytest.raises(TrainingError, match=r"no number any more in epoch 1.*lower --optimizer\.lr"):
+        run_to(tmp_path / "run", small(optimizer={"name": "sgd", "lr": 1e18}), painted)
+
+
+def test_a_run_is_never_written_over(painted, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", small())
+    with pytest.raises(ConfigError, match="exists already and is not written over; use --resume"):
+        RunFolder.create(folder.path, small(seed=5))
+    assert Run.model_validate_json((folder.path / "config.json").read_text()).seed == 0
+
+
+def test_runs_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_folder(tiny()) == Path("runs/tiny")
+    Path("runs/tiny").mkdir(parents=True)
+    assert default_folder(tiny()) == Path("runs/tiny-2")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(painted, tmp_path, monkeypatch):
+    run = small(schedule={"epochs": 1})
+    run_to(tmp_path / "run", run, painted)
+    before = weights(tmp_path / "run")
+    folder, _ = RunFolder.open(tmp_path / "run")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    model, card = load_model(tmp_path / "run" / "last")
+    with pytest.raises(StorageError, match="the disk is full"):
+        folder.save("epoch-0002", model, card, {}, best=True)
+    monkeypatch.undo()
+    assert same(weights(tmp_path / "run"), before)
+    assert [p.name for p in folder.checkpoints.iterdir()] == ["epoch-0001"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_the_disk(name):
+    run = RECIPES[name]()
+    assert run.recipe == name
+    assert Run.model_validate_json(run.model_dump_json()) == run

@@ -62,7 +62,7 @@ def broken(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [("empty", "is empty"), ("cut", "is cut short"), ("text", "is no picture"), ("cut-png", "is damaged")],
+    [("empty", "is empty"), ("cut", "is cut short"), ("text", "is no picture"), ("cut-png", "is cut short")],
 )
 def test_names_a_damaged_picture(tmp_path, kind, says):
     path = broken(tmp_path)[kind]

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose
 from resight.errors import EvaluationError
 from resight.retrieval import metrics
 from resight.retrieval.junk import Keys
-from resight.retrieval.metrics import measure, top
+from resight.retrieval.metrics import inner_products, measure, top
+from resight.retrieval.rerank import rerank
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,21 @@ def keys(golden, part, offset=0):
 @pytest.mark.parametrize("chunk", [metrics._CHUNK_BYTES, 8 * 400 * 7])
 def test_golden_ranking(golden, chunk, monkeypatch):
     monkeypatch.setattr(metrics, "_CHUNK_BYTES", chunk)
-    found = measure(
-        golden["query"], golden["gallery"], keys(golden, "query"), keys(golden, "gallery", 1000), "same-camera"
-    )
+    scores = inner_products(golden["query"], golden["gallery"])
+    found = measure(scores, keys(golden, "query"), keys(golden, "gallery", 1000), "same-camera")
     assert_allclose(found.cmc, golden["cmc"], atol=1e-6)
     assert_allclose(found.map, golden["mAP"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (50, 15)])
+def test_golden_reranking(golden, k1, k2):
+    as_reference = rerank(golden["query"], golden["gallery"], k1, k2, 0.3, sums=np.float16)
+    assert_allclose(as_reference, golden[f"rerank_{k1}_{k2}_dist"], rtol=0, atol=1e-3)
+    distances = rerank(golden["query"], golden["gallery"], k1, k2, 0.3)
+    assert_allclose(distances, as_reference, rtol=0, atol=5e-3)  # the reference's sums in float16
+    found = measure(lambda part: -distances[part], keys(golden, "query"), keys(golden, "gallery", 1000), "same-camera")
+    assert_allclose(found.map, golden[f"rerank_{k1}_{k2}_mAP"], rtol=0, atol=1e-3)
+    assert_allclose(found.cmc, golden[f"rerank_{k1}_{k2}_cmc"], rtol=0, atol=1.5 / 60)  # good to one query of 60
 
 
 def naive(query, gallery, q, g, rule):
@@ -75,9 +86,9 @@ def test_equals_a_loop(queries, size, identities, cameras, seed, rule):
     valid = [row for row in expected if row is not None]
     if not valid:
         with pytest.raises(EvaluationError, match="no query has a match"):
-            measure(query, gallery, q, g, rule)
+            measure(inner_products(query, gallery), q, g, rule)
         return
-    found = measure(query, gallery, q, g, rule)
+    found = measure(inner_products(query, gallery), q, g, rule)
     assert_allclose([found.map, found.minp], np.mean([row[:2] for row in valid], axis=0), atol=1e-9)
     assert list(found.first) == [0 if row is None else row[2] for row in expected]
     assert found.unmatched == len(expected) - len(valid)
@@ -88,7 +99,7 @@ def test_top_leaves_junk_out():
     query, gallery = np.ones((1, 1), np.float32), np.array([[3.0], [2.0], [1.0]], np.float32)
     q = Keys(np.array([7]), np.array([0]), np.array([9]))
     g = Keys(np.array([7, 7, 8]), np.array([0, 1, 0]), np.array([0, 1, 2]))
-    nearest, hits = top(query, gallery, q, g, "same-camera", 3)
+    nearest, hits = top(inner_products(query, gallery), q, g, "same-camera", 3)
     assert nearest.tolist() == [[1, 2, -1]]
     assert hits.tolist() == [[True, False, False]]
 
@@ -98,4 +109,4 @@ def test_says_which_rule_removed_every_match():
     other = Keys(np.array([5]), np.array([1]), np.array([1]))
     x = np.ones((1, 1), np.float32)
     with pytest.raises(EvaluationError, match=r"same-camera.*removed every match of 1 .*--junk none"):
-        measure(x, x, one, other, "same-camera")
+        measure(inner_products(x, x), one, other, "same-camera")

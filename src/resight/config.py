@@ -175,6 +175,8 @@ class Evaluation(Section):
     """How the embeddings of one sighting's modalities become one."""
     flip: bool = False
     """Whether an embedding is the mean over the picture and its mirror image."""
+    rerank: bool = False
+    """Whether the ranking is by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3)."""
     batch: int = Field(default=64, ge=1)
     """Pictures embedded at once."""
 

@@ -10,7 +10,8 @@ from resight.embed import embed_table
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
 from resight.retrieval.junk import Keys
-from resight.retrieval.metrics import Metrics, measure, top
+from resight.retrieval.metrics import Metrics, Scores, inner_products, measure, top
+from resight.retrieval.rerank import rerank
 from resight.sightings import MODALITIES, SightingTable
 
 
@@ -19,17 +20,15 @@ class Result:
     """A measured model, with what is needed to look into the ranking."""
 
     metrics: Metrics
-    query: np.ndarray
-    """float32 [Q, E]."""
-    gallery: np.ndarray
-    """float32 [G, E]."""
+    scores: Scores
+    """What was ranked by."""
     query_keys: Keys
     gallery_keys: Keys
     junk: JunkRule
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest gallery rows of each query and whether each is right: int64 and bool [Q, k]."""
-        return top(self.query, self.gallery, self.query_keys, self.gallery_keys, self.junk, k)
+        return top(self.scores, self.query_keys, self.gallery_keys, self.junk, k)
 
 
 def evaluate(
@@ -57,8 +56,9 @@ def evaluate(
             model, gallery, vocabulary, pictures, settings, precision, lambda done: progress(len(query) + done)
         )
     query_keys, gallery_keys = keys(query, gallery)
-    metrics = measure(asked, searched, query_keys, gallery_keys, settings.junk)
-    return Result(metrics, asked, searched, query_keys, gallery_keys, settings.junk)
+    scores = (-rerank(asked, searched)).__getitem__ if settings.rerank else inner_products(asked, searched)
+    metrics = measure(scores, query_keys, gallery_keys, settings.junk)
+    return Result(metrics, scores, query_keys, gallery_keys, settings.junk)
 
 
 def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:

@@ -29,6 +29,8 @@ class Evaluate:
     """How the embeddings of one sighting's modalities become one."""
     flip: bool = False
     """Mean of the picture's and its mirror image's embedding."""
+    rerank: bool = False
+    """Rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3)."""
     batch: int = 64
     """Pictures embedded at once."""
     precision: Precision = "fp32"
@@ -56,7 +58,9 @@ def run(arguments: list[str]) -> None:
     model, card = load_model(options.model)
     split, skipped = without_damaged(read(options.dataset, options.root), options.damaged)
     require_match(split, options.junk)
-    settings = Evaluation(junk=options.junk, fusion=options.fusion, flip=options.flip, batch=options.batch)
+    settings = Evaluation(
+        junk=options.junk, fusion=options.fusion, flip=options.flip, rerank=options.rerank, batch=options.batch
+    )
     model.to(pick_device(options.device))
     with Screen() as screen:
         for note in (*split.notes, *skipped):
@@ -74,7 +78,8 @@ def run(arguments: list[str]) -> None:
         )
     metrics = result.metrics
     print(
-        f"{len(split.query)} queries against {len(split.gallery)} gallery sightings, junk rule {options.junk}; "
+        f"{len(split.query)} queries against {len(split.gallery)} gallery sightings, junk rule {options.junk}"
+        f"{', re-ranked' if options.rerank else ''}; "
         f"{metrics.unmatched} queries without a match left out ({metrics.unmatched_by_rule} by the rule)"
     )
     print_scores(split.name, metrics.summary())

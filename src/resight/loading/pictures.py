@@ -66,7 +66,7 @@ def _decode_jpeg(data: bytes, name: str) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError as error:
-        if any(word in str(error).lower() for word in ("premature", "truncated")):
+        if "premature" in str(error).lower():
             raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
     return _decode_other(data, name)  # an oddity that Pillow may take, such as CMYK
 
@@ -78,4 +78,6 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is no picture that can be read (it starts with {data[:12]!r})") from error
     except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if "truncated" in str(error).lower():
+            raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
         raise PictureError(f"{name} is damaged: {error}") from error

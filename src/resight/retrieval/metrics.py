@@ -1,6 +1,6 @@
 """CMC, mAP and mINP from exact rankings, by chunks of queries."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from resight.errors import EvaluationError
 from resight.retrieval.junk import Keys, junk, matches
 
 CMC_RANKS = 50
+Scores = Callable[[slice], np.ndarray]
+"""float32 [q, G] of a slice of the queries: the greater, the nearer."""
 _CHUNK_BYTES = 64 << 20
 
 
@@ -43,14 +45,17 @@ class Metrics:
         return {"mAP": self.map, "mINP": self.minp, **ranks}
 
 
-def measure(query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> Metrics:
-    """Ranks the gallery for each query by inner product, in float32, and measures the ranking.
+def inner_products(query: np.ndarray, gallery: np.ndarray) -> Scores:
+    """Scores of embeddings [Q, D] and [G, D], in float32; of unit length, they order as Euclidean distance does."""
+    searched = gallery.astype(np.float32).T
+    return lambda part: query[part].astype(np.float32) @ searched
 
-    Embeddings of unit length give the order of Euclidean distance. Ties go to the earlier gallery row.
+
+def measure(scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> Metrics:
+    """Ranks the gallery for each query and measures the ranking. Ties go to the earlier gallery row.
 
     Args:
-        query: float32 [Q, D].
-        gallery: float32 [G, D].
+        scores: of embeddings (`inner_products`), or the negative of re-ranked distances.
         query_keys: labels of the queries.
         gallery_keys: labels of the gallery.
         rule: what is left out.
@@ -58,10 +63,9 @@ def measure(query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_ke
     Raises:
         EvaluationError: no query has a match left; says which rule removed what.
     """
-    ap, inp = np.full(len(query), np.nan), np.full(len(query), np.nan)
-    first = np.zeros(len(query), np.int64)
-    by_rule = 0
-    for part, order, hit, removed in _rankings(query, gallery, query_keys, gallery_keys, rule):
+    queries, by_rule = len(query_keys), 0
+    ap, inp, first = np.full(queries, np.nan), np.full(queries, np.nan), np.zeros(queries, np.int64)
+    for part, order, hit, removed in _rankings(scores, query_keys, gallery_keys, rule):
         by_rule += removed
         for row, q in enumerate(range(part.start, part.stop)):
             ranks = 1 + np.flatnonzero(hit[row, order[row]])  # of the matches, junk lying after everything
@@ -72,7 +76,7 @@ def measure(query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_ke
     valid = first > 0
     unmatched = int((~valid).sum())
     if not valid.any():
-        raise EvaluationError(_why_nothing(len(query), by_rule, rule))
+        raise EvaluationError(_why_nothing(queries, by_rule, rule))
     cmc = np.array([(first[valid] <= k).mean() for k in range(1, CMC_RANKS + 1)])
     return Metrics(float(ap[valid].mean()), float(inp[valid].mean()), cmc, ap, first, unmatched, by_rule)
 
@@ -92,31 +96,28 @@ def require_any_match(query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> N
     raise EvaluationError(_why_nothing(len(query_keys), by_rule, rule))
 
 
-def top(
-    query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def top(scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of each query, junk left out: int64 [Q, k], -1 where fewer are left; bool hits."""
-    nearest, hits = np.full((len(query), k), -1), np.zeros((len(query), k), bool)
-    for part, order, hit, _ in _rankings(query, gallery, query_keys, gallery_keys, rule):
+    nearest, hits = np.full((len(query_keys), k), -1), np.zeros((len(query_keys), k), bool)
+    for part, order, hit, _ in _rankings(scores, query_keys, gallery_keys, rule):
         left = junk(query_keys.rows(part), gallery_keys, rule)
         for row, q in enumerate(range(part.start, part.stop)):
-            rows = order[row][: min(k, len(gallery) - int(left[row].sum()))]
+            rows = order[row][: min(k, len(gallery_keys) - int(left[row].sum()))]
             nearest[q, : len(rows)], hits[q, : len(rows)] = rows, hit[row, rows]
     return nearest, hits
 
 
 def _rankings(
-    query: np.ndarray, gallery: np.ndarray, query_keys: Keys, gallery_keys: Keys, rule: JunkRule
+    scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, int]]:
     """By chunks: the queries, their order [q, G] (junk last), their matches [q, G] less junk, and how many lost all."""
-    for part in _chunks(len(query), len(gallery)):
-        scores = query[part].astype(np.float32) @ gallery.astype(np.float32).T  # [q, G]
+    for part in _chunks(len(query_keys), len(gallery_keys)):
         left_out = junk(query_keys.rows(part), gallery_keys, rule)
-        scores[left_out] = -np.inf
+        score = np.where(left_out, -np.inf, scores(part))  # [q, G]
         same = matches(query_keys.rows(part), gallery_keys)
         hit = same & ~left_out
         removed = int((same.any(1) & ~hit.any(1)).sum())
-        yield part, np.argsort(-scores, axis=1, kind="stable"), hit, removed
+        yield part, np.argsort(-score, axis=1, kind="stable"), hit, removed
 
 
 def _chunks(queries: int, size: int) -> Iterator[slice]:

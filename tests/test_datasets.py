@@ -105,6 +105,47 @@ def test_sightings_of_no_known_modality_are_refused(tmp_path):
         SightingTable.of([Sighting({})])
 
 
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_msmt17(tmp_path, version):
+    folders = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}[version]
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DatasetError, match=r"lacks its list .*list_train\.txt"):
+        catalog.read("msmt17", tmp_path)
+    for part, camera in (("train", "01"), ("val", "02"), ("query", "03"), ("gallery", "15")):
+        line = f"0000/0000_000_{camera}_0303morning_0008_0.jpg 0\n"
+        (tmp_path / f"list_{part}.txt").write_text(line)
+    split = catalog.read("msmt17", tmp_path)
+    assert [s.camera for s in split.train] == ["1", "2"]  # val is learned from, and said
+    assert (split.query[0].identity, split.gallery[0].camera) == ("test-0000", "15")
+    assert split.train[0].identity == "train-0000"  # test numbers start at 0 again: not the same one
+    assert split.gallery[0].pictures["rgb"].parent.parent == tmp_path / folders[1]
+    assert version in split.notes[0]
+    assert len(catalog.read("msmt17-train-only", tmp_path).train) == 1
+
+
+def test_veri_keeps_pictures_without_a_view(tmp_path):
+    for folder in ("image_train", "image_query", "image_test"):
+        picture(tmp_path / folder / "0030_c008_00049745_0.jpg")
+        picture(tmp_path / folder / "0031_c009_00049745_0.jpg")
+    (tmp_path / "keypoint_train.txt").write_text("/VeRi\\image_train/0030_c008_00049745_0.jpg 1 -1 5\n")
+    split = catalog.read("veri776", tmp_path)
+    assert [(s.identity, s.camera, s.view) for s in split.train] == [("0030", "008", "5"), ("0031", "009", None)]
+
+
+def test_vehicleid_gallery_is_one_picture_of_each(tmp_path):
+    (tmp_path / "image").mkdir()
+    (tmp_path / "train_test_split").mkdir()
+    (tmp_path / "train_test_split" / "train_list.txt").write_text("1 9\n2 9\n")
+    rows = "".join(f"{10 * v + i} {v}\n" for v in range(5) for i in range(4))
+    (tmp_path / "train_test_split" / "test_list_800.txt").write_text(rows)
+    split = catalog.read("vehicleid", tmp_path)
+    assert split.gallery.column("identity") == split.gallery.values("identity") == list("01234")
+    assert len(split.query) == 15
+    assert not set(split.query.paths) & set(split.gallery.paths)
+    assert split.gallery.paths == catalog.read("vehicleid", tmp_path).gallery.paths
+
+
 def test_painted_in_the_layout_of_rgbnt201(painted):
     split = catalog.read("synthetic", painted)
     assert (len(split.train), len(split.query)) == (6 * 4, 4 * 4)

@@ -37,7 +37,7 @@ def test_golden_ranking(golden, chunk, monkeypatch):
 @pytest.mark.parametrize(("k1", "k2"), [(20, 6), (50, 15)])
 def test_golden_reranking(golden, k1, k2):
     as_reference = rerank(golden["query"], golden["gallery"], k1, k2, 0.3, sums=np.float16)
-    assert_allclose(as_reference, golden[f"rerank_{k1}_{k2}_dist"], rtol=0, atol=1e-3)
+    assert_allclose(as_reference, golden[f"rerank_{k1}_{k2}_dist"], rtol=0, atol=3e-3)
     distances = rerank(golden["query"], golden["gallery"], k1, k2, 0.3)
     assert_allclose(distances, as_reference, rtol=0, atol=5e-3)  # the reference's sums in float16
     found = measure(lambda part: -distances[part], keys(golden, "query"), keys(golden, "gallery", 1000), "same-camera")

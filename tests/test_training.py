@@ -57,7 +57,9 @@ def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     assert Run.model_validate_json((tmp_path / "run" / "config.json").read_text()) == run
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "loss" in line] == [1, 2, 3]
-    assert {line["epoch"] for line in lines if "evaluated" in line} == {2, 3}
+    assert [line["epoch"] for line in lines if "evaluated" in line] == [2]
+    written = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert written == {"checkpoint": "epoch-0003", "dataset": "synthetic", **result.metrics.summary()}
     assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     model, card = load_model(tmp_path / "run" / "best")
@@ -91,6 +93,7 @@ def test_killed_in_mid_epoch_it_ends_with_the_same_weights(painted, tmp_path):
     assert not (tmp_path / "killed" / "last").resolve().name.startswith("epoch-0003")
     subprocess.run([*command, "--resume", tmp_path / "killed"], env=environment, check=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert (tmp_path / "whole" / "result.json").read_text() == (tmp_path / "killed" / "result.json").read_text()
     figures = [
         [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in path.read_text().splitlines()]
         for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "killed" / "metrics.jsonl")

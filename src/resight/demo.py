@@ -12,7 +12,7 @@ from resight.prepare import prepare
 from resight.recipes import tiny, vary
 from resight.report.strips import rank_strip, save_picture
 from resight.screen import Screen, score_line
-from resight.training.loop import score_on, start, train
+from resight.training.loop import score, start, train
 from resight.training.run_folder import RunFolder
 
 
@@ -42,7 +42,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         folder = RunFolder.create(out / "run", run)
         vocabulary = Vocabulary.of(split.train)
         untrained = start(run, vocabulary, pick_device(run.device), screen).model
-        before = score_on(run, untrained, split, vocabulary, folder, screen, 0, "test")
+        before = score(run, untrained, split, vocabulary, screen)
         after = train(run, split, folder, screen)
     strip = out / "rank_strip.png"
     save_picture(rank_strip(split.query, split.gallery, after), strip)

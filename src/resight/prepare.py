@@ -12,18 +12,21 @@ from resight.sightings import SightingTable, Split
 
 
 def prepare(run: Run, split: Split) -> Split:
-    """Checks a data set for training, and leaves out what is damaged where the run says so.
+    """Checks a data set for training, and leaves out what has no identity and, where the run says so, what is damaged.
 
     Raises:
         DatasetError: there is nothing to train on.
         EvaluationError: no query has a match.
         PictureError: a picture is damaged and is not to be skipped.
     """
-    if not len(split.train):
-        raise DatasetError(f"{split.name} has no training picture")
     checked, notes = without_damaged(split, run.damaged)
+    learned = checked.train.of_identities(checked.train.values("identity"))
+    if not len(learned):
+        raise DatasetError(f"{split.name} has no training picture of a known identity")
+    if len(learned) < len(checked.train):
+        notes = (*notes, f"{len(checked.train) - len(learned)} training sightings of nobody known are left out")
     require_match(checked, run.evaluation.junk)
-    return Split(checked.name, checked.train, checked.query, checked.gallery, (*checked.notes, *notes))
+    return Split(checked.name, learned, checked.query, checked.gallery, (*checked.notes, *notes))
 
 
 def without_damaged(split: Split, policy: Literal["refuse", "skip"]) -> tuple[Split, tuple[str, ...]]:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resight.datasets import market, rgbnt201, synthetic, table
+from resight.datasets import market, msmt17, rgbnt201, synthetic, table, vehicles
 from resight.errors import unknown
 from resight.sightings import Split
 
 CATALOG: dict[str, Callable[[Path], Split]] = {
     **market.READERS,
+    **msmt17.READERS,
+    **vehicles.READERS,
     "rgbnt201": rgbnt201.read,
     "synthetic": synthetic.read,
     "own": table.read,

@@ -70,7 +70,7 @@ class State:
 
 
 def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
-    """Trains as `run` says, or goes on where `folder` was left, and measures the last checkpoint on the test set.
+    """Trains as `run` says, or goes on where `folder` was left, and measures the best checkpoint on the test set.
 
     Args:
         run: the whole configuration.
@@ -105,16 +105,19 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            score = score_on(
-                run, state.model, chooses, vocabulary, folder, screen, epoch, "held-out" if held else "test"
-            )
-            better, state.best = score.metrics.map > state.best, max(score.metrics.map, state.best)
+            found = score(run, state.model, chooses, vocabulary, screen).metrics
+            better, state.best = found.map > state.best, max(found.map, state.best)
+            record_score(folder, screen, epoch, "test" if held is None else "held-out", found.summary())
         elif due and not last:
-            score_on(run, state.model, split, vocabulary, folder, screen, epoch, "test")
+            found = score(run, state.model, split, vocabulary, screen).metrics
+            record_score(folder, screen, epoch, "test", found.summary())
         state.epoch, state.step, state.sums = epoch + 1, 0, {}
         folder.save(f"epoch-{epoch:04d}", state.model, card, state.dump(), best=better or chooses is None)
 
-    return score_on(run, state.model, split, vocabulary, folder, screen, run.schedule.epochs, "test")
+    chosen = load_model(folder.best)[0].to(device)
+    result = score(run, chosen, split, vocabulary, screen)
+    folder.write_result({"checkpoint": folder.best.resolve().name, "dataset": split.name, **result.metrics.summary()})
+    return result
 
 
 def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen) -> State:
@@ -225,23 +228,15 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None
     )
 
 
-def score_on(
-    run: Run,
-    model: TransReID,
-    split: Split,
-    vocabulary: Vocabulary,
-    folder: RunFolder,
-    screen: Screen,
-    epoch: int,
-    name: str,
-) -> Result:
-    """Measures the model on a split, shows and records the figures."""
+def score(run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, screen: Screen) -> Result:
+    """Measures a model on a split, as the run says."""
     screen.begin(f"embedding {split.name}", split.tested)
-    began = perf_counter()
-    result = evaluate(
+    return evaluate(
         model, split.query, split.gallery, vocabulary, run.pictures, run.evaluation, run.precision, screen.step
     )
-    scores = result.metrics.summary()
-    folder.record({"epoch": epoch, "evaluated": name, "seconds": perf_counter() - began, **scores})
+
+
+def record_score(folder: RunFolder, screen: Screen, epoch: int, name: str, scores: dict[str, float]) -> None:
+    """Shows and records an epoch's evaluation."""
+    folder.record({"epoch": epoch, "evaluated": name, **scores})
     screen.say(f"epoch {epoch}, {name}: {score_line(scores)}")
-    return result

@@ -2,7 +2,8 @@
 
 runs/NAME/
 ├── config.json      the resolved configuration
-├── metrics.jsonl    one line an epoch, and one an evaluation
+├── metrics.jsonl    one line an epoch, and one an evaluation on the way
+├── result.json      the best checkpoint's figures on the test set, once the run is finished
 ├── checkpoints/     whole folders, each a model's with `training.pt` beside it
 ├── last -> checkpoints/...
 └── best -> checkpoints/...
@@ -69,6 +70,10 @@ class RunFolder:
         """Adds a line to `metrics.jsonl`."""
         with storing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def write_result(self, figures: dict[str, Any]) -> None:
+        """Writes `result.json`, the finished run's figures on the test set."""
+        write_file(self.path / "result.json", json.dumps(figures, indent=2) + "\n")
 
     def forget_after(self, epoch: int) -> None:
         """Takes back the lines of epochs after `epoch`, which a run that goes on will write again."""

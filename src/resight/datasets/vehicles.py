@@ -19,7 +19,7 @@ def read_veri(root: Path) -> Split:
     """
     train, query, test = require(root, ("image_train", "image_query", "image_test"), "VeRi-776")
     views = _read_views(root / "keypoint_train.txt") | _read_views(root / "keypoint_test.txt")
-    parts = (
+    learned, asked, searched = (
         SightingTable.of(
             Sighting({"rgb": path}, match["identity"], match["camera"], views.get(path.name))
             for path, match in matching(folder, (".jpg",), _VERI, "VeRi-776")
@@ -27,7 +27,7 @@ def read_veri(root: Path) -> Split:
         for folder in (train, query, test)
     )
     notes = () if views else ("no keypoint_train.txt or keypoint_test.txt: every view is unknown",)
-    return Split("VeRi-776", *parts, notes)
+    return Split("VeRi-776", learned, asked, searched, notes)
 
 
 def read_vehicleid(root: Path, size: int = 800, trial: int = 0) -> Split:

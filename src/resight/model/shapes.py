@@ -87,7 +87,13 @@ def tour(model: TransReID, pictures: Tensor, side: dict[str, Tensor]) -> list[St
                 module.explicit = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     counts = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items()}
     stages = [
-        Stage(_title(name), _source(module), shape, sum(p.numel() for p in module.parameters()), counts.get(name, 0))
+        Stage(
+            _title(name),
+            _made_by(name, module, model),
+            shape,
+            sum(p.numel() for p in module.parameters()),
+            counts.get(name, 0),
+        )
         for name, (module, shape) in seen.items()
     ]
     total = sum(p.numel() for p in model.parameters())
@@ -105,6 +111,12 @@ def _title(name: str) -> str:
             number = int(match.group(1)) + (title == "block {}") if match.groups() else 0
             return title.format(number)
     return ""
+
+
+def _made_by(name: str, module: nn.Module, model: TransReID) -> str:
+    if name == "backbone.norm_pre":  # where tokens can be seen whole, but not where they are put together
+        return _source(model.backbone, "tokens")
+    return _source(module)
 
 
 def _source(module: nn.Module, method: str = "forward") -> str:

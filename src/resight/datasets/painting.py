@@ -6,6 +6,7 @@ hide: two shirts of one colour differ in near-infrared, a bag of the shirt's own
 """
 
 import colorsys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import ImageDraw
 
 Tone = tuple[int, int, int]
 Box = tuple[float, float, float, float]
+Shape = Callable[..., None]
+"""Paints a part at the corners x0, y0, x1, y1, fractions of the individual's box."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +107,16 @@ def paint(draw: ImageDraw.ImageDraw, traits: Traits, pose: Pose, modality: str) 
         x, y = pose.left + pose.width / 2 - w / 2, pose.top + pose.height - h
         return (x + x0 * w) * width, (y + y0 * h) * height, (x + x1 * w) * width, (y + y1 * h) * height
 
-    def box(part: str, *corners: float, round_by: float = 0.02) -> None:
-        at = place(*corners)  # pyright: ignore[reportArgumentType]
-        draw.rounded_rectangle(at, round_by * width, fill=traits.parts[part].tone(modality))
+    def box(part: str, x0: float, y0: float, x1: float, y1: float, round_by: float = 0.02) -> None:
+        draw.rounded_rectangle(place(x0, y0, x1, y1), round_by * width, fill=traits.parts[part].tone(modality))
 
-    def disc(part: str, *corners: float) -> None:
-        draw.ellipse(place(*corners), fill=traits.parts[part].tone(modality))  # pyright: ignore[reportArgumentType]
+    def disc(part: str, x0: float, y0: float, x1: float, y1: float) -> None:
+        draw.ellipse(place(x0, y0, x1, y1), fill=traits.parts[part].tone(modality))
 
     (_paint_vehicle if traits.vehicle else _paint_person)(traits, pose.swing, box, disc)
 
 
-def _paint_person(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore
+def _paint_person(traits: Traits, swing: float, box: Shape, disc: Shape) -> None:
     if traits.load == "top":
         box("load", 0.18, 0.2, 0.82, 0.5, round_by=0.06)  # a backpack shows at both sides
     for side, sign in ((0.3, 1), (0.54, -1)):
@@ -134,7 +136,7 @@ def _paint_person(traits: Traits, swing: float, box, disc) -> None:  # pyright: 
     disc("hair", 0.35, -0.02, 0.65, 0.09)
 
 
-def _paint_vehicle(traits: Traits, swing: float, box, disc) -> None:  # pyright: ignore
+def _paint_vehicle(traits: Traits, swing: float, box: Shape, disc: Shape) -> None:
     for left in (0.06, 0.76):
         box("wheel", left, 0.86, left + 0.18, 1.0)
     if traits.load == "top":
@@ -153,7 +155,7 @@ def _paint_vehicle(traits: Traits, swing: float, box, disc) -> None:  # pyright:
         box("load", x + 0.02 * swing, 0.74, x + 0.3 + 0.02 * swing, 0.9)
 
 
-def _paint_stripes(traits: Traits, area: Box, box) -> None:  # pyright: ignore
+def _paint_stripes(traits: Traits, area: Box, box: Shape) -> None:
     x0, y0, x1, y1 = area
     for i in range(traits.stripes):
         a, b = (i + 0.3) / traits.stripes, (i + 0.7) / traits.stripes

@@ -10,7 +10,6 @@ from resight.errors import CheckpointError
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
 from resight.model.weights import fit, read_tensors
-from resight.storage import storing
 
 WEIGHTS, CARD = "model.safetensors", "config.json"
 
@@ -30,11 +29,10 @@ class Card(Section):
 
 
 def fill_model_folder(folder: Path, model: TransReID, card: Card) -> None:
-    """Writes a model's two files into an existing folder."""
+    """Writes a model's two files into an existing folder (`storage.write_folder` makes it whole or not at all)."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with storing(folder):
-        (folder / WEIGHTS).write_bytes(save(tensors))
-        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+    (folder / WEIGHTS).write_bytes(save(tensors))
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
 
 
 def read_card(folder: Path) -> Card:

@@ -143,6 +143,7 @@ def test_a_missing_folder_and_a_missing_option(capsys, tmp_path):
 def test_a_batch_that_p_by_k_cannot_make(capsys, market, tmp_path):
     command = ["train", "tiny", "--dataset", "market1501", "--root", market, "--out", tmp_path / "run"]
     assert "batches of 8 x 4" in refused(capsys, *command)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_folder_that_cannot_be_written(capsys, market, tmp_path):
@@ -231,6 +232,7 @@ def test_pretrained_weights_of_another_width(capsys, market, tmp_path):
     assert "no checkpoint at" in refused(
         capsys, *command[:-1], tmp_path / "none.safetensors", "--out", tmp_path / "run2"
     )
+    assert not (tmp_path / "run").exists()
 
 
 def test_shapes(capsys):

@@ -19,6 +19,7 @@ from resight.evaluate import evaluate
 from resight.model.folder import load_model
 from resight.recipes import RECIPES, tiny, vary
 from resight.screen import Screen
+from resight.sightings import Split
 from resight.training.loop import hold_out, train
 from resight.training.run_folder import RunFolder, default_folder
 
@@ -44,7 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def run_to(path: Path, run: Run, root: Path):
     split = read(run.dataset, root)
-    return train(run, split, RunFolder.create(path, run), Screen(quiet=True))
+    return train(run, split, RunFolder.new(path), Screen(quiet=True))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -132,10 +133,22 @@ def test_a_loss_that_is_no_number_stops_the_run(painted, tmp_path):
 
 
 def test_a_run_is_never_written_over(painted, tmp_path):
-    folder = RunFolder.create(tmp_path / "run", small())
+    folder = RunFolder.new(tmp_path / "run")
+    folder.begin(small())
     with pytest.raises(ConfigError, match="exists already and is not written over; use --resume"):
-        RunFolder.create(folder.path, small(seed=5))
+        RunFolder.new(folder.path)
+    folder.begin(small(seed=5))
     assert Run.model_validate_json((folder.path / "config.json").read_text()).seed == 0
+
+
+def test_a_run_is_not_resumed_on_another_data_set(painted, tmp_path):
+    run = small(schedule={"epochs": 1})
+    run_to(tmp_path / "run", run, painted)
+    folder, _ = RunFolder.open(tmp_path / "run")
+    split = read("synthetic", painted)
+    fewer = Split(split.name, split.train.of_identities(split.train.values("identity")[1:]), split.query, split.gallery)
+    with pytest.raises(ConfigError, match=r"is not the one that .* was begun with"):
+        train(run, fewer, folder, Screen(quiet=True))
 
 
 def test_runs_are_numbered(tmp_path, monkeypatch):

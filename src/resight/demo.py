@@ -12,8 +12,9 @@ from resight.prepare import prepare
 from resight.recipes import tiny, vary
 from resight.report.strips import rank_strip, save_picture
 from resight.screen import Screen, score_line
-from resight.training.loop import score, start, train
+from resight.training.loop import score, train
 from resight.training.run_folder import RunFolder
+from resight.training.state import start
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:
@@ -39,7 +40,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         synthetic.write(out / "pictures", plan, lambda done, total: screen.step(done))
         run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
         split = prepare(run, synthetic.read(out / "pictures"))
-        folder = RunFolder.create(out / "run", run)
+        folder = RunFolder.new(out / "run")
         vocabulary = Vocabulary.of(split.train)
         untrained = start(run, vocabulary, pick_device(run.device), screen).model
         before = score(run, untrained, split, vocabulary, screen)

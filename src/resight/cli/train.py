@@ -32,8 +32,8 @@ def run(arguments: list[str]) -> None:
     from resight.training.loop import train
     from resight.training.run_folder import RunFolder, default_folder
 
+    folder = RunFolder(Path(arguments[1])) if resumed else RunFolder.new(default_folder(chosen))
     split = prepare(chosen, CATALOG[chosen.dataset](root))
-    folder = RunFolder(Path(arguments[1])) if resumed else RunFolder.create(default_folder(chosen), chosen)
     with Screen() as screen:
         for note in split.notes:
             screen.say(note)

@@ -5,9 +5,7 @@ bit on a CPU.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,53 +18,14 @@ from resight.evaluate import Result, evaluate
 from resight.loading.augment import augment
 from resight.loading.batch import Batch, Loader, Vocabulary
 from resight.loading.sampler import PKSampler
-from resight.losses.center import CenterLoss
 from resight.losses.objective import objective
-from resight.model.backbone import ViT
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
-from resight.model.weights import load_pretrained
 from resight.screen import Screen, epoch_line, score_line
 from resight.sightings import Split
-from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
+from resight.training.optimizer import set_learning_rate
 from resight.training.run_folder import RunFolder
-
-
-@dataclass
-class State:
-    """Everything that training changes."""
-
-    model: TransReID
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    center: CenterLoss | None
-    center_optimizer: torch.optim.Optimizer | None
-    epoch: int = 1
-    """The epoch that comes next or is under way, from 1."""
-    step: int = 0
-    """Steps of it that are done."""
-    best: float = -1.0
-    """The best mAP so far of those that choose the checkpoint."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Of the epoch so far."""
-
-    def dump(self) -> dict[str, Any]:
-        """All but the model's weights, for `torch.save`."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "center": None if self.center is None else self.center.state_dict(),
-            "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
-        }
-
-    def restore(self, held: dict[str, Any]) -> None:
-        """Takes over what `dump` gave."""
-        self.optimizer.load_state_dict(held["optimizer"])
-        self.scaler.load_state_dict(held["scaler"])
-        if self.center is not None:
-            self.center.load_state_dict(held["center"])
-        for name, value in held["position"].items():
-            setattr(self, name, value)
+from resight.training.state import State, resume, start
 
 
 def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
@@ -75,7 +34,7 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
     Args:
         run: the whole configuration.
         split: the data set; every picture of it can be decoded.
-        folder: the run's folder, new or opened again.
+        folder: the run's folder, new or opened again; it is made once everything else is known to fit.
         screen: where progress is shown.
 
     Raises:
@@ -92,13 +51,8 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
     chooses = split if run.select_on_test else held
 
     state = start(run, vocabulary, device, screen)
-    resumed = folder.read_state()
-    if resumed is not None:
-        state.model.load_state_dict(load_model(folder.last)[0].state_dict())
-        state.restore(resumed)
-        folder.forget_after(state.epoch - 1)
-        screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
-
+    folder.begin(run)  # not before all of the above is known to fit
+    resume(state, folder, card, screen)
     while state.epoch <= run.schedule.epochs:
         train_epoch(run, state, loader, sampler.epoch(state.epoch), device, folder, card, screen)
         epoch, last = state.epoch, state.epoch == run.schedule.epochs
@@ -118,24 +72,6 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
     result = score(run, chosen, split, vocabulary, screen)
     folder.write_result({"checkpoint": folder.best.resolve().name, "dataset": split.name, **result.metrics.summary()})
     return result
-
-
-def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen) -> State:
-    """A fresh state: the model with its pre-trained weights, and the optimizers."""
-    torch.manual_seed(run.seed)
-    model = TransReID(run.model, run.pictures.size, vocabulary)
-    if run.weights is not None:
-        left = load_pretrained(model.backbone, run.weights, run.model.backbone)
-        screen.say(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
-    model.to(device)
-    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
-    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
-    center = center_optimizer = None
-    if run.loss.center_weight:
-        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
-        center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return State(model, optimizer, scaler, center, center_optimizer)
 
 
 def train_epoch(

@@ -37,21 +37,27 @@ class RunFolder:
         self.metrics, self.checkpoints = path / "metrics.jsonl", path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path, run: Run) -> "RunFolder":
-        """Makes a new run's folder.
+    def new(cls, path: Path) -> "RunFolder":
+        """A place for a new run; nothing is written yet.
 
         Raises:
-            ConfigError: there is one already; nothing of it is changed.
-            StorageError: it cannot be written.
+            ConfigError: something is there already.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(
                 f"{path} exists already and is not written over; use --resume {path} to go on with it, or another --out"
             )
-        folder = cls(path)
-        make_folder(folder.checkpoints)
-        write_file(path / "config.json", run.model_dump_json(indent=2) + "\n")
-        return folder
+        return cls(path)
+
+    def begin(self, run: Run) -> None:
+        """Makes the folder, and writes the configuration where there is none yet.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        make_folder(self.checkpoints)
+        if not (self.path / "config.json").exists():
+            write_file(self.path / "config.json", run.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", Run]:
@@ -62,9 +68,7 @@ class RunFolder:
         """
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} is no run folder: it has no config.json")
-        run = read_run(path / "config.json")
-        make_folder(path / "checkpoints")
-        return cls(path), run
+        return cls(path), read_run(path / "config.json")
 
     def record(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""

@@ -1,0 +1,94 @@
+"""Everything that training changes: how it starts, and how it is taken over from a checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from resight.config import Run
+from resight.errors import ConfigError
+from resight.loading.batch import Vocabulary
+from resight.losses.center import CenterLoss
+from resight.model.backbone import ViT
+from resight.model.folder import Card, load_model
+from resight.model.transreid import TransReID
+from resight.model.weights import load_pretrained
+from resight.screen import Screen
+from resight.training.optimizer import make_optimizer, parameter_groups
+from resight.training.run_folder import RunFolder
+
+
+@dataclass
+class State:
+    """Everything that training changes."""
+
+    model: TransReID
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    center: CenterLoss | None
+    center_optimizer: torch.optim.Optimizer | None
+    epoch: int = 1
+    """The epoch that comes next or is under way, from 1."""
+    step: int = 0
+    """Steps of it that are done."""
+    best: float = -1.0
+    """The best mAP so far of those that choose the checkpoint."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the epoch so far."""
+
+    def dump(self) -> dict[str, Any]:
+        """All but the model's weights, for `torch.save`."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "center": None if self.center is None else self.center.state_dict(),
+            "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
+        }
+
+    def restore(self, held: dict[str, Any]) -> None:
+        """Takes over what `dump` gave."""
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.scaler.load_state_dict(held["scaler"])
+        if self.center is not None:
+            self.center.load_state_dict(held["center"])
+        for name, value in held["position"].items():
+            setattr(self, name, value)
+
+
+def resume(state: State, folder: RunFolder, card: Card, screen: Screen) -> None:
+    """Takes over the last checkpoint, where there is one.
+
+    Raises:
+        ConfigError: it was trained on another data set.
+    """
+    held = folder.read_state()
+    if held is None:
+        return
+    model, trained = load_model(folder.last)
+    if trained.vocabulary != card.vocabulary:
+        raise ConfigError(
+            f"the training set is not the one that {folder.path} was begun with: it has other identities, cameras or "
+            "views; start a new run for it"
+        )
+    state.model.load_state_dict(model.state_dict())
+    state.restore(held)
+    folder.forget_after(state.epoch - 1)
+    screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
+
+
+def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen) -> State:
+    """A fresh state: the model with its pre-trained weights, and the optimizers."""
+    torch.manual_seed(run.seed)
+    model = TransReID(run.model, run.pictures.size, vocabulary)
+    if run.weights is not None:
+        left = load_pretrained(model.backbone, run.weights, run.model.backbone)
+        screen.say(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
+    model.to(device)
+    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
+    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
+    center = center_optimizer = None
+    if run.loss.center_weight:
+        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
+        center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    return State(model, optimizer, scaler, center, center_optimizer)

@@ -33,7 +33,7 @@ def main(recipe: str, *options: str) -> None:
     result = (
         json.loads((out / "result.json").read_text()) | {"minutes": round(minutes, 1), "options": options} | machine
     )
-    lines = (out / "metrics.jsonl").read_text() + json.dumps(result) + "\n"
+    lines = (out / "metrics.jsonl").read_text() + json.dumps(result | machine) + "\n"
     (HERE / f"{recipe}.jsonl").write_text(lines)
     print(f"{minutes:.1f} minutes; curve in {HERE / recipe}.jsonl")
 

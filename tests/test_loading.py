@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from resight.config import Augmentation
-from resight.errors import ConfigError, PictureError
+from resight.errors import ConfigError, DatasetError, PictureError
 from resight.loading.augment import augment, boxes, erase, flip_and_crop, normalise
 from resight.loading.batch import Loader, Vocabulary
 from resight.loading.pictures import damaged, decode, resize
@@ -179,3 +179,9 @@ def test_batch_keeps_an_absent_modality_absent(tmp_path):
     assert batch.identity.tolist() == [0, -1]  # y was never seen in training, nor camera q
     assert batch.camera.tolist() == [-1, -1]
     assert batch.side()["modality"].tolist() == [0, 1, 1]
+
+
+def test_a_sighting_without_a_known_modality_is_refused(tmp_path):
+    table = SightingTable.of([Sighting({"tir": picture(tmp_path / "a.png")})])
+    with pytest.raises(DatasetError, match="sighting 0 has tir alone, and the model was trained on rgb"):
+        Loader(table, Vocabulary(), (64, 32), "bilinear")

@@ -172,7 +172,8 @@ class Evaluation(Section):
     """Gallery items left out of a query's ranking: `same-camera` drops the query's own identity seen by its own
     camera (Market-1501's rule), `none` drops nothing."""
     fusion: Literal["concat", "mean"] = "concat"
-    """How the embeddings of one sighting's modalities become one."""
+    """How the embeddings of one sighting's modalities become one: side by side, which compares each modality with
+    itself, or their mean, which also compares one modality with another."""
     flip: bool = False
     """Whether an embedding is the mean over the picture and its mirror image."""
     rerank: bool = False

@@ -39,7 +39,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         screen.begin("painting", plan.train + plan.test)
         synthetic.write(out / "pictures", plan, lambda done, total: screen.step(done))
         run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
-        split = prepare(run, synthetic.read(out / "pictures"))
+        split = prepare(run, synthetic.read(out / "pictures"), screen)
         folder = RunFolder.new(out / "run")
         vocabulary = Vocabulary.of(split.train)
         untrained = start(run, vocabulary, pick_device(run.device), screen).model

@@ -8,10 +8,11 @@ from resight.errors import DatasetError, PictureError
 from resight.evaluate import keys
 from resight.loading.pictures import damaged
 from resight.retrieval.metrics import require_any_match
+from resight.screen import Screen
 from resight.sightings import SightingTable, Split
 
 
-def prepare(run: Run, split: Split) -> Split:
+def prepare(run: Run, split: Split, screen: Screen) -> Split:
     """Checks a data set for training, and leaves out what has no identity and, where the run says so, what is damaged.
 
     Raises:
@@ -19,7 +20,7 @@ def prepare(run: Run, split: Split) -> Split:
         EvaluationError: no query has a match.
         PictureError: a picture is damaged and is not to be skipped.
     """
-    checked, notes = without_damaged(split, run.damaged)
+    checked, notes = without_damaged(split, run.damaged, screen)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):
         raise DatasetError(f"{split.name} has no training picture of a known identity")
@@ -29,14 +30,15 @@ def prepare(run: Run, split: Split) -> Split:
     return Split(checked.name, learned, checked.query, checked.gallery, (*checked.notes, *notes))
 
 
-def without_damaged(split: Split, policy: Literal["refuse", "skip"]) -> tuple[Split, tuple[str, ...]]:
+def without_damaged(split: Split, policy: Literal["refuse", "skip"], screen: Screen) -> tuple[Split, tuple[str, ...]]:
     """The split without sightings that have a damaged picture, and a note for each such picture.
 
     Raises:
         PictureError: there is one, and the policy is to refuse it.
     """
     files = sorted({path for part in (split.train, split.query, split.gallery) for path in part.paths})
-    faults = damaged(files)
+    screen.begin("checking pictures", len(files))
+    faults = damaged(files, screen.step)
     if not faults:
         return split, ()
     if policy == "refuse":

@@ -175,7 +175,7 @@ def tiny() -> Run:
         sampling=Sampling(identities=8, instances=4),
         loss=Loss(triplet_within="modality"),
         optimizer=Optimizer(name="adamw", lr=3e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1),
-        schedule=Schedule(epochs=60, warmup_epochs=2, every="step"),
+        schedule=Schedule(epochs=54, warmup_epochs=2, every="step"),
     )
 
 

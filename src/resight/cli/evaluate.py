@@ -1,7 +1,7 @@
 """`resight evaluate`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from resight.cli.parsing import parse, print_scores
 from resight.config import Evaluation, JunkRule, Precision
 from resight.datasets.catalog import read
+from resight.sightings import SightingTable
 from resight.storage import write_file
 
 
@@ -26,7 +27,8 @@ class Evaluate:
     junk: JunkRule = "same-camera"
     """Gallery items left out of a query's ranking."""
     fusion: Literal["concat", "mean"] = "concat"
-    """How the embeddings of one sighting's modalities become one."""
+    """How the embeddings of one sighting's modalities become one: side by side, which compares each modality with
+    itself, or their mean, which also compares one modality with another."""
     flip: bool = False
     """Mean of the picture's and its mirror image's embedding."""
     rerank: bool = False
@@ -56,13 +58,14 @@ def run(arguments: list[str]) -> None:
     from resight.screen import Screen
 
     model, card = load_model(options.model)
-    split, skipped = without_damaged(read(options.dataset, options.root), options.damaged)
-    require_match(split, options.junk)
     settings = Evaluation(
         junk=options.junk, fusion=options.fusion, flip=options.flip, rerank=options.rerank, batch=options.batch
     )
     model.to(pick_device(options.device))
     with Screen() as screen:
+        measured = replace(read(options.dataset, options.root), train=SightingTable())  # training pictures have no part
+        split, skipped = without_damaged(measured, options.damaged, screen)
+        require_match(split, options.junk)
         for note in (*split.notes, *skipped):
             screen.say(note)
         screen.begin(f"embedding {split.name}", split.tested)

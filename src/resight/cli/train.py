@@ -33,8 +33,8 @@ def run(arguments: list[str]) -> None:
     from resight.training.run_folder import RunFolder, default_folder
 
     folder = RunFolder(Path(arguments[1])) if resumed else RunFolder.new(default_folder(chosen))
-    split = prepare(chosen, CATALOG[chosen.dataset](root))
     with Screen() as screen:
+        split = prepare(chosen, CATALOG[chosen.dataset](root), screen)
         for note in split.notes:
             screen.say(note)
         result = train(chosen, split, folder, screen)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resight.config import Interpolation
+from resight.errors import DatasetError
 from resight.loading.pictures import decode, resize
 from resight.sightings import SightingTable
 
@@ -81,6 +82,9 @@ class Loader:
         size: height and width of the pictures made.
         interpolation: how they are resized.
         ahead: batches decoded in advance.
+
+    Raises:
+        DatasetError: a sighting has no picture in any of the vocabulary's modalities.
     """
 
     def __init__(
@@ -93,6 +97,12 @@ class Loader:
     ) -> None:
         self.vocabulary, self.size, self.interpolation, self.ahead = vocabulary, size, interpolation, ahead
         self.paths = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
+        empty = next((row for row, paths in enumerate(self.paths) if not any(paths)), None)
+        if empty is not None:
+            raise DatasetError(
+                f"sighting {empty} has {', '.join(table[empty].pictures)} alone, and the model was trained on "
+                f"{', '.join(vocabulary.modalities)}"
+            )
         self.kept: dict[str, Tensor] = {}
         self.identity = _numbers(table.column("identity"), vocabulary.identities)
         self.camera = _numbers(table.column("camera"), vocabulary.cameras)

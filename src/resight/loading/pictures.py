@@ -1,6 +1,7 @@
 """One picture: from bytes to a uint8 tensor of the wanted size."""
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -47,8 +48,13 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
 
 
-def damaged(paths: list[Path]) -> list[tuple[Path, str]]:
-    """Decodes every picture once and returns those that cannot be, each with the reason, in order."""
+def damaged(paths: list[Path], progress: Callable[[int], None] = lambda done: None) -> list[tuple[Path, str]]:
+    """Decodes every picture once and returns those that cannot be, each with the reason, in order.
+
+    Args:
+        paths: files.
+        progress: is told how many are done.
+    """
 
     def fault(path: Path) -> str | None:
         try:
@@ -57,9 +63,13 @@ def damaged(paths: list[Path]) -> list[tuple[Path, str]]:
             return str(error)
         return None
 
+    found: list[tuple[Path, str]] = []
     with ThreadPoolExecutor() as pool:
-        faults = zip(paths, pool.map(fault, paths, chunksize=64), strict=True)
-        return [(path, reason) for path, reason in faults if reason is not None]
+        for done, (path, reason) in enumerate(zip(paths, pool.map(fault, paths), strict=True), start=1):
+            if reason is not None:
+                found.append((path, reason))
+            progress(done)
+    return found
 
 
 def _decode_jpeg(data: bytes, name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tensors from files, without running code that is in them, and pre-trained weights into a backbone."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
-        held: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        held = _read(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors (its pickle would run code), so it is not read; "
@@ -49,6 +50,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about old pickles; what cannot be read is an error all the same
+        return torch.load(path, "cpu", weights_only=True)
 
 
 def load_pretrained(backbone: ViT | ResNet50, weights: str, name: str) -> list[str]:

@@ -20,7 +20,8 @@ from resight.sightings import SightingTable
 UNKNOWN = -1
 """The number of a label that is missing, or was never seen in training."""
 
-_KEPT_BYTES = 2 << 30  # decoded pictures that a loader keeps for the next epoch
+_KEPT_BYTES = 2 << 30  # of decoded pictures that a loader keeps
+_AHEAD = 3  # batches decoded in advance
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Loader:
         vocabulary: gives labels their numbers and modalities their order.
         size: height and width of the pictures made.
         interpolation: how they are resized.
-        ahead: batches decoded in advance.
+        keep: whether decoded pictures stay in memory for the next epoch, as far as they fit in 2 GiB.
 
     Raises:
         DatasetError: a sighting has no picture in any of the vocabulary's modalities.
@@ -93,9 +94,10 @@ class Loader:
         vocabulary: Vocabulary,
         size: tuple[int, int],
         interpolation: Interpolation,
-        ahead: int = 3,
+        keep: bool = False,
     ) -> None:
-        self.vocabulary, self.size, self.interpolation, self.ahead = vocabulary, size, interpolation, ahead
+        self.vocabulary, self.size, self.interpolation = vocabulary, size, interpolation
+        self.room = _KEPT_BYTES // (3 * size[0] * size[1]) if keep else 0
         self.paths = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
         empty = next((row for row, paths in enumerate(self.paths) if not any(paths)), None)
         if empty is not None:
@@ -116,7 +118,7 @@ class Loader:
         """
         lists = iter(rows)
         with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, self.ahead)]
+            waiting: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, _AHEAD)]
             try:
                 while waiting:
                     yield waiting.pop(0).result()
@@ -141,7 +143,7 @@ class Loader:
         picture = self.kept.get(path)
         if picture is None:
             picture = resize(decode(Path(path)), self.size, self.interpolation)  # [3, H, W]
-            if len(self.kept) < _KEPT_BYTES // picture.numel():
+            if len(self.kept) < self.room:
                 self.kept[path] = picture
         return picture
 

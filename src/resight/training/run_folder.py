@@ -103,9 +103,9 @@ class RunFolder:
             if target.exists():  # from before a crash, and newer than `last` leads to
                 shutil.rmtree(target)
         write_folder(target, fill)
-        point(self.last, target)
-        if best:
+        if best:  # before `last`: a run stopped between the two writes this checkpoint again, and both links hold
             point(self.best, target)
+        point(self.last, target)
         kept = {link.resolve() for link in (self.last, self.best) if link.exists()}
         for old in self.checkpoints.iterdir():
             if old.resolve() not in kept:

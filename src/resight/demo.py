@@ -33,7 +33,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
     """
     if out.exists():
         raise ConfigError(f"{out} exists already and is not written over; remove it, or choose another --out")
-    say = Console(highlight=False).print
+    console = Console(highlight=False)
     with Screen() as screen:
         plan = synthetic.Plan(seed=seed)
         screen.begin("painting", plan.train + plan.test)
@@ -47,8 +47,8 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         after = train(run, split, folder, screen)
     strip = out / "rank_strip.png"
     save_picture(rank_strip(split.query, split.gallery, after), strip)
-    say(f"before training: {score_line(before.metrics.summary())}")
-    say(f"after training:  {score_line(after.metrics.summary())}")
-    say(f"model: {folder.best}")
-    say(f"rank strip: {strip.resolve()}")
+    console.print(f"before training: {score_line(before.metrics.summary())}", soft_wrap=True)
+    console.print(f"after training:  {score_line(after.metrics.summary())}", soft_wrap=True)
+    console.print(f"model: {folder.best}", soft_wrap=True)
+    console.print(f"rank strip: {strip.resolve()}", soft_wrap=True)
     return strip

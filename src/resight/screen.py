@@ -40,7 +40,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text)
+        self.console.print(text, soft_wrap=True)
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """A new stretch of work of `total` steps."""

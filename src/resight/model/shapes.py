@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
-from resight.model.backbone import ViT
-from resight.model.blocks import Block
+from resight.model.blocks import Attention
 from resight.model.transreid import TransReID
 
 # What a reader of the paper calls the modules; the rest are inside of these.
@@ -59,49 +61,47 @@ def tour(model: TransReID, pictures: Tensor, side: dict[str, Tensor]) -> list[St
         side: labels, int64 [B] by kind.
     """
     model.eval()
-    seen: dict[str, tuple[nn.Module, list[int]]] = {}
-
-    def watch(name: str):
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and name not in seen:
-                seen[name] = (module, list(output.shape))
-
-        return hook
-
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if _title(name)]
-    if isinstance(model.backbone, ViT):
-        opened = [model.backbone.blocks[0], *([model.backbone.jigsaw.block] if model.backbone.jigsaw else [])]
-        for block in opened:
-            assert isinstance(block, Block)
-            block.attn.explicit = True  # so that the weights are formed, and seen
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _watched(model) as seen, torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
             model(pictures, side)
-        with torch.no_grad():
-            embedding = model.embed(pictures, side)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in model.modules():
-            if hasattr(module, "explicit"):
-                module.explicit = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    counts = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items()}
-    stages = [
-        Stage(
-            _title(name),
-            _made_by(name, module, model),
-            shape,
-            sum(p.numel() for p in module.parameters()),
-            counts.get(name, 0),
-        )
-        for name, (module, shape) in seen.items()
-    ]
-    total = sum(p.numel() for p in model.parameters())
+        embedding = model.embed(pictures, side)
+    flops = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items()}
     return [
         Stage("image", "the picture, normalised", list(pictures.shape), 0, 0),
-        *stages,
-        Stage("embedding", _source(model, "embed"), list(embedding.shape), total, counter.get_total_flops()),
+        *(
+            Stage(_title(name), _made_by(name, module, model), shape, _count(module), flops.get(name, 0))
+            for name, (module, shape) in seen.items()
+        ),
+        Stage("embedding", _source(model, "embed"), list(embedding.shape), _count(model), counter.get_total_flops()),
     ]
+
+
+@contextmanager
+def _watched(model: TransReID) -> Generator[dict[str, tuple[nn.Module, list[int]]]]:
+    """Fills a dict with each stage's module and the shape of its first output, in the order in which they came."""
+    seen: dict[str, tuple[nn.Module, list[int]]] = {}
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            seen.setdefault(name, (module, list(output.shape)))
+
+        return module.register_forward_hook(hook)
+
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    handles = [watch(name, module) for name, module in model.named_modules() if _title(name)]
+    try:
+        for attention in attentions:
+            attention.explicit = True  # so that the weights are formed, and can be seen
+        yield seen
+    finally:
+        for attention in attentions:
+            attention.explicit = False
+        for handle in handles:
+            handle.remove()
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _title(name: str) -> str:

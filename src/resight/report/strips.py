@@ -1,13 +1,14 @@
 """Rank strips: a query and what was found for it, right ones framed green, wrong ones red."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resight.evaluate import Result
 from resight.sightings import MODALITIES, Sighting, SightingTable
-from resight.storage import storing
+from resight.storage import make_folder, write_file
 
 _CELL, _FRAME, _GAP, _LABEL = (64, 128), 3, 6, 14  # pixels; a picture keeps its shape inside a cell
 _RIGHT, _WRONG, _QUERY = (30, 150, 60), (200, 40, 40), (90, 90, 90)
@@ -48,11 +49,10 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        picture.save(partial, "PNG")
-        partial.replace(path)
+    held = BytesIO()
+    picture.save(held, "PNG")
+    make_folder(path.parent)
+    write_file(path, held.getvalue())
 
 
 def _draw(
@@ -70,8 +70,7 @@ def _draw(
         cell = Image.new("RGB", _CELL, (235, 235, 235))  # stays empty where the modality is absent
         if modality in sighting.pictures:
             with Image.open(sighting.pictures[modality]) as picture:
-                fitted = picture.convert("RGB")
-                fitted.thumbnail(_CELL) if fitted.height > _CELL[1] or fitted.width > _CELL[0] else None
+                fitted = ImageOps.contain(picture.convert("RGB"), _CELL)
             cell.paste(fitted, ((_CELL[0] - fitted.width) // 2, (_CELL[1] - fitted.height) // 2))
         sheet.paste(cell, (at[0] + _FRAME, at[1] + _FRAME + row * _CELL[1]))
     draw.text((at[0] + 2, at[1] + height + 2 * _FRAME + 1), label, fill=(60, 60, 60), font=ImageFont.load_default(10))

@@ -152,12 +152,6 @@ def cuhk03_jpm() -> Run:
     return vary(cuhk03(), recipe="cuhk03-jpm", model={"jpm": True, "side": ("camera",)})
 
 
-def cuhk03_long() -> Run:
-    """CUHK03-NP again, for an hour of two CPU cores: finer pictures, more epochs, more regularisation."""
-    changed = vary(cuhk03(), recipe="cuhk03-long", pictures={"size": (182, 84)}, schedule={"epochs": 24})
-    return vary(changed, model={"drop_path": 0.2}, loss={"label_smoothing": 0.1})
-
-
 def own() -> Run:
     """Your own pictures: a table, or a folder per identity. The best checkpoint is chosen by identities kept aside."""
     changed = vary(cuhk03(), recipe="own", dataset="own", held_out=0.1, evaluate_every=5)
@@ -182,7 +176,7 @@ def tiny() -> Run:
 RECIPES: dict[str, Callable[[], Run]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        tiny, own, cuhk03, cuhk03_long, cuhk03_jpm, baseline_market, resnet50_market,
+        tiny, own, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
         transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri,
         transreid_vehicleid, transreid_trimodal, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri,
         deit_vehicleid, vit_small_msmt17, deit_small_msmt17,

@@ -78,4 +78,5 @@ def _draw(
 
 def _name(sighting: Sighting) -> str:
     camera = f" c{sighting.camera}" if sighting.camera is not None else ""
-    return f"{sighting.identity or '?'}{camera}"[-12:]
+    name = f"{sighting.identity or '?'}{camera}"
+    return name if len(name) <= 12 else f"…{name[-11:]}"  # as much as a cell is wide; names differ at their ends

@@ -58,7 +58,8 @@ def test_train_evaluate_and_look(painted, tmp_path, capsys):
     command = ["evaluate", str(tmp_path / "run" / "best"), "--dataset", "synthetic", "--root", str(painted)]
     assert main([*command, "--device", "cpu", "--flip", "--json", str(figures), "--strip", str(strip)]) == 0
     out = capsys.readouterr().out
-    assert "16 queries against 16 gallery sightings, junk rule same-camera; 0 queries without a match" in out
+    assert "protocol market: every query against the whole gallery; 16 queries, 16 gallery sightings" in out
+    assert "left out of a query's ranking are its own file and its identity under its own camera" in out
     assert set(json.loads(figures.read_text())) > {"mAP", "mINP", "R1", "cmc", "settings"}
     assert strip.read_bytes().startswith(b"\x89PNG")
 

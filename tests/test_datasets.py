@@ -133,17 +133,17 @@ def test_veri_keeps_pictures_without_a_view(tmp_path):
     assert [(s.identity, s.camera, s.view) for s in split.train] == [("0030", "008", "5"), ("0031", "009", None)]
 
 
-def test_vehicleid_gallery_is_one_picture_of_each(tmp_path):
+def test_vehicleid_leaves_the_draw_to_its_protocol(tmp_path):
     (tmp_path / "image").mkdir()
     (tmp_path / "train_test_split").mkdir()
     (tmp_path / "train_test_split" / "train_list.txt").write_text("1 9\n2 9\n")
     rows = "".join(f"{10 * v + i} {v}\n" for v in range(5) for i in range(4))
     (tmp_path / "train_test_split" / "test_list_800.txt").write_text(rows)
     split = catalog.read("vehicleid", tmp_path)
-    assert split.gallery.column("identity") == split.gallery.values("identity") == list("01234")
-    assert len(split.query) == 15
-    assert not set(split.query.paths) & set(split.gallery.paths)
-    assert split.gallery.paths == catalog.read("vehicleid", tmp_path).gallery.paths
+    assert split.gallery is split.query
+    assert (len(split.query), split.protocol) == (20, "vehicleid")
+    with pytest.raises(DatasetError, match="test_list_2400"):
+        catalog.read("vehicleid-2400", tmp_path)
 
 
 def test_painted_in_the_layout_of_rgbnt201(painted):

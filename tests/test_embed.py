@@ -81,9 +81,7 @@ def test_the_batch_size_does_not_matter(model, split, vocabulary):
 
 
 def test_reranking_is_an_option_that_acts(model, split, vocabulary):
-    plain, reranked = (
-        evaluate(model, split.query, split.gallery, vocabulary, PICTURES, Evaluation(rerank=r)) for r in (False, True)
-    )
+    plain, reranked = (evaluate(model, split, vocabulary, PICTURES, Evaluation(rerank=r)) for r in (False, True))
     assert not np.array_equal(plain.metrics.ap, reranked.metrics.ap)
 
 
@@ -94,8 +92,8 @@ def test_a_device_that_is_not_there():
 
 
 def test_rank_strip_frames_right_and_wrong(model, split, vocabulary):
-    result = evaluate(model, split.query, split.gallery, vocabulary, PICTURES, Evaluation())
-    picture = np.asarray(rank_strip(split.query, split.gallery, result, rows=2, k=4))
+    result = evaluate(model, split, vocabulary, PICTURES, Evaluation())
+    picture = np.asarray(rank_strip(result, rows=2, k=4))
     _, hits = result.top(4)
     order = np.argsort(result.metrics.ap, kind="stable")
     for y, q in enumerate((order[0], order[-1])):

@@ -16,6 +16,7 @@ from resight.config import Run
 from resight.datasets.catalog import read
 from resight.errors import ConfigError, StorageError, TrainingError
 from resight.evaluate import evaluate
+from resight.figures import figures
 from resight.model.folder import load_model
 from resight.recipes import RECIPES, tiny, vary
 from resight.screen import Screen
@@ -60,12 +61,13 @@ def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     assert [line["epoch"] for line in lines if "loss" in line] == [1, 2, 3]
     assert [line["epoch"] for line in lines if "evaluated" in line] == [2]
     written = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert written == {"checkpoint": "epoch-0003", "dataset": "synthetic", **result.metrics.summary()}
+    assert written == {"checkpoint": "epoch-0003", **figures(result, "synthetic")}
+    assert written["mAP"] == result.summary()["mAP"]
     assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     model, card = load_model(tmp_path / "run" / "best")
     split = read("synthetic", painted)
-    again = evaluate(model, split.query, split.gallery, card.vocabulary, card.pictures, run.evaluation)
+    again = evaluate(model, split, card.vocabulary, card.pictures, run.evaluation)
     assert again.metrics.map == result.metrics.map
 
 

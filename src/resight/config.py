@@ -14,7 +14,17 @@ Side = Literal["camera", "view", "modality"]
 HeadName = Literal["softmax", "arcface", "cosface", "am-softmax", "circle"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Interpolation = Literal["bilinear", "bicubic"]
-JunkRule = Literal["same-camera", "none"]
+JunkRule = Literal[
+    "none",
+    "same-camera",
+    "same-scene",
+    "same-camera-or-clothes",
+    "same-camera-or-other-clothes",
+    "same-place",
+    "same-tracklet",
+    "time-window",
+]
+Pooling = Literal["off", "mean", "max"]
 
 
 class Section(BaseModel):
@@ -168,16 +178,37 @@ class Schedule(Section):
 class Evaluation(Section):
     """How a model is measured."""
 
-    junk: JunkRule = "same-camera"
-    """Gallery items left out of a query's ranking: `same-camera` drops the query's own identity seen by its own
-    camera (Market-1501's rule), `none` drops nothing."""
+    protocol: str | None = None
+    """Who asks, what is searched and what is left out, by name (docs/protocols.md). None: the data set's own."""
+    junk: JunkRule | None = None
+    """Another rule than the protocol's for what a query's ranking leaves out; `none` keeps all but its own file."""
+    window: float = Field(default=3600.0, ge=0)
+    """Seconds, for the rule `time-window`."""
+    trials: int | None = Field(default=None, ge=1)
+    """Galleries drawn, where the protocol draws one. None: as many as the protocol says."""
+    multi_query: Pooling = "off"
+    """Whether the queries of one identity under one camera ask as one, by their mean or their greatest values."""
+    tracklets: Pooling = "off"
+    """Whether a tracklet is one item, on both sides."""
     fusion: Literal["concat", "mean"] = "concat"
     """How the embeddings of one sighting's modalities become one: side by side, which compares each modality with
     itself, or their mean, which also compares one modality with another."""
     flip: bool = False
     """Whether an embedding is the mean over the picture and its mirror image."""
     rerank: bool = False
-    """Whether the ranking is by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3)."""
+    """Whether the ranking is by k-reciprocal neighbours (Zhong et al. 2017)."""
+    k1: int = Field(default=20, ge=1)
+    """Neighbours that can be mutual, in re-ranking."""
+    k2: int = Field(default=6, ge=1)
+    """Neighbours whose sets are averaged, in re-ranking."""
+    rerank_weight: float = Field(default=0.3, ge=0, le=1)
+    """Share of the original distance in the re-ranked one: the paper's lambda."""
+    expand_query: int = Field(default=0, ge=0)
+    """Neighbours that a query is averaged with before it asks (average query expansion); 0 for none."""
+    expand_gallery: int = Field(default=0, ge=0)
+    """Neighbours that each gallery item is averaged with (database-side augmentation); 0 for none."""
+    expand_power: float = Field(default=3.0, ge=0)
+    """What a neighbour's similarity is raised to, to weigh it in an expansion; 0 weighs all alike."""
     batch: int = Field(default=64, ge=1)
     """Pictures embedded at once."""
 

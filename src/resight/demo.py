@@ -46,9 +46,9 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         before = score(run, untrained, split, vocabulary, screen)
         after = train(run, split, folder, screen)
     strip = out / "rank_strip.png"
-    save_picture(rank_strip(split.query, split.gallery, after), strip)
-    console.print(f"before training: {score_line(before.metrics.summary())}", soft_wrap=True)
-    console.print(f"after training:  {score_line(after.metrics.summary())}", soft_wrap=True)
+    save_picture(rank_strip(after), strip)
+    console.print(f"before training: {score_line(before.summary())}", soft_wrap=True)
+    console.print(f"after training:  {score_line(after.summary())}", soft_wrap=True)
     console.print(f"model: {folder.best}", soft_wrap=True)
     console.print(f"rank strip: {strip.resolve()}", soft_wrap=True)
     return strip

@@ -1,83 +1,179 @@
-"""Measuring a model: embed query and gallery, rank, count."""
+"""Measuring a model: embed query and gallery, rank as a protocol says, count."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resight.config import Evaluation, JunkRule, Pictures, Precision
+from resight.config import Evaluation, Pictures, Pooling, Precision
 from resight.embed import embed_table
+from resight.embeddings import Embedded
+from resight.labels import keys
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
-from resight.retrieval.junk import Keys
-from resight.retrieval.metrics import Metrics, Scores, inner_products, measure, top
+from resight.retrieval.expansion import expand, pool
+from resight.retrieval.keys import Keys
+from resight.retrieval.metrics import Metrics
+from resight.retrieval.neighbours import top
+from resight.retrieval.protocols import Protocol, find
 from resight.retrieval.rerank import rerank
-from resight.sightings import MODALITIES, SightingTable
+from resight.retrieval.rules import Rule, rule_of
+from resight.retrieval.scores import InnerProducts, Scores
+from resight.retrieval.trials import Ranking, Trial, measure_trials
+from resight.sightings import Split
 
 
 @dataclass(frozen=True)
 class Result:
-    """A measured model, with what is needed to look into the ranking."""
+    """A measured ranking, with what is needed to look into it. Q and G count what was left after pooling."""
 
-    metrics: Metrics
-    scores: Scores
-    """What was ranked by."""
+    protocol: Protocol
+    rule: Rule
+    query: Embedded
+    gallery: Embedded
     query_keys: Keys
     gallery_keys: Keys
-    junk: JunkRule
+    score: Callable[[np.ndarray, np.ndarray], Scores]
+    """Scores of some rows of both."""
+    trials: tuple[Trial, ...]
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the first trial."""
+        return self.trials[0].metrics
+
+    def figures(self) -> list[dict[str, float]]:
+        """What papers print, of each trial."""
+        return [trial.metrics.summary() for trial in self.trials]
+
+    def summary(self) -> dict[str, float]:
+        """What papers print, as the mean over the trials."""
+        rows = self.figures()
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def spread(self) -> dict[str, float]:
+        """The standard deviation of each figure over the trials; 0 with one trial."""
+        rows = self.figures()
+        return {name: float(np.std([row[name] for row in rows])) for name in rows[0]}
+
+    def per_query(self, value: Callable[[Metrics], np.ndarray]) -> np.ndarray:
+        """float64 [Q]: the mean of a value over the trials in which the query takes part; NaN where there is none."""
+        total, count = np.zeros(len(self.query_keys)), np.zeros(len(self.query_keys))
+        for trial in self.trials:
+            rows, metrics = trial.asked, trial.metrics
+            valid = metrics.valid
+            total[rows[valid]] += value(metrics)[valid]
+            count[rows[valid]] += 1
+        with np.errstate(invalid="ignore"):
+            return total / count
+
+    @property
+    def ap(self) -> np.ndarray:
+        """float64 [Q]: average precision."""
+        return self.per_query(lambda metrics: metrics.ap)
+
+    @property
+    def hit(self) -> np.ndarray:
+        """float64 [Q]: whether the first item is right."""
+        return self.per_query(lambda metrics: metrics.first == 1)
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest gallery rows of each query and whether each is right: int64 and bool [Q, k]."""
-        return top(self.scores, self.query_keys, self.gallery_keys, self.junk, k)
+        """The k nearest gallery rows of each query in the first trial and whether each is right: int64 and bool [Q, k];
+        -1 where fewer are left or the query does not ask."""
+        rows, hits = np.full((len(self.query_keys), k), -1), np.zeros((len(self.query_keys), k), bool)
+        for ranking in self.trials[0].rankings:
+            found, right = self._top(ranking, k)
+            rows[ranking.query, : found.shape[1]] = np.where(found >= 0, ranking.gallery[found], -1)
+            hits[ranking.query, : found.shape[1]] = right
+        return rows, hits
+
+    def _top(self, ranking: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
+        query, gallery = self.query_keys.take(ranking.query), self.gallery_keys.take(ranking.gallery)
+        return top(ranking.scores, query, gallery, self.rule, k)
 
 
 def evaluate(
     model: TransReID,
-    query: SightingTable,
-    gallery: SightingTable,
+    split: Split,
     vocabulary: Vocabulary,
     pictures: Pictures,
     settings: Evaluation,
     precision: Precision = "fp32",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
-    """Embeds both tables and measures the ranking, in float32.
+    """Embeds a data set's query and gallery and measures the ranking, exactly.
 
     Where query and gallery are the same table it is embedded once.
 
     Raises:
+        ConfigError: there is no such protocol.
         EvaluationError: no query has a match.
         PictureError: a picture cannot be decoded.
     """
-    asked = embed_table(model, query, vocabulary, pictures, settings, precision, progress)
+    asked = Embedded(embed_table(model, split.query, vocabulary, pictures, settings, precision, progress), split.query)
     searched = asked
-    if gallery is not query:
-        searched = embed_table(
-            model, gallery, vocabulary, pictures, settings, precision, lambda done: progress(len(query) + done)
+    if split.gallery is not split.query:
+        done = len(split.query)
+        found = embed_table(
+            model, split.gallery, vocabulary, pictures, settings, precision, lambda more: progress(done + more)
         )
-    query_keys, gallery_keys = keys(query, gallery)
-    scores = (-rerank(asked, searched)).__getitem__ if settings.rerank else inner_products(asked, searched)
-    metrics = measure(scores, query_keys, gallery_keys, settings.junk)
-    return Result(metrics, scores, query_keys, gallery_keys, settings.junk)
+        searched = Embedded(found, split.gallery)
+    return measure_embedded(asked, searched, settings, split.protocol)
 
 
-def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:
-    """The labels of both tables as numbers that mean the same in both."""
-    return tuple(  # pyright: ignore[reportReturnType]
-        Keys(identity, camera, picture)
-        for identity, camera, picture in zip(
-            _numbers(query.column("identity"), gallery.column("identity")),
-            _numbers(query.column("camera"), gallery.column("camera")),
-            _numbers(_files(query), _files(gallery)),
-            strict=True,
-        )
-    )
+def measure_embedded(query: Embedded, gallery: Embedded, settings: Evaluation, protocol: str = "market") -> Result:
+    """Measures embeddings under `settings.protocol`, or else under the data set's own.
+
+    Raises:
+        ConfigError: there is no such protocol.
+        EvaluationError: no query has a match.
+    """
+    chosen, rule = measured_by(settings, protocol)
+    query_keys, gallery_keys = keys(query.sightings, gallery.sightings)
+    query, query_keys = _pooled(query, query_keys, settings, asks=True)
+    gallery, gallery_keys = _pooled(gallery, gallery_keys, settings, asks=False)
+
+    def score(asked: np.ndarray, searched: np.ndarray) -> Scores:
+        return scores(_rows(query.vectors, asked), _rows(gallery.vectors, searched), settings)
+
+    trials = measure_trials(chosen, rule, query_keys, gallery_keys, score)
+    return Result(chosen, rule, query, gallery, query_keys, gallery_keys, score, trials)
 
 
-def _files(table: SightingTable) -> list[str | None]:
-    return ["|".join(str(row[m]) for m in MODALITIES) for row in table.arrow.select(list(MODALITIES)).to_pylist()]
+def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:
+    """The protocol and the rule that the settings come to, for a data set whose own protocol is given.
+
+    Raises:
+        ConfigError: there is no such protocol.
+    """
+    chosen = find(settings.protocol or protocol)
+    if settings.trials is not None and chosen.draw:
+        chosen = replace(chosen, trials=settings.trials)
+    return chosen, rule_of(settings.junk or chosen.rule, settings.window)
 
 
-def _numbers(*columns: list[str | None]) -> tuple[np.ndarray, ...]:
-    known = {label: n for n, label in enumerate(sorted({x for column in columns for x in column if x is not None}))}
-    return tuple(np.array([-1 if x is None else known[x] for x in column], np.int64) for column in columns)
+def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation) -> Scores:
+    """What the ranking is by: similarity, expanded and re-ranked where the settings say so."""
+    if settings.expand_gallery:
+        gallery = expand(np.asarray(gallery, np.float32), gallery, settings.expand_gallery, settings.expand_power, True)
+    if settings.expand_query:
+        query = expand(np.asarray(query, np.float32), gallery, settings.expand_query, settings.expand_power)
+    found = InnerProducts(query, gallery)
+    return rerank(found, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else found
+
+
+def _pooled(items: Embedded, keys: Keys, settings: Evaluation, asks: bool) -> tuple[Embedded, Keys]:
+    """Tracklets as one item, and then the queries of one identity under one camera, where the settings say so."""
+    steps: list[tuple[Pooling, tuple[str, ...]]] = [(settings.tracklets, ("identity", "camera", "tracklet"))]
+    if asks:
+        steps.append((settings.multi_query, ("identity", "camera")))
+    for how, columns in steps:
+        if how != "off":
+            vectors, first = pool(items.vectors, keys, columns, how)
+            items, keys = Embedded(vectors, items.sightings.take(first.tolist())), keys.take(first)
+    return items, keys
+
+
+def _rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows; all of them as they are, so that what is memory-mapped stays so."""
+    return x if len(rows) == len(x) and bool((np.diff(rows) == 1).all()) else x[rows]

@@ -1,13 +1,15 @@
 """What is found out before hours are spent: damaged pictures, and queries that nothing can match."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from resight.config import JunkRule, Run
+from resight.config import Evaluation, Run
 from resight.errors import DatasetError, PictureError
-from resight.evaluate import keys
+from resight.evaluate import measured_by
+from resight.labels import keys
 from resight.loading.pictures import damaged
-from resight.retrieval.metrics import require_any_match
+from resight.retrieval.trials import require_any_match
 from resight.screen import Screen
 from resight.sightings import SightingTable, Split
 
@@ -26,8 +28,8 @@ def prepare(run: Run, split: Split, screen: Screen) -> Split:
         raise DatasetError(f"{split.name} has no training picture of a known identity")
     if len(learned) < len(checked.train):
         notes = (*notes, f"{len(checked.train) - len(learned)} training sightings of nobody known are left out")
-    require_match(checked, run.evaluation.junk)
-    return Split(checked.name, learned, checked.query, checked.gallery, (*checked.notes, *notes))
+    require_match(checked, run.evaluation)
+    return replace(checked, train=learned, notes=(*checked.notes, *notes))
 
 
 def without_damaged(split: Split, policy: Literal["refuse", "skip"], screen: Screen) -> tuple[Split, tuple[str, ...]]:
@@ -48,16 +50,17 @@ def without_damaged(split: Split, policy: Literal["refuse", "skip"], screen: Scr
     train, query = _without(split.train, bad), _without(split.query, bad)
     gallery = query if split.gallery is split.query else _without(split.gallery, bad)
     notes = (*(f"skipped: {reason}" for _, reason in faults), f"{len(faults)} damaged pictures skipped")
-    return Split(split.name, train, query, gallery, split.notes), notes
+    return replace(split, train=train, query=query, gallery=gallery), notes
 
 
-def require_match(split: Split, rule: JunkRule) -> None:
-    """Makes sure that at least one query can be answered.
+def require_match(split: Split, settings: Evaluation) -> None:
+    """Makes sure that at least one query can be answered, before anything is embedded.
 
     Raises:
+        ConfigError: there is no such protocol.
         EvaluationError: none can; says which rule removed what.
     """
-    require_any_match(*keys(split.query, split.gallery), rule)
+    require_any_match(*measured_by(settings, split.protocol), *keys(split.query, split.gallery))
 
 
 def _without(table: SightingTable, bad: set[Path]) -> SightingTable:

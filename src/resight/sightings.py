@@ -142,6 +142,8 @@ class Split:
     gallery: SightingTable
     notes: tuple[str, ...] = ()
     """What a user of this data set should be told: its terms, what was left out of it, and why."""
+    protocol: str = "market"
+    """The name of the protocol that it is measured by (docs/protocols.md)."""
 
     @property
     def tested(self) -> int:

@@ -7,7 +7,9 @@ from importlib import import_module
 VERBS = {
     "demo": "Paint a data set, train a tiny three-modality TransReID on it, and show what it finds.",
     "train": "Train a recipe (RECIPE, or --from CONFIG.json), or go on with a run (--resume FOLDER).",
-    "evaluate": "Measure a model on a data set: CMC, mAP, mINP.",
+    "evaluate": "Measure a model, or embeddings on disk, under any protocol: CMC, mAP, mINP, open set.",
+    "compare": "Say whether one measured run is better than another, query by query.",
+    "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",
     "shapes": "Run a recipe's model once and print every tensor that a reader of the paper would ask for.",
     "convert": "Turn a checkpoint of the reference implementation into a model folder.",
     "data": "Look into a data set before anything is trained on it (data inspect NAME ROOT).",

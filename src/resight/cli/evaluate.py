@@ -1,95 +1,151 @@
 """`resight evaluate`."""
 
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from resight.cli.parsing import parse, print_scores
-from resight.config import Evaluation, JunkRule, Precision
+from resight.cli.parsing import parse, print_rows, print_scores
+from resight.config import Evaluation, Precision
 from resight.datasets.catalog import read
+from resight.embeddings import is_embeddings, load, save
+from resight.errors import ConfigError
 from resight.sightings import SightingTable
 from resight.storage import write_file
+
+if TYPE_CHECKING:
+    from resight.evaluate import Result
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a model on a data set: CMC, mAP, mINP."""
+    """Measure a model on a data set, or embeddings that are on disk: CMC, mAP, mINP."""
 
-    model: Positional[Path]
-    """A model's folder, such as runs/NAME/best."""
-    dataset: str
-    """A data set of the catalog."""
-    root: Path
+    source: Positional[Path]
+    """A model's folder, such as runs/NAME/best; or a folder of embeddings, written by --save."""
+    settings: OmitArgPrefixes[Evaluation] = field(default_factory=Evaluation)
+    dataset: str | None = None
+    """A data set of the catalog. Embeddings bring their own."""
+    root: Path | None = None
     """Its folder (or table)."""
-    junk: JunkRule = "same-camera"
-    """Gallery items left out of a query's ranking."""
-    fusion: Literal["concat", "mean"] = "concat"
-    """How the embeddings of one sighting's modalities become one: side by side, which compares each modality with
-    itself, or their mean, which also compares one modality with another."""
-    flip: bool = False
-    """Mean of the picture's and its mirror image's embedding."""
-    rerank: bool = False
-    """Rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3)."""
-    batch: int = 64
-    """Pictures embedded at once."""
     precision: Precision = "fp32"
-    """Arithmetic of the matrix products; ranking is in float32."""
+    """Arithmetic of the model's matrix products; ranking is exact."""
     device: str = "auto"
     """Where to embed."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What to do about pictures that cannot be decoded."""
+    cameras: bool = False
+    """Also show each pair of cameras: the queries of one against the pictures of the other alone."""
+    open_set: bool = False
+    """Also show how well a threshold tells whom the gallery knows: TAR at FAR, equal error rate, DIR at FPIR."""
     json: Path | None = None
-    """Write the figures there."""
+    """Write all figures there, those of each query too (for `resight compare`)."""
     strip: Path | None = None
     """Write a rank strip there, as PNG: it shows the pictures themselves."""
+    save: Path | None = None
+    """Write the embeddings there, a new folder, so that they can be measured again in another way."""
+    half: bool = False
+    """Write them in float16: half the size, mAP the same to about 1e-4."""
 
 
 def run(arguments: list[str]) -> None:
-    """Embeds, ranks, and prints the figures in words and in a table."""
+    """Embeds where that is to be done, ranks, and prints what was done in words and the figures in tables."""
     options = parse(Evaluate, arguments, "resight evaluate")
+    from resight.figures import camera_pairs, figures, in_words
+
+    if options.save is not None and options.save.exists():
+        raise ConfigError(f"--save {options.save} exists already and is not written over; choose another")
+    name, result = _measure_stored(options) if is_embeddings(options.source) else _measure_model(options)
+    for line in in_words(result):
+        print(line)
+    found = figures(result, name)
+    print_scores(name, result.summary(), result.spread() if len(result.trials) > 1 else None)
+    print("95 % intervals over query identities: " + _intervals(found["interval_95"]))
+    if options.cameras:
+        found["camera_pairs"] = camera_pairs(result)
+        print_rows("camera pairs, worst first", found["camera_pairs"])
+    if options.open_set:
+        found["open_set"] = _open_set(result)
+    if options.json is not None:
+        found["settings"] = options.settings.model_dump()
+        write_file(options.json, json.dumps(found, indent=2) + "\n")
+    if options.strip is not None:
+        from resight.report.strips import rank_strip, save_picture
+
+        save_picture(rank_strip(result), options.strip)
+        print(f"rank strip: {options.strip}")
+    if options.save is not None:
+        about = {"dataset": name, "protocol": result.protocol.name, "source": str(options.source)}
+        save(options.save, result.query, result.gallery, about, options.half)
+        print(f"embeddings: {options.save}")
+
+
+def _measure_model(options: Evaluate) -> tuple[str, Result]:
     from resight.embed import pick_device
     from resight.evaluate import evaluate
     from resight.model.folder import load_model
     from resight.prepare import require_match, without_damaged
-    from resight.report.strips import rank_strip, save_picture
     from resight.screen import Screen
 
-    model, card = load_model(options.model)
-    settings = Evaluation(
-        junk=options.junk, fusion=options.fusion, flip=options.flip, rerank=options.rerank, batch=options.batch
-    )
+    if options.dataset is None or options.root is None:
+        raise ConfigError(f"{options.source} is a model: say what to measure it on with --dataset NAME --root FOLDER")
+    model, card = load_model(options.source)
     model.to(pick_device(options.device))
     with Screen() as screen:
         measured = replace(read(options.dataset, options.root), train=SightingTable())  # training pictures have no part
         split, skipped = without_damaged(measured, options.damaged, screen)
-        require_match(split, options.junk)
+        require_match(split, options.settings)
         for note in (*split.notes, *skipped):
             screen.say(note)
         screen.begin(f"embedding {split.name}", split.tested)
-        result = evaluate(
-            model,
-            split.query,
-            split.gallery,
-            card.vocabulary,
-            card.pictures,
-            settings,
-            options.precision,
-            screen.step,
+        settings = (card.vocabulary, card.pictures, options.settings, options.precision)
+        return split.name, evaluate(model, split, *settings, screen.step)
+
+
+def _measure_stored(options: Evaluate) -> tuple[str, Result]:
+    from resight.evaluate import measure_embedded
+
+    if options.dataset is not None or options.root is not None:
+        raise ConfigError(
+            f"{options.source} holds embeddings, which bring their own data set; leave --dataset and --root out"
         )
-    metrics = result.metrics
-    print(
-        f"{len(split.query)} queries against {len(split.gallery)} gallery sightings, junk rule {options.junk}"
-        f"{', re-ranked' if options.rerank else ''}; "
-        f"{metrics.unmatched} queries without a match left out ({metrics.unmatched_by_rule} by the rule)"
+    query, gallery, about = load(options.source)
+    result = measure_embedded(query, gallery, options.settings, str(about.get("protocol", "market")))
+    return str(about.get("dataset", options.source.name)), result
+
+
+def _open_set(result: Result) -> dict[str, Any]:
+    from resight.retrieval.openset import open_set
+    from resight.retrieval.scores import InnerProducts
+
+    first = result.trials[0].rankings[0]
+    similarity = InnerProducts(result.query.vectors[first.query], result.gallery.vectors[first.gallery])
+    keys = (result.query_keys.take(first.query), result.gallery_keys.take(first.gallery))
+    found = open_set(similarity, *keys, result.rule)
+    who = (
+        "every query has a match, so each is asked again as a stranger, its own identity left out of the gallery"
+        if found.strangers.left_out
+        else f"{len(found.strangers.stranger)} queries without a match are the strangers"
     )
-    print_scores(split.name, metrics.summary())
-    if options.json is not None:
-        figures = {"dataset": split.name, "queries": len(split.query), "gallery": len(split.gallery)}
-        figures |= metrics.summary() | {"cmc": metrics.cmc.tolist(), "unmatched": metrics.unmatched}
-        write_file(options.json, json.dumps(figures | {"settings": settings.model_dump()}, indent=2) + "\n")
-    if options.strip is not None:
-        save_picture(rank_strip(split.query, split.gallery, result), options.strip)
-        print(f"rank strip: {options.strip}")
+    same, different = int(found.pairs.same.sum()), int(found.pairs.different.sum())
+    print(f"open set: {same} pairs of one identity, {different} of different ones; {who}")
+    summary = found.summary()
+    print_rows("open set", [{"figure": k, "rate": v, "threshold": t} for k, v, t in _with_thresholds(summary)])
+    return summary
+
+
+def _with_thresholds(summary: dict[str, float]) -> list[tuple[str, float, float]]:
+    rows = [("EER", summary["EER"], summary["EER threshold"])]
+    for name, value in summary.items():
+        kind, _, rate = name.partition("@")
+        if kind in ("TAR", "DIR"):
+            rows.append((name, value, summary[f"threshold@{rate}"]))
+    return rows
+
+
+def _intervals(found: dict[str, list[float]]) -> str:
+    return ", ".join(f"{name} {100 * low:.1f} to {100 * high:.1f}" for name, (low, high) in found.items())

@@ -1,7 +1,7 @@
 """What the verbs share: options to typed values, and figures to a table."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -34,8 +34,18 @@ def parse_run(arguments: list[str], program: str) -> Run:
     return parse(Run, arguments[1:], f"{program} {arguments[0]}", find(arguments[0]))
 
 
-def print_scores(title: str, scores: dict[str, float]) -> None:
-    """Rates in [0, 1], as percentages in a table."""
+def print_scores(title: str, scores: dict[str, float], spread: dict[str, float] | None = None) -> None:
+    """Rates in [0, 1], as percentages in a table; with their spread over several trials below."""
     table = Table(*scores, title=title)
     table.add_row(*(f"{100 * value:.1f}" for value in scores.values()))
+    if spread is not None:
+        table.add_row(*(f"± {100 * spread[name]:.1f}" for name in scores))
+    Console(highlight=False).print(table)
+
+
+def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of a table, each a dict by column; numbers with a point are shown to four figures."""
+    table = Table(*(rows[0] if rows else ()), title=title)
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(highlight=False).print(table)

@@ -1,8 +1,8 @@
 """VeRi-776 and VehicleID."""
 
 import re
+from functools import partial
 from pathlib import Path
-from random import Random
 
 from resight.datasets.folders import contents, matching, require
 from resight.errors import DatasetError
@@ -30,33 +30,28 @@ def read_veri(root: Path) -> Split:
     return Split("VeRi-776", learned, asked, searched, notes)
 
 
-def read_vehicleid(root: Path, size: int = 800, trial: int = 0) -> Split:
-    """VehicleID: one picture of each test identity, drawn at random, is the gallery; the others are queries.
+def read_vehicleid(root: Path, size: int = 800) -> Split:
+    """VehicleID. Its protocol draws the gallery, one picture of each test identity; so all test pictures are in both.
 
     Args:
         root: the folder that holds `image` and `train_test_split`.
         size: 800, 1600 or 2400 test identities.
-        trial: decides the draw.
 
     Raises:
         DatasetError: the layout is another one.
     """
     images, lists = require(root, ("image", "train_test_split"), "VehicleID")
-    tested = _read_list(lists / f"test_list_{size}.txt", images)
-    by_identity: dict[str, list[Sighting]] = {}
-    for sighting in tested:
-        by_identity.setdefault(str(sighting.identity), []).append(sighting)
-    rng = Random(trial)
-    chosen = {id(rng.choice(by_identity[identity])) for identity in sorted(by_identity)}
-    query = SightingTable.of(s for s in tested if id(s) not in chosen)
-    gallery = SightingTable.of(s for s in tested if id(s) in chosen)
-    note = (
-        f"{size} test identities, gallery of one picture each drawn with seed {trial}; no camera is named: --junk none"
-    )
-    return Split("VehicleID", SightingTable.of(_read_list(lists / "train_list.txt", images)), query, gallery, (note,))
+    tested = SightingTable.of(_read_list(lists / f"test_list_{size}.txt", images))
+    learned = SightingTable.of(_read_list(lists / "train_list.txt", images))
+    return Split(f"VehicleID ({size})", learned, tested, tested, protocol="vehicleid")
 
 
-READERS = {"veri776": read_veri, "vehicleid": read_vehicleid}
+READERS = {
+    "veri776": read_veri,
+    "vehicleid": read_vehicleid,
+    "vehicleid-1600": partial(read_vehicleid, size=1600),
+    "vehicleid-2400": partial(read_vehicleid, size=2400),
+}
 
 
 def _read_views(path: Path) -> dict[str, str]:

@@ -10,8 +10,9 @@ from resight.errors import CheckpointError
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
 from resight.model.weights import fit, read_tensors
+from resight.retrieval.calibration import Calibration
 
-WEIGHTS, CARD = "model.safetensors", "config.json"
+WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 
 
 class Card(Section):
@@ -47,6 +48,20 @@ def read_card(folder: Path) -> Card:
         raise CheckpointError(f"{folder} is no model folder: it has no readable {CARD} ({error.strerror})") from error
     except ValidationError as error:
         raise CheckpointError(f"{folder / CARD} does not describe a model: {explain(error)}") from error
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Reads a model folder's `calibration.json`; None where the model was not calibrated.
+
+    Raises:
+        CheckpointError: it is not one of ours.
+    """
+    if not (folder / CALIBRATION).exists():
+        return None
+    try:
+        return Calibration.model_validate_json((folder / CALIBRATION).read_text())
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / CALIBRATION} is no calibration: {explain(error)}") from error
 
 
 def load_model(folder: Path) -> tuple[TransReID, Card]:

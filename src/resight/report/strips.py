@@ -7,25 +7,24 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resight.evaluate import Result
-from resight.sightings import MODALITIES, Sighting, SightingTable
+from resight.sightings import MODALITIES, Sighting
 from resight.storage import make_folder, write_file
 
 _CELL, _FRAME, _GAP, _LABEL = (64, 128), 3, 6, 14  # pixels; a picture keeps its shape inside a cell
 _RIGHT, _WRONG, _QUERY = (30, 150, 60), (200, 40, 40), (90, 90, 90)
 
 
-def rank_strip(query: SightingTable, gallery: SightingTable, result: Result, rows: int = 8, k: int = 10) -> Image.Image:
+def rank_strip(result: Result, rows: int = 8, k: int = 10) -> Image.Image:
     """Draws the top k of some queries, worst ranked first; a sighting's modalities lie under one another.
 
     Args:
-        query: the queries measured.
-        gallery: the gallery measured.
-        result: of `evaluate` on both.
+        result: of `evaluate`; where the gallery was drawn, the first draw is shown.
         rows: how many queries, spread evenly over the average precision.
         k: how many gallery sightings of each.
     """
     nearest, hits = result.top(k)
-    ap = result.metrics.ap
+    query, gallery = result.query.sightings, result.gallery.sightings
+    ap = np.where((nearest >= 0).any(1), result.ap, np.nan)
     ranked = np.argsort(ap, kind="stable")[: int((~np.isnan(ap)).sum())]  # NaN, no match, sorts last
     chosen = ranked[np.linspace(0, len(ranked) - 1, min(rows, len(ranked))).round().astype(int)]
     modalities = [m for m in MODALITIES if m in query.modalities or m in gallery.modalities]

@@ -1,136 +1,144 @@
-"""CMC, mAP and mINP from exact rankings, by chunks of queries."""
+"""CMC, mAP and mINP from exact rankings, in bounded memory."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from resight.config import JunkRule
 from resight.errors import EvaluationError
-from resight.retrieval.junk import Keys, junk, matches
+from resight.retrieval.counting import count_before
+from resight.retrieval.keys import Keys
+from resight.retrieval.rules import Junk, Rule, matching
+from resight.retrieval.scores import Scores, chunks
 
 CMC_RANKS = 50
-Scores = Callable[[slice], np.ndarray]
-"""float32 [q, G] of a slice of the queries: the greater, the nearer."""
-_CHUNK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Metrics:
     """A measured ranking. Rates are in [0, 1]."""
 
-    map: float
-    """Mean over the queries of the average precision: the mean, over a query's matches, of (matches so far) / rank."""
-    minp: float
-    """Mean inverse negative penalty (Ye et al. 2021, equation 6): matches over the rank of the hardest one."""
-    cmc: np.ndarray
-    """float64 [50]: the share of queries with a match among the first k."""
     ap: np.ndarray
-    """float64 [Q]; NaN where the query has no match."""
+    """float64 [Q], average precision: the mean, over a query's matches, of (matches so far) / rank; NaN without any."""
+    inp: np.ndarray
+    """float64 [Q], inverse negative penalty (Ye et al. 2021, equation 6): matches over the rank of the hardest one."""
     first: np.ndarray
-    """int64 [Q]: rank of the first match, from 1; 0 where there is none."""
-    unmatched: int
-    """Queries without a match, left out of every figure."""
-    unmatched_by_rule: int
-    """Those of them that have a match which the junk rule removed."""
+    """int64 [Q]: rank of the first match, from 1, as the protocol's CMC counts; 0 where there is none."""
+    by_rule: np.ndarray
+    """bool [Q]: the gallery has matches, beside the query's own file, and the junk rule removed every one."""
+
+    @property
+    def valid(self) -> np.ndarray:
+        """bool [Q]: the queries with a match; the others are left out of every figure."""
+        return self.first > 0
+
+    @property
+    def map(self) -> float:
+        """Mean average precision."""
+        return float(self.ap[self.valid].mean())
+
+    @property
+    def minp(self) -> float:
+        """Mean inverse negative penalty."""
+        return float(self.inp[self.valid].mean())
+
+    @property
+    def cmc(self) -> np.ndarray:
+        """float64 [50]: the share of queries with a match among the first k."""
+        first = self.first[self.valid]
+        return np.array([(first <= k).mean() for k in range(1, CMC_RANKS + 1)])
 
     @property
     def r1(self) -> float:
         """CMC at rank 1."""
         return float(self.cmc[0])
 
+    @property
+    def unmatched(self) -> int:
+        """Queries without a match."""
+        return int((~self.valid).sum())
+
+    @property
+    def unmatched_by_rule(self) -> int:
+        """Those of them that have a match which the junk rule removed."""
+        return int(self.by_rule.sum())
+
     def summary(self) -> dict[str, float]:
         """The figures that papers print."""
-        ranks = {f"R{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}
-        return {"mAP": self.map, "mINP": self.minp, **ranks}
+        cmc = self.cmc
+        return {"mAP": self.map, "mINP": self.minp, **{f"R{k}": float(cmc[k - 1]) for k in (1, 5, 10)}}
 
 
-def inner_products(query: np.ndarray, gallery: np.ndarray) -> Scores:
-    """Scores of embeddings [Q, D] and [G, D], in float32; of unit length, they order as Euclidean distance does."""
-    searched = gallery.astype(np.float32).T
-    return lambda part: query[part].astype(np.float32) @ searched
-
-
-def measure(scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> Metrics:
+def measure(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = False) -> Metrics:
     """Ranks the gallery for each query and measures the ranking. Ties go to the earlier gallery row.
 
     Args:
-        scores: of embeddings (`inner_products`), or the negative of re-ranked distances.
-        query_keys: labels of the queries.
-        gallery_keys: labels of the gallery.
+        scores: of the queries and the gallery.
+        query: labels of the queries.
+        gallery: labels of the gallery.
         rule: what is left out.
+        once: whether CMC counts each identity once, by its best item (SYSU-MM01).
 
     Raises:
-        EvaluationError: no query has a match left; says which rule removed what.
+        EvaluationError: no query has a match left, and which rule removed what; or an embedding is not finite.
     """
-    queries, by_rule = len(query_keys), 0
-    ap, inp, first = np.full(queries, np.nan), np.full(queries, np.nan), np.zeros(queries, np.int64)
-    for part, order, hit, removed in _rankings(scores, query_keys, gallery_keys, rule):
-        by_rule += removed
-        for row, q in enumerate(range(part.start, part.stop)):
-            ranks = 1 + np.flatnonzero(hit[row, order[row]])  # of the matches, junk lying after everything
-            if len(ranks):
-                ap[q] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
-                inp[q] = len(ranks) / ranks[-1]
-                first[q] = ranks[0]
-    valid = first > 0
-    unmatched = int((~valid).sum())
-    if not valid.any():
-        raise EvaluationError(_why_nothing(queries, by_rule, rule))
-    cmc = np.array([(first[valid] <= k).mean() for k in range(1, CMC_RANKS + 1)])
-    return Metrics(float(ap[valid].mean()), float(inp[valid].mean()), cmc, ap, first, unmatched, by_rule)
+    found = rank(scores, query, gallery, rule, once)
+    if not found.valid.any():
+        raise EvaluationError(why_nothing(len(query), found.unmatched_by_rule, rule))
+    return found
 
 
-def require_any_match(query_keys: Keys, gallery_keys: Keys, rule: JunkRule) -> None:
-    """Makes sure, from the labels alone, that some query has a match.
+def rank(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = False) -> Metrics:
+    """`measure`, but of queries that may all be without a match.
 
     Raises:
-        EvaluationError: none has; says which rule removed what.
+        EvaluationError: an embedding is not finite.
     """
-    by_rule = 0
-    for part in _chunks(len(query_keys), len(gallery_keys)):
-        same = matches(query_keys.rows(part), gallery_keys)
-        if (same & ~junk(query_keys.rows(part), gallery_keys, rule)).any():
-            return
-        by_rule += int(same.any(1).sum())
-    raise EvaluationError(_why_nothing(len(query_keys), by_rule, rule))
+    matches, by_rule = matching(query, gallery, rule)
+    before = count_before(scores, query, gallery, rule, matches)
+    order = np.lexsort((before, matches[0]))
+    asked, ranks = matches[0][order], before[order] + 1  # ranks ascending within a query
+
+    counts = np.bincount(asked, minlength=len(query))
+    begin = np.flatnonzero(np.diff(asked, prepend=-1))  # where each query's ranks begin
+    so_far = np.arange(len(asked)) - np.repeat(begin, counts[counts > 0]) + 1
+    ap, inp, first = np.full(len(query), np.nan), np.full(len(query), np.nan), np.zeros(len(query), np.int64)
+    valid = counts > 0
+    if valid.any():
+        ap[valid] = np.add.reduceat(so_far / ranks, begin) / counts[valid]
+        inp[valid] = counts[valid] / ranks[begin + counts[valid] - 1]
+        first[valid] = ranks[begin]
+    if once and valid.any():
+        best = matches[1][order[begin]]
+        first[valid] = 1 + _identities_before(scores, query, gallery, rule, np.flatnonzero(valid), best)
+    return Metrics(ap, inp, first, by_rule)
 
 
-def top(scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery rows of each query, junk left out: int64 [Q, k], -1 where fewer are left; bool hits."""
-    nearest, hits = np.full((len(query_keys), k), -1), np.zeros((len(query_keys), k), bool)
-    for part, order, hit, _ in _rankings(scores, query_keys, gallery_keys, rule):
-        left = junk(query_keys.rows(part), gallery_keys, rule)
-        for row, q in enumerate(range(part.start, part.stop)):
-            rows = order[row][: min(k, len(gallery_keys) - int(left[row].sum()))]
-            nearest[q, : len(rows)], hits[q, : len(rows)] = rows, hit[row, rows]
-    return nearest, hits
+def _identities_before(
+    scores: Scores, query: Keys, gallery: Keys, rule: Rule, asked: np.ndarray, best: np.ndarray
+) -> np.ndarray:
+    """How many identities have an item that ranks before each query's first match, `best`: int64 [asked]."""
+    identity = np.where(
+        gallery.identity < 0, gallery.identity.max(initial=0) + 1 + np.arange(len(gallery)), gallery.identity
+    )
+    found, match = np.zeros(len(query), np.int64), np.zeros(len(query), np.int64)
+    match[asked] = best
+    junk = Junk(query, gallery, rule)
+    for part in chunks(*scores.shape):
+        score = scores.rows(part).cpu().numpy()  # [q, G]
+        score[junk.pairs(part)] = -np.inf
+        for i, q in enumerate(range(part.start, part.stop)):
+            own = score[i, match[q]]
+            ahead = score[i] > own
+            ahead[: match[q]] |= score[i, : match[q]] == own
+            found[q] = len(np.unique(identity[ahead]))
+    return found[asked]
 
 
-def _rankings(
-    scores: Scores, query_keys: Keys, gallery_keys: Keys, rule: JunkRule
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray, int]]:
-    """By chunks: the queries, their order [q, G] (junk last), their matches [q, G] less junk, and how many lost all."""
-    for part in _chunks(len(query_keys), len(gallery_keys)):
-        left_out = junk(query_keys.rows(part), gallery_keys, rule)
-        score = np.where(left_out, -np.inf, scores(part))  # [q, G]
-        same = matches(query_keys.rows(part), gallery_keys)
-        hit = same & ~left_out
-        removed = int((same.any(1) & ~hit.any(1)).sum())
-        yield part, np.argsort(-score, axis=1, kind="stable"), hit, removed
-
-
-def _chunks(queries: int, size: int) -> Iterator[slice]:
-    step = max(1, _CHUNK_BYTES // (8 * max(1, size)))
-    for start in range(0, queries, step):
-        yield slice(start, min(start + step, queries))
-
-
-def _why_nothing(queries: int, by_rule: int, rule: JunkRule) -> str:
+def why_nothing(queries: int, by_rule: int, rule: Rule) -> str:
+    """The sentence for a ranking that nothing can be measured of."""
     if by_rule:
         return (
-            f"no query has a match left: of {queries} queries, the rule {rule!r} removed every match of {by_rule} "
-            "(the same identity is in the gallery only under the query's own camera, or as the same file); "
-            "use --junk none to keep them"
+            f"no query has a match left: of {queries} queries, the rule {rule.name!r} removed every match of {by_rule} "
+            f"(it leaves out the query's own file and {rule.words}); use --junk none to keep them"
         )
     return f"no query has a match: none of the identities of the {queries} queries is in the gallery"

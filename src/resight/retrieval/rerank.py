@@ -1,101 +1,98 @@
 """Re-ranking by k-reciprocal neighbours (Zhong et al. 2017).
 
 Two pictures are close when their sets of mutual neighbours overlap. Only the k nearest neighbours of each picture and
-sparse sets are kept, so memory is O(N k) for N = Q + G, and [Q, G] for the distances that come out.
+sparse sets of them are kept, so memory is O(N k) for N = Q + G; re-ranked distances are worked out for a few queries at
+a time.
 """
 
-import numpy as np
-from scipy import sparse
+from dataclasses import dataclass
 
-_CHUNK_BYTES = 64 << 20
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from resight.errors import EvaluationError
+from resight.retrieval.neighbours import nearest
+from resight.retrieval.scores import InnerProducts, compiled, in_threads
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """Scores by re-ranked distances: their negative, so that the greater is the nearer."""
+
+    original: InnerProducts
+    largest: np.ndarray
+    """float32 [Q]: the greatest distance of each query, which distances are divided by."""
+    asked: sparse.csr_array
+    """float32 [Q, N], sparse: each query's set of neighbours; weights add up to 1."""
+    holders: sparse.csc_array
+    """float32 [G, N], sparse, by column: the gallery items in whose sets each picture is."""
+    weight: float
+    as_reference: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Q, G."""
+        return self.original.shape
+
+    def rows(self, part: slice) -> Tensor:
+        """float32 [q, G]: the negative of weight x original + (1 - weight) x Jaccard distances (equations 10 and
+        12)."""
+        from resight.retrieval import reciprocal
+
+        found = self.original.rows(part)
+        original, some, held = found.cpu().numpy(), self.asked[part], self.holders
+        sets = (some.indptr, some.indices, some.data, held.indptr, held.indices, held.data)
+        settings = (self.largest[part], self.weight, self.as_reference)
+        in_threads(lambda a, b: reciprocal.rerank_rows(original, *sets, *settings, a, b), len(original))
+        return torch.from_numpy(original).to(found.device)
 
 
 def rerank(
-    query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6, weight: float = 0.3, sums: type = np.float32
-) -> np.ndarray:
-    """Re-ranked distances: `weight` x the original ones + (1 - `weight`) x the Jaccard distances of the sets.
+    scores: InnerProducts, k1: int = 20, k2: int = 6, weight: float = 0.3, as_reference: bool = False
+) -> Reranked:
+    """Re-ranks by the neighbours that queries and gallery have in common.
 
     Args:
-        query: float32 [Q, D].
-        gallery: float32 [G, D].
+        scores: of embeddings of unit length, [Q, D] and [G, D]; distances are squared Euclidean ones.
         k1: neighbours that can be mutual.
         k2: neighbours whose sets are averaged; 1 for none.
-        weight: the paper's lambda.
-        sums: what shared weights are added up in. The reference uses float16, whose rounding moves its distances by up
-            to 5e-3; `np.float16` repeats that.
+        weight: the paper's lambda, of the original distance.
+        as_reference: add shared weights up in float16, as the reference does, which moves distances by up to 5e-3.
 
-    Returns:
-        float32 [Q, G]; smaller is nearer. Original distances are squared Euclidean, over each row's largest.
+    Raises:
+        EvaluationError: numba, which it needs, is not installed; or an embedding is not finite.
     """
-    x = np.concatenate([query, gallery]).astype(np.float32)
-    k1 = min(k1, len(x) - 1)
-    nearest, largest = _neighbours(x, max(k1 + 1, k2))
-    sets = _encode(x, largest, _expanded(nearest, k1))  # sparse [N, N], rows add up to 1
-    if k2 > 1:
-        each = np.arange(len(x)).repeat(min(k2, len(x)))
-        mean = sparse.csr_array((np.full(len(each), 1 / k2, np.float32), (each, nearest[:, :k2].ravel())), sets.shape)
-        sets = mean @ sets
-    q = len(query)
-    original = _distances(query, gallery) / largest[:q, None]
-    return (1 - weight) * _jaccard(sets, q, sums) + weight * original
+    if not compiled():
+        raise EvaluationError("re-ranking needs numba, which this Python lacks: pip install numba")
+    x = np.concatenate([np.asarray(scores.query, np.float32), np.asarray(scores.gallery, np.float32)])
+    k1, k2 = min(k1, len(x) - 1), min(k2, len(x))
+    found = nearest(InnerProducts(x, x, scores.device), max(k1 + 1, k2))
+    near, largest = found.rows.astype(np.int32), np.maximum(2 - 2 * found.least, 1e-12)
+    sets = _weighted(x, largest, near, k1)  # [N, N], rows add up to 1
+    if k2 > 1:  # equation 11
+        each = np.arange(len(x), dtype=np.int32).repeat(k2)
+        mean = sparse.csr_array((np.full(len(each), 1 / k2, np.float32), (each, near[:, :k2].ravel())), sets.shape)
+        sets = sparse.csr_array(mean @ sets)
+    sets.sort_indices()
+    cut = len(scores.query)
+    asked, searched = sparse.csr_array(sets[:cut]), sparse.csc_array(sets[cut:])
+    return Reranked(scores, largest[:cut], asked, searched, weight, as_reference)
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squared = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
-    return squared.astype(np.float32)
+def _weighted(x: np.ndarray, largest: np.ndarray, near: np.ndarray, k1: int) -> sparse.csr_array:
+    """Each row's expanded set of mutual neighbours, weighted by their nearness (equations 3, 5 and 7)."""
+    from resight.retrieval import reciprocal
 
-
-def _neighbours(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows of each row, itself first, and the largest distance of each: int64 [N, k], float32 [N]."""
-    nearest, largest = np.empty((len(x), k), np.int64), np.empty(len(x), np.float32)
-    step = max(1, _CHUNK_BYTES // (8 * len(x)))
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
-        distance = _distances(x[part], x)
-        largest[part] = distance.max(1)
-        some = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        order = np.argsort(np.take_along_axis(distance, some, 1), axis=1, kind="stable")
-        nearest[part] = np.take_along_axis(some, order, 1)
-    return nearest, largest
-
-
-def _mutual(nearest: np.ndarray, k: int) -> list[np.ndarray]:
-    """For each row those of its k + 1 nearest (itself counted) that have it among theirs."""
-    near = nearest[:, : k + 1]
-    return [row[(near[row] == i).any(1)] for i, row in enumerate(near)]
-
-
-def _expanded(nearest: np.ndarray, k1: int) -> list[np.ndarray]:
-    """Mutual neighbours, and those of each of them that share more than 2/3 of their own (equation 5)."""
-    mutual, half = _mutual(nearest, k1), _mutual(nearest, int(np.around(k1 / 2)))
-    found: list[np.ndarray] = []
-    for own in mutual:
-        added = [half[j] for j in own if np.isin(half[j], own).sum() > 2 / 3 * len(half[j])]
-        found.append(np.unique(np.concatenate([own, *added])))
-    return found
-
-
-def _encode(x: np.ndarray, largest: np.ndarray, sets: list[np.ndarray]) -> sparse.csr_array:
-    """Each row's set, weighted by the nearness of its members (equation 7)."""
-    lengths = [len(members) for members in sets]
-    rows, columns = np.arange(len(x)).repeat(lengths), np.concatenate(sets)
-    difference = [np.square(x[members] - x[i]).sum(1) for i, members in enumerate(sets)]
-    near = np.exp(-np.concatenate(difference) / largest[rows])
-    total = np.bincount(rows, near, len(x))
-    return sparse.csr_array(((near / total[rows]).astype(np.float32), (rows, columns)), (len(x), len(x)))
-
-
-def _jaccard(sets: sparse.csr_array, queries: int, sums: type) -> np.ndarray:
-    """1 - sum(min) / sum(max) between the sets of queries and gallery (equation 10), by an inverted index: [Q, G]."""
-    sets.sort_indices()  # the order of the sums, which float16 feels
-    inverted = sparse.csc_array(sets[queries:])
-    mine, theirs = sets.data.astype(sums), inverted.data.astype(sums)
-    size = len(sets.indptr) - 1 - queries
-    found = np.empty((queries, size), np.float32)
-    for i in range(queries):
-        shared = np.zeros(size, sums)
-        for j in range(sets.indptr[i], sets.indptr[i + 1]):
-            column = slice(inverted.indptr[sets.indices[j]], inverted.indptr[sets.indices[j] + 1])
-            shared[inverted.indices[column]] += np.minimum(mine[j], theirs[column])
-        found[i] = 1 - shared / (2 - shared)  # both sets add up to 1, so sum(max) = 2 - sum(min)
-    return found
+    half = int(np.around(k1 / 2))
+    mutual, halves = (np.empty((len(x), k + 1), np.int32) for k in (k1, half))
+    in_threads(lambda a, b: reciprocal.mutual(near, mutual, a, b), len(x))
+    in_threads(lambda a, b: reciprocal.mutual(near, halves, a, b), len(x))
+    counts, nothing = np.zeros(len(x), np.int64), np.empty(0, np.int32)
+    in_threads(lambda a, b: reciprocal.expand(mutual, halves, counts, nothing, a, b), len(x))
+    start = np.concatenate([[0], np.cumsum(counts)])
+    members, weights = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    in_threads(lambda a, b: reciprocal.expand(mutual, halves, start, members, a, b), len(x))
+    in_threads(lambda a, b: reciprocal.weigh(x, largest, start, members, weights, a, b), len(x))
+    return sparse.csr_array((weights, members, start), (len(x), len(x)))

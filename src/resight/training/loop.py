@@ -5,6 +5,7 @@ bit on a CPU.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -15,6 +16,7 @@ from resight.config import Run
 from resight.embed import autocast, pick_device
 from resight.errors import TrainingError
 from resight.evaluate import Result, evaluate
+from resight.figures import figures
 from resight.loading.augment import augment
 from resight.loading.batch import Batch, Loader, Vocabulary
 from resight.loading.sampler import PKSampler
@@ -59,18 +61,18 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            found = score(run, state.model, chooses, vocabulary, screen).metrics
-            better, state.best = found.map > state.best, max(found.map, state.best)
-            record_score(folder, screen, epoch, "test" if held is None else "held-out", found.summary())
+            found = score(run, state.model, chooses, vocabulary, screen).summary()
+            better, state.best = found["mAP"] > state.best, max(found["mAP"], state.best)
+            record_score(folder, screen, epoch, "test" if held is None else "held-out", found)
         elif due and not last:
-            found = score(run, state.model, split, vocabulary, screen).metrics
-            record_score(folder, screen, epoch, "test", found.summary())
+            found = score(run, state.model, split, vocabulary, screen).summary()
+            record_score(folder, screen, epoch, "test", found)
         state.epoch, state.step, state.sums = epoch + 1, 0, {}
         folder.save(f"epoch-{epoch:04d}", state.model, card, state.dump(), best=better or chooses is None)
 
     chosen = load_model(folder.best)[0].to(device)
     result = score(run, chosen, split, vocabulary, screen)
-    folder.write_result({"checkpoint": folder.best.resolve().name, "dataset": split.name, **result.metrics.summary()})
+    folder.write_result({"checkpoint": folder.best.resolve().name, **figures(result, split.name)})
     return result
 
 
@@ -159,17 +161,15 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None
     aside = split.train.of_identities(kept)
     learned = split.train.of_identities(set(identities) - kept)
     return (
-        Split(split.name, learned, split.query, split.gallery, split.notes),
-        Split(f"{split.name}, held out", learned, aside, aside),
+        replace(split, train=learned),
+        replace(split, name=f"{split.name}, held out", train=learned, query=aside, gallery=aside),
     )
 
 
 def score(run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, screen: Screen) -> Result:
     """Measures a model on a split, as the run says."""
     screen.begin(f"embedding {split.name}", split.tested)
-    return evaluate(
-        model, split.query, split.gallery, vocabulary, run.pictures, run.evaluation, run.precision, screen.step
-    )
+    return evaluate(model, split, vocabulary, run.pictures, run.evaluation, run.precision, screen.step)
 
 
 def record_score(folder: RunFolder, screen: Screen, epoch: int, name: str, scores: dict[str, float]) -> None:

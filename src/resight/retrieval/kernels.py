@@ -1,0 +1,229 @@
+"""The inner loops of ranking, compiled by numba.
+
+bf16 numbers come as their bits (uint16), float16 ones too: numba has neither type on a CPU. An order-preserving *key*
+of bf16 bits is `bits ^ 0x8000` of a positive number and `~bits` of a negative one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types  # pyright: ignore[reportUnknownVariableType]
+from numba.extending import overload  # pyright: ignore[reportUnknownVariableType]
+
+Array = np.ndarray[Any, Any]
+_COUNT, _DOUBT = np.uint16(0x7FFF), np.uint16(0x8000)  # the parts of a table's entry
+
+
+def dot(query: Array, item: Array) -> float:
+    """Inner product of float32 [D] with float32 [D], or with the bits of float16, in float64; always in one order."""
+    return float(query.astype(np.float64) @ (item.view(np.float16) if item.dtype == np.uint16 else item))
+
+
+@overload(dot, jit_options={"fastmath": {"reassoc", "contract"}})
+def _compiled_dot(query: Array, item: Array) -> Callable[[Array, Array], float]:
+    def of_float32(query: Array, item: Array) -> float:
+        total = 0.0
+        for d in range(len(item)):
+            total += np.float64(query[d]) * np.float64(item[d])
+        return total
+
+    def of_float16(query: Array, item: Array) -> float:
+        wide = np.empty(len(item), np.uint32)
+        for d in range(len(item)):
+            bits = np.uint32(item[d])
+            wide[d] = ((bits & np.uint32(0x8000)) << np.uint32(16)) | ((bits & np.uint32(0x7FFF)) << np.uint32(13))
+        small = wide.view(np.float32)  # the values times 2 ** -112, subnormal ones too
+        total = 0.0
+        for d in range(len(item)):
+            total += np.float64(query[d]) * np.float64(small[d])
+        return total * 2.0**112
+
+    return of_float16 if item.dtype == types.uint16 else of_float32
+
+
+@njit(cache=True, nogil=True)
+def dots(query: Array, gallery: Array, asked: Array, searched: Array, out: Array, first: int, last: int) -> None:
+    """Scores of the pairs `first` to `last`: float32 [n]."""
+    for n in range(first, last):
+        out[n] = np.float32(dot(query[asked[n]], gallery[searched[n]]))
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def centre_rows(
+    x: Array, mean: Array, bits: Array, length: Array, lost: Array, shift: Array, first: int, last: int
+) -> None:
+    """Rows less a mean, rounded to bf16, and what is lost by it.
+
+    Args:
+        x: float32 [n, D].
+        mean: float32 [D].
+        bits: uint16 [n, >= D], takes x - mean as bf16's bits, rounded to nearest even.
+        length: float32 [n], takes |x - mean|.
+        lost: float32 [n], takes the length of what was rounded away.
+        shift: float64 [n], takes the product of x - mean with the mean.
+        first: the first row worked on.
+        last: the row to stop at.
+    """
+    off, near = np.empty(x.shape[1], np.float32), np.empty(x.shape[1], np.float32)
+    for i in range(first, last):
+        squares, inner, away = np.float32(0), 0.0, np.float32(0)
+        for d in range(len(off)):
+            off[d] = x[i, d] - mean[d]
+            squares += off[d] * off[d]
+            inner += np.float64(off[d]) * np.float64(mean[d])
+        exact, rounded = off.view(np.uint32), near.view(np.uint32)
+        for d in range(len(off)):
+            whole = exact[d] + np.uint32(0x7FFF) + ((exact[d] >> np.uint32(16)) & np.uint32(1))
+            bits[i, d] = whole >> np.uint32(16)
+            rounded[d] = whole & np.uint32(0xFFFF0000)
+        for d in range(len(off)):
+            away += (off[d] - near[d]) * (off[d] - near[d])
+        length[i], lost[i], shift[i] = np.sqrt(squares), np.sqrt(away), inner
+
+
+@njit(cache=True, nogil=True)
+def count_before(
+    near: Array,
+    query: Array,
+    gallery: Array,
+    start: Array,
+    score: Array,
+    row: Array,
+    sure: Array,
+    maybe: Array,
+    offset: int,
+    before: Array,
+    first: int,
+    last: int,
+) -> None:
+    """Adds to `before` how many items of a stretch of the gallery rank before each match.
+
+    No sort: each query's matches cut the line of bf16 keys into stretches, a table says for each of the 65,536 keys how
+    many of the matches an item of that key surely precedes, and whether there are others of which only the exact score
+    can tell.
+
+    Args:
+        near: uint16 [q, g], bf16 bits of approximate scores; -inf for junk.
+        query: float32 [q, D].
+        gallery: float32 [g, D], or the bits of float16.
+        start: int64 [q + 1], where each query's matches begin in the four arrays that follow.
+        score: float32, the matches' exact scores, ascending within a query.
+        row: int64, their gallery rows; of equal scores the later row first.
+        sure: int64, the lowest key that surely scores above the match.
+        maybe: int64, the lowest key that may score as high as the match.
+        offset: the gallery row of the stretch's first item.
+        before: int64, what is added to.
+        first: the first query worked on.
+        last: the query to stop at.
+    """
+    table = np.empty(65536, np.uint16)
+    for i in range(first, last):
+        begin, matches = start[i], start[i + 1] - start[i]
+        if matches == 0:
+            continue
+        _fill(table, sure[begin : begin + matches], maybe[begin : begin + matches])
+        end, own = begin + matches, near[i]
+        # Four at a time into four bins each: neighbours that fall into one bin would wait for one another.
+        found = np.zeros((4, matches + 1), np.int64)
+        for j in range(0, len(own) - 3, 4):
+            a, b, c, d = table[_key(own[j])], table[_key(own[j + 1])], table[_key(own[j + 2])], table[_key(own[j + 3])]
+            found[0, a & _COUNT] += 1
+            found[1, b & _COUNT] += 1
+            found[2, c & _COUNT] += 1
+            found[3, d & _COUNT] += 1
+            if (a | b | c | d) & _DOUBT:
+                for n in range(j, j + 4):
+                    key = _key(own[n])
+                    if table[key] & _DOUBT:
+                        at = begin + (table[key] & _COUNT)
+                        _settle(query[i], gallery[n], key, offset + n, score, row, maybe, at, end, before)
+        for n in range(len(own) // 4 * 4, len(own)):
+            key = _key(own[n])
+            found[0, table[key] & _COUNT] += 1
+            if table[key] & _DOUBT:
+                at = begin + (table[key] & _COUNT)
+                _settle(query[i], gallery[n], key, offset + n, score, row, maybe, at, end, before)
+        above = 0
+        for m in range(matches - 1, -1, -1):
+            for n in range(4):
+                above += found[n, m + 1]
+            before[begin + m] += above
+
+
+@njit(cache=True, nogil=True)
+def _settle(
+    query: Array,
+    item: Array,
+    key: int,
+    item_row: int,
+    score: Array,
+    row: Array,
+    maybe: Array,
+    begin: int,
+    end: int,
+    before: Array,
+) -> None:
+    """Compares an item in doubt exactly with each match, `begin` to `end`, that it may precede or not."""
+    exact = np.float32(dot(query, item))
+    for m in range(begin, end):
+        if maybe[m] > key:
+            break
+        if exact > score[m] or (exact == score[m] and item_row < row[m]):
+            before[m] += 1
+
+
+@njit(cache=True, nogil=True)
+def _fill(table: Array, sure: Array, maybe: Array) -> None:
+    """Entries by key: how many matches an item surely precedes, and the flag where others are in doubt."""
+    low = 0
+    for m in range(len(sure) + 1):
+        high = sure[m] if m < len(sure) else 65536
+        table[low:high] = m
+        low = high
+    low = 0
+    for m in range(len(sure)):
+        doubtful = table[max(low, maybe[m]) : sure[m]]
+        for n in range(len(doubtful)):
+            doubtful[n] |= _DOUBT
+        low = max(low, sure[m])
+
+
+@njit(cache=True, nogil=True)
+def _key(bits: Any) -> Any:
+    return bits ^ np.uint16(0x8000 if bits < 0x8000 else 0xFFFF)
+
+
+@njit(cache=True, nogil=True)
+def count_rows(scores: Array, start: Array, row: Array, before: Array, first: int, last: int) -> None:
+    """Adds to `before` how many items rank before each match, of scores float32 [q, G] that are exact; -inf for
+    junk."""
+    for i in range(first, last):
+        for low in range(0, scores.shape[1], 4096):  # a piece stays in the fastest cache
+            piece = scores[i, low : low + 4096]
+            for m in range(start[i], start[i + 1]):
+                own, count = scores[i, row[m]], np.int32(0)
+                earlier = min(max(row[m] - low, 0), len(piece))
+                for j in range(earlier):
+                    count += np.int32(piece[j] >= own)
+                for j in range(earlier, len(piece)):
+                    count += np.int32(piece[j] > own)
+                before[m] += count
+
+
+@njit(cache=True, nogil=True)
+def keep_best(scores: Array, offset: int, best: Array, rows: Array, first: int, last: int) -> None:
+    """Works scores float32 [q, g] into the lists of the best, float32 and int64 [q, k], nearest first; the earlier of
+    equal ones stays before the later."""
+    k = best.shape[1]
+    for i in range(first, last):
+        least = best[i, k - 1]
+        for j in range(scores.shape[1]):
+            score = scores[i, j]
+            if score > least:
+                at = k - 1
+                while at > 0 and best[i, at - 1] < score:
+                    best[i, at], rows[i, at] = best[i, at - 1], rows[i, at - 1]
+                    at -= 1
+                best[i, at], rows[i, at] = score, offset + j
+                least = best[i, k - 1]

@@ -30,7 +30,11 @@ def main(recipe: str, *options: str) -> None:
         sys.exit(status)
     minutes = (time.time() - began) / 60
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()}
-    result = json.loads((out / "result.json").read_text()) | {"minutes": round(minutes, 1), "options": options}
+    result = json.loads((out / "result.json").read_text()) | {
+        "per_query": None,
+        "minutes": round(minutes, 1),
+        "options": options,
+    }
     lines = (out / "metrics.jsonl").read_text() + json.dumps(result | machine) + "\n"
     (HERE / f"{recipe}.jsonl").write_text(lines)
     print(f"{minutes:.1f} minutes; curve in {HERE / (recipe + '.jsonl')}")

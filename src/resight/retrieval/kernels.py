@@ -13,11 +13,31 @@ from numba.extending import overload  # pyright: ignore[reportUnknownVariableTyp
 
 Array = np.ndarray[Any, Any]
 _COUNT, _DOUBT = np.uint16(0x7FFF), np.uint16(0x8000)  # the parts of a table's entry
+_GROUP, _BLOCK = 256, 256  # queries and items whose embeddings are worked on together
 
 
 def dot(query: Array, item: Array) -> float:
     """Inner product of float32 [D] with float32 [D], or with the bits of float16, in float64; always in one order."""
-    return float(query.astype(np.float64) @ (item.view(np.float16) if item.dtype == np.uint16 else item))
+    return float(query.astype(np.float64) @ _values(item))
+
+
+def quick_dot(query: Array, item: Array) -> float:
+    """The same in float32."""
+    return float(query @ _values(item).astype(np.float32))
+
+
+def _values(item: Array) -> Array:
+    return item.view(np.float16) if item.dtype == np.uint16 else item
+
+
+@njit(cache=True, nogil=True)
+def _small(item: Array) -> Array:
+    """The bits of float16 as float32 numbers, subnormal ones too, times 2 ** -112."""
+    wide = np.empty(len(item), np.uint32)
+    for d in range(len(item)):
+        bits = np.uint32(item[d])
+        wide[d] = ((bits & np.uint32(0x8000)) << np.uint32(16)) | ((bits & np.uint32(0x7FFF)) << np.uint32(13))
+    return wide.view(np.float32)
 
 
 @overload(dot, jit_options={"fastmath": {"reassoc", "contract"}})
@@ -29,15 +49,27 @@ def _compiled_dot(query: Array, item: Array) -> Callable[[Array, Array], float]:
         return total
 
     def of_float16(query: Array, item: Array) -> float:
-        wide = np.empty(len(item), np.uint32)
-        for d in range(len(item)):
-            bits = np.uint32(item[d])
-            wide[d] = ((bits & np.uint32(0x8000)) << np.uint32(16)) | ((bits & np.uint32(0x7FFF)) << np.uint32(13))
-        small = wide.view(np.float32)  # the values times 2 ** -112, subnormal ones too
-        total = 0.0
+        total, small = 0.0, _small(item)
         for d in range(len(item)):
             total += np.float64(query[d]) * np.float64(small[d])
         return total * 2.0**112
+
+    return of_float16 if item.dtype == types.uint16 else of_float32
+
+
+@overload(quick_dot, jit_options={"fastmath": {"reassoc", "contract"}})
+def _compiled_quick_dot(query: Array, item: Array) -> Callable[[Array, Array], Any]:
+    def of_float32(query: Array, item: Array) -> Any:
+        total = np.float32(0)
+        for d in range(len(item)):
+            total += query[d] * item[d]
+        return total
+
+    def of_float16(query: Array, item: Array) -> Any:
+        total, small = np.float32(0), _small(item)
+        for d in range(len(item)):
+            total += query[d] * (small[d] * np.float32(2.0**112))
+        return total
 
     return of_float16 if item.dtype == types.uint16 else of_float32
 
@@ -92,6 +124,7 @@ def count_before(
     row: Array,
     sure: Array,
     maybe: Array,
+    slack: Array,
     offset: int,
     before: Array,
     first: int,
@@ -112,65 +145,83 @@ def count_before(
         row: int64, their gallery rows; of equal scores the later row first.
         sure: int64, the lowest key that surely scores above the match.
         maybe: int64, the lowest key that may score as high as the match.
+        slack: float32 [q], what a sum of products in float32 may be off by.
         offset: the gallery row of the stretch's first item.
         before: int64, what is added to.
         first: the first query worked on.
         last: the query to stop at.
     """
     table = np.empty(65536, np.uint16)
-    for i in range(first, last):
-        begin, matches = start[i], start[i + 1] - start[i]
-        if matches == 0:
-            continue
-        _fill(table, sure[begin : begin + matches], maybe[begin : begin + matches])
-        end, own = begin + matches, near[i]
-        # Four at a time into four bins each: neighbours that fall into one bin would wait for one another.
-        found = np.zeros((4, matches + 1), np.int64)
-        for j in range(0, len(own) - 3, 4):
-            a, b, c, d = table[_key(own[j])], table[_key(own[j + 1])], table[_key(own[j + 2])], table[_key(own[j + 3])]
-            found[0, a & _COUNT] += 1
-            found[1, b & _COUNT] += 1
-            found[2, c & _COUNT] += 1
-            found[3, d & _COUNT] += 1
-            if (a | b | c | d) & _DOUBT:
-                for n in range(j, j + 4):
-                    key = _key(own[n])
-                    if table[key] & _DOUBT:
-                        at = begin + (table[key] & _COUNT)
-                        _settle(query[i], gallery[n], key, offset + n, score, row, maybe, at, end, before)
-        for n in range(len(own) // 4 * 4, len(own)):
-            key = _key(own[n])
-            found[0, table[key] & _COUNT] += 1
-            if table[key] & _DOUBT:
-                at = begin + (table[key] & _COUNT)
-                _settle(query[i], gallery[n], key, offset + n, score, row, maybe, at, end, before)
-        above = 0
-        for m in range(matches - 1, -1, -1):
-            for n in range(4):
-                above += found[n, m + 1]
-            before[begin + m] += above
+    doubts = np.empty((1 << 16, 3), np.int32)  # query, item, and the first match that is in doubt
+    for group in range(first, last, _GROUP):
+        count = 0
+        for i in range(group, min(group + _GROUP, last)):
+            begin, end = start[i], start[i + 1]
+            if begin == end:
+                continue
+            _fill(table, sure[begin:end], maybe[begin:end])
+            if len(doubts) < count + near.shape[1]:
+                doubts = np.concatenate((doubts, np.empty((count + near.shape[1], 3), np.int32)))
+            count = _scan(i, near[i], table, begin, before[begin:end], doubts, count)
+        for n in _by_block(doubts[:count, 1], near.shape[1]):
+            i, j, m = doubts[n]
+            key = _key(near[i, j])
+            rough, exact = quick_dot(query[i], gallery[j]), np.float32(np.nan)
+            while m < start[i + 1] and maybe[m] <= key:
+                if rough > score[m] + slack[i]:
+                    before[m] += 1
+                elif rough >= score[m] - slack[i]:
+                    if np.isnan(exact):
+                        exact = np.float32(dot(query[i], gallery[j]))
+                    before[m] += exact > score[m] or (exact == score[m] and offset + j < row[m])
+                m += 1
 
 
 @njit(cache=True, nogil=True)
-def _settle(
-    query: Array,
-    item: Array,
-    key: int,
-    item_row: int,
-    score: Array,
-    row: Array,
-    maybe: Array,
-    begin: int,
-    end: int,
-    before: Array,
-) -> None:
-    """Compares an item in doubt exactly with each match, `begin` to `end`, that it may precede or not."""
-    exact = np.float32(dot(query, item))
-    for m in range(begin, end):
-        if maybe[m] > key:
-            break
-        if exact > score[m] or (exact == score[m] and item_row < row[m]):
-            before[m] += 1
+def _scan(i: int, near: Array, table: Array, begin: int, before: Array, doubts: Array, count: int) -> int:
+    """Adds to a query's `before` what its table is sure of, and writes what is in doubt behind the first `count`
+    doubts; returns how many there are then."""
+    # Four at a time into four bins each: neighbours that fall into one bin would wait for one another.
+    found = np.zeros((4, len(before) + 1), np.int64)
+    for j in range(0, len(near) - 3, 4):
+        a, b, c, d = table[_key(near[j])], table[_key(near[j + 1])], table[_key(near[j + 2])], table[_key(near[j + 3])]
+        found[0, a & _COUNT] += 1
+        found[1, b & _COUNT] += 1
+        found[2, c & _COUNT] += 1
+        found[3, d & _COUNT] += 1
+        if (a | b | c | d) & _DOUBT:
+            for n in range(j, j + 4):
+                entry = table[_key(near[n])]
+                if entry & _DOUBT:
+                    doubts[count, 0], doubts[count, 1], doubts[count, 2] = i, n, begin + (entry & _COUNT)
+                    count += 1
+    for n in range(len(near) // 4 * 4, len(near)):
+        entry = table[_key(near[n])]
+        found[0, entry & _COUNT] += 1
+        if entry & _DOUBT:
+            doubts[count, 0], doubts[count, 1], doubts[count, 2] = i, n, begin + (entry & _COUNT)
+            count += 1
+    above = 0
+    for m in range(len(before) - 1, -1, -1):
+        for n in range(4):
+            above += found[n, m + 1]
+        before[m] += above
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _by_block(items: Array, size: int) -> Array:
+    """An order in which items of the same few hundred rows come together, so that these stay in the cache."""
+    place = np.zeros(size // _BLOCK + 2, np.int64)
+    for item in items:
+        place[item // _BLOCK + 1] += 1
+    place = np.cumsum(place)
+    order = np.empty(len(items), np.int64)
+    for n in range(len(items)):
+        block = items[n] // _BLOCK
+        order[place[block]] = n
+        place[block] += 1
+    return order
 
 
 @njit(cache=True, nogil=True)

@@ -146,6 +146,81 @@ def test_vehicleid_leaves_the_draw_to_its_protocol(tmp_path):
         catalog.read("vehicleid-2400", tmp_path)
 
 
+def test_sysu_keeps_places_and_modalities_apart(tmp_path):
+    for camera in range(1, 7):
+        for identity in ("0001", "0002", "0003"):
+            if (camera, identity) != (5, "0003"):  # not everybody was seen by every camera
+                picture(tmp_path / f"cam{camera}" / identity / "0001.jpg")
+    (tmp_path / "exp").mkdir()
+    with pytest.raises(DatasetError, match=r"lacks its list .*train_id\.txt"):
+        catalog.read("sysu-mm01", tmp_path)
+    for part, identities in (("train", "1"), ("val", "2"), ("test", "3")):
+        (tmp_path / "exp" / f"{part}_id.txt").write_text(f"{identities}\n")
+    split = catalog.read("sysu-mm01", tmp_path)
+    assert split.train.values("identity") == ["0001", "0002"]
+    seen = {s.camera: (s.scene, *s.pictures) for s in split.query}
+    assert seen == {
+        "1": ("1", "rgb"), "2": ("2 and 3", "rgb"), "3": ("2 and 3", "nir"), "4": ("4", "rgb"), "6": ("6", "nir"),
+    }  # fmt: skip
+    assert split.protocol == "sysu-all"
+
+
+def test_regdb_reads_one_split(tmp_path):
+    (tmp_path / "idx").mkdir()
+    for part in ("train", "test"):
+        for name in ("visible", "thermal"):
+            for trial in (1, 2):
+                row = f"{name.title()}/{part}{trial}/a.bmp {trial}7\n"
+                (tmp_path / "idx" / f"{part}_{name}_{trial}.txt").write_text(row)
+    split = catalog.read("regdb-2", tmp_path)
+    assert [(s.identity, *s.pictures) for s in split.gallery] == [("27", "rgb"), ("27", "tir")]
+    assert split.gallery[1].pictures["tir"] == tmp_path / "Thermal" / "test2" / "a.bmp"
+    with pytest.raises(DatasetError, match="train_visible_3"):
+        catalog.read("regdb-3", tmp_path)
+
+
+def test_msvr310_reads_scenes(tmp_path):
+    for part in ("bounding_box_train", "query3", "bounding_box_test"):
+        for modality in ("vis", "ni", "th"):
+            picture(tmp_path / part / "0019" / modality / "0019_s012_v3_000.jpg")
+    split = catalog.read("msvr310", tmp_path)
+    (found,) = split.query
+    assert (found.identity, found.scene, found.view, list(found.pictures)) == (
+        "0019",
+        "012",
+        "3",
+        ["rgb", "nir", "tir"],
+    )
+    (tmp_path / "query3" / "0019" / "th" / "0019_s012_v3_000.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"th lacks 0019_s012_v3_000\.jpg"):
+        catalog.read("msvr310", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "file"),
+    [
+        ("ltcc", ("train", "query", "test"), "094_1_c9_015833.png"),
+        ("vc-clothes", ("train", "query", "gallery"), "094-9-1-02.jpg"),
+    ],
+)
+def test_clothes_are_in_the_name(tmp_path, name, folders, file):
+    for folder in folders:
+        picture(tmp_path / folder / file)
+    split = catalog.read(name, tmp_path)
+    assert [(s.identity, s.clothes, s.camera) for s in split.query] == [("094", "1", "9")]
+
+
+def test_prcc_cameras_are_folders(tmp_path):
+    picture(tmp_path / "prcc" / "rgb" / "train" / "001" / "C_cropped_rgb001.jpg")
+    for camera in "ABC":
+        picture(tmp_path / "prcc" / "rgb" / "test" / camera / "002" / "cropped_rgb1.jpg")
+    split = catalog.read("prcc", tmp_path / "prcc")
+    assert [(s.identity, s.camera, s.clothes) for s in split.train] == [("001", "C", "2")]
+    assert [(s.identity, s.camera, s.clothes) for s in split.gallery] == [
+        ("002", "A", "1"), ("002", "B", "1"), ("002", "C", "2"),
+    ]  # fmt: skip
+
+
 def test_painted_in_the_layout_of_rgbnt201(painted):
     split = catalog.read("synthetic", painted)
     assert (len(split.train), len(split.query)) == (6 * 4, 4 * 4)

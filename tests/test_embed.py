@@ -6,7 +6,6 @@ import torch
 from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
-from resight.config import Evaluation, Model, Pictures
 from resight.datasets.catalog import read
 from resight.embed import embed_batch, embed_table, pick_device
 from resight.errors import ConfigError
@@ -14,6 +13,7 @@ from resight.evaluate import evaluate
 from resight.loading.batch import Batch, Loader, Vocabulary
 from resight.model.transreid import TransReID
 from resight.report.strips import rank_strip
+from resight.sections import Evaluation, Model, Pictures
 
 PICTURES = Pictures(size=(64, 32))
 

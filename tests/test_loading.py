@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from resight.config import Augmentation
 from resight.errors import ConfigError, DatasetError, PictureError
 from resight.loading.augment import augment, boxes, erase, flip_and_crop, normalise
 from resight.loading.batch import Loader, Vocabulary
 from resight.loading.pictures import damaged, decode, resize
 from resight.loading.sampler import PKSampler
+from resight.sections import Augmentation
 from resight.sightings import Sighting, SightingTable
 
 

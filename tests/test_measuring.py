@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from resight.cli import main
-from resight.config import Evaluation
 from resight.embeddings import Embedded, load, save
 from resight.errors import DatasetError, EvaluationError
 from resight.evaluate import measure_embedded
 from resight.figures import camera_pairs, figures, in_words
 from resight.labels import keys
+from resight.sections import Evaluation
 from resight.sightings import Sighting, SightingTable
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from resight.config import Model
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import ResNet50, plain_vit
 from resight.model.jigsaw import rearrange
 from resight.model.side import SideInformation
 from resight.model.transreid import TransReID
+from resight.sections import Model
 
 VOCABULARY = Vocabulary(("a", "b", "c"), ("1", "2"), (), ("rgb", "nir", "tir"))
 SIZE = (80, 48)

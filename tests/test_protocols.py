@@ -212,6 +212,16 @@ def test_prcc_whole_gallery():
     np.testing.assert_allclose(trial.metrics.ap, [(1 / 3 + 2 / 4) / 2, 1])
 
 
+@pytest.mark.parametrize(("name", "cameras"), [("vc-clothes-changed", "34"), ("vc-clothes-same", "23")])
+def test_vc_clothes_keeps_two_cameras(name, cameras):
+    table = keys(identity="aaaa", camera="1234", picture=range(4), names=NAMES)
+    ((asked, searched),) = draws(PROTOCOLS[name], table, table, 0)
+    assert [str(c) for c in table["camera"][asked]] == list(cameras)
+    assert searched.tolist() == asked.tolist()
+    (trial,) = measured(name, table, table, falling(4, 4))
+    assert trial.metrics.first.tolist() == [1, 1]  # the other of the two
+
+
 def test_trials_are_the_same_again():
     table = keys(identity="aaabbbccc", picture=range(9))
     again = [draws(PROTOCOLS["vehicleid"], table, table, n)[0][1].tolist() for n in (4, 4, 5)]

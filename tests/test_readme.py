@@ -1,4 +1,4 @@
-"""Every command and code block of the README, run at a tiny size in a folder that holds what it names."""
+"""Every command and code block of the README and of docs/, run at a tiny size in a folder that holds what it names."""
 
 import re
 import shlex
@@ -13,11 +13,13 @@ from conftest import picture
 from safetensors.torch import save_file
 
 from resight.cli import main
-from resight.config import Model
 from resight.model.backbone import plain_vit
+from resight.retrieval.protocols import PROTOCOLS
+from resight.retrieval.rules import RULES
+from resight.sections import Model
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SMALL = "--device cpu --model.backbone test_vit --pictures.size 64 32 --schedule.epochs 1 --sampling.identities 2"
 SMALL += " --sampling.instances 2"
 
@@ -55,22 +57,53 @@ def run(command: str) -> None:
     assert status == 0
 
 
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run_page(page: Path) -> dict:
+    """Runs the blocks in order; returns the names that the Python ones made."""
+    names: dict = {}
+    for language, block in blocks(page):
+        assert language in ("sh", "python")
+        if language == "python":
+            exec(compile(block, page.name, "exec"), names)
+        else:
+            for command in block.strip().splitlines():
+                run(command)
+    return names
+
+
 @pytest.mark.slow
 def test_every_block_of_the_readme(desk):
     assert shutil.which("make")
-    assert {language for language, _ in BLOCKS} == {"sh", "python"}
-    for language, block in BLOCKS:
-        if language == "python":
-            names: dict = {}
-            exec(compile(block, "README.md", "exec"), names)
-            assert names["similarity"].diagonal() == pytest.approx(1.0, abs=1e-5)
-            continue
-        for command in block.strip().splitlines():
-            run(command)
+    assert run_page(ROOT / "README.md")["similarity"].diagonal() == pytest.approx(1.0, abs=1e-5)
     for made in ("runs/mine/best/model.safetensors", "strip.png", "figures.json", "models/market/config.json"):
         assert (desk / made).exists()
 
 
-def test_the_readme_leads_to_files_that_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+@pytest.mark.slow
+def test_every_block_of_the_protocols(desk):
+    rows = [f"my_pictures/id{i}/{n}.jpg,id{i},cam{n}" for i in range(12) for n in range(3)]
+    (desk / "my_pictures.csv").write_text("\n".join(["path,identity,camera", *rows]) + "\n")
+    run("resight train own --root my_pictures.csv --weights vit_small_patch14_dinov2.safetensors --out runs/mine")
+    names = run_page(ROOT / "docs" / "protocols.md")
+    assert set(names["result"].summary()) >= {"mAP", "mINP", "R1"}
+    for made in ("reliability.png", "runs/mine/best/calibration.json", "smaller/about.json", "reranked.json"):
+        assert (desk / made).exists()
+
+
+def test_the_page_of_protocols_names_each_with_its_test():
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|.*?\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", page, re.MULTILINE)
+    assert {name: rule for name, rule, _ in rows} == {p.name: p.rule for p in PROTOCOLS.values()}
+    tests = (ROOT / "tests" / "test_protocols.py").read_text()
+    assert all(f"def {test}(" in tests for _, _, test in rows)
+    rules = page[page.index("## Rules") : page.index("## What the figures are")]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", rules, re.MULTILINE)) == set(RULES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_lead_to_files_that_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resight.config import Evaluation, Precision
 from resight.evaluate import Result, evaluate
 from resight.model.folder import Card
 from resight.model.transreid import TransReID
 from resight.retrieval.calibration import Calibration, calibrate, reliability
 from resight.retrieval.openset import Pairs, open_set
 from resight.retrieval.scores import InnerProducts
+from resight.sections import Evaluation, Precision
 from resight.sightings import Split
 
 

@@ -8,13 +8,13 @@ from typing import Any, Final, cast
 import yaml
 from torch import Tensor
 
-from resight.config import Model, Pictures, Side
 from resight.errors import CheckpointError, ConfigError
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import LEGACY_SMALL, RESNET, ViT
 from resight.model.folder import Card, fill_model_folder
 from resight.model.transreid import TransReID
 from resight.model.weights import fit, read_tensors, resize_positions
+from resight.sections import Model, Pictures, Side
 from resight.sightings import MODALITIES
 from resight.storage import write_folder
 

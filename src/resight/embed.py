@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.config import Evaluation, Pictures, Precision
 from resight.errors import ConfigError
 from resight.loading.augment import normalise
 from resight.loading.batch import Batch, Loader, Vocabulary
 from resight.model.transreid import TransReID
+from resight.sections import Evaluation, Pictures, Precision
 from resight.sightings import SightingTable
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resight.config import Evaluation, Pictures, Pooling, Precision
 from resight.embed import embed_table
 from resight.embeddings import Embedded
 from resight.labels import keys
@@ -20,6 +19,7 @@ from resight.retrieval.rerank import rerank
 from resight.retrieval.rules import Rule, rule_of
 from resight.retrieval.scores import InnerProducts, Scores
 from resight.retrieval.trials import Ranking, Trial, measure_trials
+from resight.sections import Evaluation, Pictures, Pooling, Precision
 from resight.sightings import Split
 
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from resight.config import Evaluation, Run
+from resight.config import Run
 from resight.errors import DatasetError, PictureError
 from resight.evaluate import measured_by
 from resight.labels import keys
 from resight.loading.pictures import damaged
 from resight.retrieval.trials import require_any_match
 from resight.screen import Screen
+from resight.sections import Evaluation
 from resight.sightings import SightingTable, Split
 
 

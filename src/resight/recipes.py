@@ -6,8 +6,9 @@ The transformer recipes are those that He et al. (2021) released; what they shar
 from collections.abc import Callable
 from typing import Any
 
-from resight.config import Augmentation, Evaluation, Loss, Model, Optimizer, Pictures, Run, Sampling, Schedule, Section
+from resight.config import Run
 from resight.errors import unknown
+from resight.sections import Augmentation, Evaluation, Loss, Model, Optimizer, Pictures, Sampling, Schedule, Section
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _IMAGENET = {"mean": _MEAN, "std": _STD}

@@ -6,9 +6,9 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse, print_rows
-from resight.config import Evaluation, Precision
 from resight.datasets.catalog import read
 from resight.errors import ConfigError
+from resight.sections import Evaluation, Precision
 from resight.storage import write_file
 
 

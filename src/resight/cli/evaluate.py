@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.parsing import parse, print_rows, print_scores
-from resight.config import Evaluation, Precision
 from resight.datasets.catalog import read
 from resight.embeddings import is_embeddings, load, save
 from resight.errors import ConfigError
+from resight.sections import Evaluation, Precision
 from resight.sightings import SightingTable
 from resight.storage import write_file
 

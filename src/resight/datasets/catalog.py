@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resight.datasets import market, msmt17, rgbnt201, synthetic, table, vehicles
+from resight.datasets import clothes, cross_modality, market, msmt17, msvr310, rgbnt201, synthetic, table, vehicles
 from resight.errors import unknown
 from resight.sightings import Split
 
@@ -11,7 +11,10 @@ CATALOG: dict[str, Callable[[Path], Split]] = {
     **market.READERS,
     **msmt17.READERS,
     **vehicles.READERS,
+    **cross_modality.READERS,
+    **clothes.READERS,
     "rgbnt201": rgbnt201.read,
+    "msvr310": msvr310.read,
     "synthetic": synthetic.read,
     "own": table.read,
 }

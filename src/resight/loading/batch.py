@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resight.config import Interpolation
 from resight.errors import DatasetError
 from resight.loading.pictures import decode, resize
+from resight.sections import Interpolation
 from resight.sightings import SightingTable
 
 UNKNOWN = -1

@@ -14,11 +14,11 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from resight.config import Model
 from resight.errors import ConfigError, unknown
 from resight.model.blocks import Block, OverlapPatchEmbed
 from resight.model.jigsaw import Jigsaw
 from resight.model.side import SideInformation
+from resight.sections import Model
 
 LEGACY_SMALL: Final = "legacy_vit_small"
 RESNET: Final = "resnet50"

@@ -5,12 +5,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors.torch import save
 
-from resight.config import Model, Pictures, Section, explain
 from resight.errors import CheckpointError
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
 from resight.model.weights import fit, read_tensors
 from resight.retrieval.calibration import Calibration
+from resight.sections import Model, Pictures, Section, explain
 
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.config import HeadName
 from resight.losses.margins import MARGINS
+from resight.sections import HeadName
 
 
 class BNNeck(nn.BatchNorm1d):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resight.config import Model
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import build_backbone
 from resight.model.heads import BNNeck, Head
+from resight.sections import Model
 
 
 @dataclass(frozen=True)

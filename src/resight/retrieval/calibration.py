@@ -11,12 +11,12 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import isotonic_regression, minimize
 
-from resight.config import Section
 from resight.errors import EvaluationError
 from resight.retrieval.openset import BINS, Pairs, edge
+from resight.sections import Section
 
 Method = Literal["logistic", "isotonic"]
-_STEPS = 512  # the similarities an isotonic curve is fitted and kept at
+_STEPS = 4096  # of similarity, that an isotonic curve is fitted at
 _NO_MORE = 1e-6  # a probability stays this far from 0 and 1: a finite set of pairs proves no more
 
 
@@ -68,11 +68,12 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
     share, weight, where = _shares(pairs)
     curve = isotonic_regression(share, weights=weight).x.clip(_NO_MORE, 1 - _NO_MORE)
     slope, offset = _logistic(share, weight, where)
+    ends = (np.diff(curve, prepend=-1) != 0) | (np.diff(curve, append=2) != 0)  # of each level stretch, both
     return Calibration(
         slope=slope,
         offset=offset,
-        similarity=tuple(where.round(6).tolist()),
-        probability=tuple(curve.round(7).tolist()),
+        similarity=tuple(where[ends].round(6).tolist()),
+        probability=tuple(curve[ends].round(7).tolist()),
         threshold=threshold,
         false_match_rate=false_match_rate,
         true_match_rate=tar,
@@ -99,7 +100,7 @@ def reliability(calibration: Calibration, pairs: Pairs, method: Method, bins: in
 
 
 def _shares(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs in 512 steps of similarity, those without any left out: the share that is of one identity, their weight
+    """Pairs in 4,096 steps of similarity, those without any left out: the share that is of one identity, their weight
     (one half in all for each kind), and the similarity in the middle."""
     width = BINS // _STEPS
     kinds = [c.reshape(_STEPS, width).sum(1) / max(1, c.sum()) / 2 for c in (pairs.same, pairs.different)]

@@ -26,7 +26,7 @@ from resight.retrieval.scores import (
     stretches,
 )
 
-_QUERIES = 1024  # worked on at once
+_QUERIES = 4096  # worked on at once
 _MOST_MATCHES = 32_767  # of one query, that a table's entry can count
 
 

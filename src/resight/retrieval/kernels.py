@@ -163,14 +163,16 @@ def count_before(
             if len(doubts) < count + near.shape[1]:
                 doubts = np.concatenate((doubts, np.empty((count + near.shape[1], 3), np.int32)))
             count = _scan(i, near[i], table, begin, before[begin:end], doubts, count)
+        rough = np.empty(count, np.float32)
         for n in _by_block(doubts[:count, 1], near.shape[1]):
+            rough[n] = quick_dot(query[doubts[n, 0]], gallery[doubts[n, 1]])
+        for n in range(count):
             i, j, m = doubts[n]
-            key = _key(near[i, j])
-            rough, exact = quick_dot(query[i], gallery[j]), np.float32(np.nan)
+            key, exact = _key(near[i, j]), np.float32(np.nan)
             while m < start[i + 1] and maybe[m] <= key:
-                if rough > score[m] + slack[i]:
-                    before[m] += 1
-                elif rough >= score[m] - slack[i]:
+                if abs(rough[n] - score[m]) > slack[i]:
+                    before[m] += rough[n] > score[m]
+                else:
                     if np.isnan(exact):
                         exact = np.float32(dot(query[i], gallery[j]))
                     before[m] += exact > score[m] or (exact == score[m] and offset + j < row[m])

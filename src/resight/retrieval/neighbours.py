@@ -88,11 +88,11 @@ def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule]
     last of them is within rounding of the k-th, all of the query's scores are exact ones."""
     from resight.retrieval import kernels
 
-    query = np.ascontiguousarray(scores.query, np.float32)
+    query = np.array(scores.query, np.float32)
     some, longest = _empty(len(query), min(k + _SPARE, scores.shape[1])), np.float64(0)
     asked = torch.from_numpy(query)
     for stretch in stretches(scores.shape[1]):
-        items = torch.from_numpy(np.asarray(scores.gallery[stretch], np.float32))
+        items = torch.from_numpy(np.array(scores.gallery[stretch], np.float32))
         longest = np.maximum(longest, float(items.norm(dim=1).max()))  # NaN, too
         junk = None if labels is None else Junk(labels[0], labels[1].take(stretch), labels[2])
         near = asked.new_empty(min(_QUERIES, len(query)), len(items))

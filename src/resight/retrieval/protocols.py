@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from resight.config import JunkRule
 from resight.errors import unknown
+from resight.sections import JunkRule
 
 Wanted = Mapping[str, tuple[str, ...]]
 """Labels by column; an item is wanted when each column holds one of its labels."""
@@ -133,6 +133,22 @@ _ALL = (
         source="PRCC, cross-clothes, whole gallery",
         draw=(),
         trials=1,
+    ),
+    Protocol(
+        "vc-clothes-changed",
+        "cameras 3 and 4 ask and are searched, between which clothes change",
+        "VC-Clothes, changed clothes (Wan et al. 2020)",
+        "same-camera",
+        query={"camera": ("3", "4")},
+        gallery={"camera": ("3", "4")},
+    ),
+    Protocol(
+        "vc-clothes-same",
+        "cameras 2 and 3 ask and are searched, between which clothes stay the same",
+        "VC-Clothes, same clothes (Wan et al. 2020)",
+        "same-camera",
+        query={"camera": ("2", "3")},
+        gallery={"camera": ("2", "3")},
     ),
     Protocol("tracklets", "every query against the whole gallery", "video, camera-trap bursts", "same-tracklet"),
     Protocol("visits", "every query against the whole gallery", "camera traps: one visit is one event", "time-window"),

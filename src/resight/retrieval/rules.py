@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from resight.config import JunkRule
 from resight.retrieval.keys import Keys, compound
+from resight.sections import JunkRule
 
 Pairs = tuple[np.ndarray, np.ndarray]
 """Rows of queries and of gallery items, int64 [n] each, that belong together."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resight.config import Optimizer, Schedule
+from resight.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
 _HEADS = re.compile(r"^(necks|heads|bottleneck|classifier|backbone\.side)\b")

@@ -2,7 +2,7 @@
 
 import math
 
-from resight.config import Schedule
+from resight.sections import Schedule
 
 
 def learning_rate(settings: Schedule, epoch: float, lr: float, factor: float = 1.0) -> float:

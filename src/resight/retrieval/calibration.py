@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 from scipy.optimize import isotonic_regression, minimize
+from scipy.special import expit
 
 from resight.errors import EvaluationError
 from resight.retrieval.openset import BINS, Pairs, edge
@@ -49,7 +50,7 @@ class Calibration(Section):
         else:
             p = np.interp(similarity, self.similarity, self.probability)
             odds = np.log(p) - np.log1p(-p)
-        return 1 / (1 + np.exp(-(odds + np.log(prior) - np.log1p(-prior))))
+        return expit(odds + np.log(prior) - np.log1p(-prior))
 
 
 def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibration:
@@ -118,7 +119,7 @@ def _logistic(share: np.ndarray, weight: np.ndarray, where: np.ndarray) -> tuple
         return float((weight * (np.logaddexp(0, odds) - share.clip(_NO_MORE, 1 - _NO_MORE) * odds)).sum())
 
     def gradient(line: np.ndarray) -> np.ndarray:
-        off = weight * (1 / (1 + np.exp(-(line[0] * where + line[1]))) - share.clip(_NO_MORE, 1 - _NO_MORE))
+        off = weight * (expit(line[0] * where + line[1]) - share.clip(_NO_MORE, 1 - _NO_MORE))
         return np.array([(off * where).sum(), off.sum()])
 
     slope, offset = minimize(loss, np.array([10.0, -3.0]), jac=gradient, method="BFGS").x

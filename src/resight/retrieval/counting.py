@@ -26,7 +26,7 @@ from resight.retrieval.scores import (
     stretches,
 )
 
-_QUERIES = 4096  # worked on at once
+_QUERIES = 1024  # worked on at once
 _MOST_MATCHES = 32_767  # of one query, that a table's entry can count
 
 
@@ -157,13 +157,16 @@ class _Products:
         By Cauchy and Schwarz |q.g - q'.g'| <= |q - q'| |g| + |q'| |g - g'|, and sums of n float32 products are off by
         at most n 2**-23 |q'| |g'|.
         """
+        from resight.retrieval import kernels
+
         width = item.shape[1]
         self._item, length, lost, inner = _centred(item.astype(np.float32, copy=False), self._mean)
         _write(inner, self._item, width + 3)
         self._item[:, width : width + 3] = 1
         longest, near = length.max(), 1.01 * self._length  # |q'|, at most
         sums = self._item.shape[1] * 2.0**-23 * (near * (1.01 * longest) + np.abs(inner).max() + self._most)
-        self.slack = (width * 2.0**-23 * self._whole * (longest + np.linalg.norm(self._mean))).astype(np.float32)
+        steps = kernels.PIECE + width / kernels.PIECE + 3  # float32 roundings that a product can go through, at most
+        self.slack = (steps * 2.0**-24 * self._whole * (longest + np.linalg.norm(self._mean))).astype(np.float32)
         taken_out = 2.0**-22 * (near + longest + np.linalg.norm(self._mean))  # float32's rounding of q - m and g - m
         return 1.0001 * (self._lost * longest + near * lost.max() + sums) + taken_out
 
@@ -171,8 +174,9 @@ class _Products:
         """uint16 [q, g]: the bits of the products, rounded to bf16, in a buffer that the next call writes over."""
         query = self._query[part]
         shape = (len(query), len(self._item))
-        if len(self._near) < shape[0] * shape[1]:
-            self._near = query.new_empty(shape[0] * shape[1])
+        if len(self._near) < shape[0] * shape[1]:  # numpy's, which asks for huge pages
+            held = np.empty(2 * shape[0] * shape[1] if query.dtype == torch.float32 else shape[0] * shape[1], np.uint16)
+            self._near = torch.from_numpy(held).view(query.dtype)
         near = torch.mm(query, self._item.T, out=self._near[: shape[0] * shape[1]].view(shape))
         return near.bfloat16().view(torch.uint16).numpy()
 

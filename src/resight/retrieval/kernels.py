@@ -13,6 +13,7 @@ from numba.extending import overload  # pyright: ignore[reportUnknownVariableTyp
 
 Array = np.ndarray[Any, Any]
 _COUNT, _DOUBT = np.uint16(0x7FFF), np.uint16(0x8000)  # the parts of a table's entry
+PIECE = 256  # products that are added up in float32
 _GROUP, _BLOCK = 256, 256  # queries and items whose embeddings are worked on together
 
 
@@ -57,18 +58,28 @@ def _compiled_dot(query: Array, item: Array) -> Callable[[Array, Array], float]:
     return of_float16 if item.dtype == types.uint16 else of_float32
 
 
-@overload(quick_dot, jit_options={"fastmath": {"reassoc", "contract"}})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _piece(query: Array, item: Array, scale: Any) -> Any:
+    total = np.float32(0)
+    for d in range(len(item)):
+        total += query[d] * (item[d] * scale)
+    return total
+
+
+@overload(quick_dot)
 def _compiled_quick_dot(query: Array, item: Array) -> Callable[[Array, Array], Any]:
+    """In pieces, so that the rounding of the sum is that of a piece, whatever order the compiler adds it up in."""
+
     def of_float32(query: Array, item: Array) -> Any:
         total = np.float32(0)
-        for d in range(len(item)):
-            total += query[d] * item[d]
+        for d in range(0, len(item), PIECE):
+            total += _piece(query[d : d + PIECE], item[d : d + PIECE], np.float32(1))
         return total
 
     def of_float16(query: Array, item: Array) -> Any:
         total, small = np.float32(0), _small(item)
-        for d in range(len(item)):
-            total += query[d] * (small[d] * np.float32(2.0**112))
+        for d in range(0, len(item), PIECE):
+            total += _piece(query[d : d + PIECE], small[d : d + PIECE], np.float32(2.0**112))
         return total
 
     return of_float16 if item.dtype == types.uint16 else of_float32
@@ -172,7 +183,7 @@ def count_before(
             while m < start[i + 1] and maybe[m] <= key:
                 if abs(rough[n] - score[m]) > slack[i]:
                     before[m] += rough[n] > score[m]
-                else:
+                elif offset + j != row[m]:
                     if np.isnan(exact):
                         exact = np.float32(dot(query[i], gallery[j]))
                     before[m] += exact > score[m] or (exact == score[m] and offset + j < row[m])

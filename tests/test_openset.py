@@ -46,6 +46,9 @@ def test_verification_equals_all_pairs():
         assert (different >= threshold).mean() <= far
         assert (different >= threshold - 1e-4).mean() > far - 2 / len(different)  # and no higher than it must be
         assert_allclose(tar, (same >= threshold).mean(), atol=1e-9)
+    for point in found.curve():
+        assert_allclose(point["FAR"], (different >= point["threshold"]).mean(), atol=1e-9)
+        assert_allclose(point["FNMR"], (same < point["threshold"]).mean(), atol=1e-9)
     threshold, error = found.equal_error()
     assert_allclose(error, ((different >= threshold).mean() + (same < threshold).mean()) / 2, atol=1e-9)
     grid = np.linspace(-1, 1, 4001)

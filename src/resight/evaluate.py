@@ -118,11 +118,21 @@ def evaluate(
             model, split.gallery, vocabulary, pictures, settings, precision, lambda more: progress(done + more)
         )
         searched = Embedded(found, split.gallery)
-    return measure_embedded(asked, searched, settings, split.protocol)
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return measure_embedded(asked, searched, settings, split.protocol, "cuda" if on_gpu else "cpu")
 
 
-def measure_embedded(query: Embedded, gallery: Embedded, settings: Evaluation, protocol: str = "market") -> Result:
+def measure_embedded(
+    query: Embedded, gallery: Embedded, settings: Evaluation, protocol: str = "market", device: str = "cpu"
+) -> Result:
     """Measures embeddings under `settings.protocol`, or else under the data set's own.
+
+    Args:
+        query: what asks.
+        gallery: what is searched.
+        settings: how.
+        protocol: the data set's own.
+        device: `cpu`, or `cuda` to rank there.
 
     Raises:
         ConfigError: there is no such protocol.
@@ -134,7 +144,7 @@ def measure_embedded(query: Embedded, gallery: Embedded, settings: Evaluation, p
     gallery, gallery_keys = _pooled(gallery, gallery_keys, settings, asks=False)
 
     def score(asked: np.ndarray, searched: np.ndarray) -> Scores:
-        return scores(_rows(query.vectors, asked), _rows(gallery.vectors, searched), settings)
+        return scores(_rows(query.vectors, asked), _rows(gallery.vectors, searched), settings, device)
 
     trials = measure_trials(chosen, rule, query_keys, gallery_keys, score)
     return Result(chosen, rule, query, gallery, query_keys, gallery_keys, score, trials)
@@ -152,13 +162,13 @@ def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:
     return chosen, rule_of(settings.junk or chosen.rule, settings.window)
 
 
-def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation) -> Scores:
+def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation, device: str = "cpu") -> Scores:
     """What the ranking is by: similarity, expanded and re-ranked where the settings say so."""
     if settings.expand_gallery:
         gallery = expand(np.asarray(gallery, np.float32), gallery, settings.expand_gallery, settings.expand_power, True)
     if settings.expand_query:
         query = expand(np.asarray(query, np.float32), gallery, settings.expand_query, settings.expand_power)
-    found = InnerProducts(query, gallery)
+    found = InnerProducts(query, gallery, device)
     return rerank(found, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else found
 
 

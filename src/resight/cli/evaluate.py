@@ -35,7 +35,7 @@ class Evaluate:
     precision: Precision = "fp32"
     """Arithmetic of the model's matrix products; ranking is exact."""
     device: str = "auto"
-    """Where to embed."""
+    """Where to embed and, on a GPU, to rank."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What to do about pictures that cannot be decoded."""
     cameras: bool = False
@@ -107,6 +107,7 @@ def _measure_model(options: Evaluate) -> tuple[str, Result]:
 
 
 def _measure_stored(options: Evaluate) -> tuple[str, Result]:
+    from resight.embed import pick_device
     from resight.evaluate import measure_embedded
 
     if options.dataset is not None or options.root is not None:
@@ -114,7 +115,8 @@ def _measure_stored(options: Evaluate) -> tuple[str, Result]:
             f"{options.source} holds embeddings, which bring their own data set; leave --dataset and --root out"
         )
     query, gallery, about = load(options.source)
-    result = measure_embedded(query, gallery, options.settings, str(about.get("protocol", "market")))
+    device = "cuda" if pick_device(options.device).type == "cuda" else "cpu"
+    result = measure_embedded(query, gallery, options.settings, str(about.get("protocol", "market")), device)
     return str(about.get("dataset", options.source.name)), result
 
 
@@ -135,7 +137,7 @@ def _open_set(result: Result) -> dict[str, Any]:
     print(f"open set: {same} pairs of one identity, {different} of different ones; {who}")
     summary = found.summary()
     print_rows("open set", [{"figure": k, "rate": v, "threshold": t} for k, v, t in _with_thresholds(summary)])
-    return summary
+    return summary | {"ROC": found.pairs.curve()}
 
 
 def _with_thresholds(summary: dict[str, float]) -> list[tuple[str, float, float]]:

@@ -40,6 +40,15 @@ class Pairs:
         at = int(np.argmax(found <= far))
         return edge(at), float(tar[at])
 
+    def curve(self, points: int = 61) -> list[dict[str, float]]:
+        """The ROC from a FAR of 1e-6 to 1: threshold, FAR (also FMR), TAR and FNMR."""
+        tar, far = self.rates()
+        places = [int(np.argmax(far <= wanted)) for wanted in np.logspace(-6, 0, points)]
+        return [
+            {"threshold": edge(n), "FAR": float(far[n]), "TAR": float(tar[n]), "FNMR": float(1 - tar[n])}
+            for n in places
+        ]
+
     def equal_error(self) -> tuple[float, float]:
         """The threshold where FMR and FNMR are nearest to each other, and the mean of the two there."""
         tar, far = self.rates()

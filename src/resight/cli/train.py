@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> None:
         for note in split.notes:
             screen.say(note)
         result = train(chosen, split, folder, screen)
-    print_scores(f"{split.name}, {chosen.schedule.epochs} epochs", result.metrics.summary())
+    print_scores(f"{split.name}, {chosen.schedule.epochs} epochs", result.summary())
     print(f"run: {folder.path}\nmodel: {folder.best}")
 
 

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from resight.errors import ConfigError, DatasetError, PictureError
-from resight.loading.augment import augment, boxes, erase, flip_and_crop, normalise
+from resight.loading.augment import (
+    _erase_together,
+    _flip_and_crop_each,
+    _flip_and_crop_together,
+    augment,
+    boxes,
+    erase,
+    flip_and_crop,
+    normalise,
+)
 from resight.loading.batch import Loader, Vocabulary
 from resight.loading.pictures import damaged, decode, resize
 from resight.loading.sampler import PKSampler
@@ -179,6 +188,99 @@ def test_batch_keeps_an_absent_modality_absent(tmp_path):
     assert batch.identity.tolist() == [0, -1]  # y was never seen in training, nor camera q
     assert batch.camera.tolist() == [-1, -1]
     assert batch.side()["modality"].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+def test_the_way_of_a_gpu_gives_the_same_pixels(pad):
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (20, 3, 24, 12), dtype=torch.uint8)
+    flip, offset = torch.rand(20) < 0.5, torch.randint(0, 2 * pad + 1, (20, 2))
+    each = _flip_and_crop_each(pictures, flip, offset, pad)
+    assert torch.equal(each, _flip_and_crop_together(pictures, flip, offset, pad))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    scale = torch.tensor(std).mul(255).reciprocal().view(1, 3, 1, 1)
+    normal = normalise(each, mean, std)
+    assert torch.equal(normal, each * scale - (torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
+    box = boxes(20, 24, 12, 0.7, generator)
+    noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(1))
+    together = _erase_together(normal, box, noise)
+    assert torch.equal(erase(normal.clone(), box, torch.Generator().manual_seed(1)), together)
+    assert not torch.equal(together, normal)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "pictures"
+
+
+def some_table(folder, count=7):
+    """Sightings that lack now one modality and now the other."""
+    rows = []
+    for n in range(count):
+        pictures = {m: picture(folder / f"{n}{m}.jpg", n, size=(40, 90)) for m in ("rgb", "tir") if n % 3 != len(m) % 2}
+        rows.append(Sighting(pictures or {"rgb": picture(folder / f"{n}.png", n)}, identity=str(n)))
+    return SightingTable.of(rows)
+
+
+def test_packed_pictures_equal_decoded_ones(tmp_path, cached):
+    table = some_table(tmp_path)
+    plain, packed = (Loader(table, Vocabulary.of(table), (64, 32), "bicubic") for _ in range(2))
+    told = []
+    packed.pack(told.append)
+    assert told == list(range(1, len(packed.files) + 1))
+    rows = [[0, 1, 2], [6, 3, 3], [5, 4]]
+    for a, b in zip(plain.batches(rows), packed.batches(rows), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+    again = Loader(table, Vocabulary.of(table), (64, 32), "bicubic")
+    again.pack(lambda done: pytest.fail("packed a second time"))
+    (held,) = cached.glob("*.u8")
+    assert held.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_changed_picture_size_or_filter_is_packed_anew(tmp_path, cached):
+    table = some_table(tmp_path)
+    for n, (size, how) in enumerate([((64, 32), "bicubic"), ((32, 32), "bicubic"), ((64, 32), "bilinear")], start=1):
+        Loader(table, Vocabulary.of(table), size, how).pack()
+        assert len(list(cached.glob("*.u8"))) == n
+    picture(tmp_path / "0rgb.jpg", 99, size=(50, 50))
+    loader = Loader(table, Vocabulary.of(table), (64, 32), "bicubic")
+    loader.pack()
+    assert len(list(cached.glob("*.u8"))) == 4
+    fresh = next(iter(Loader(table, Vocabulary.of(table), (64, 32), "bicubic").batches([[0]])))
+    assert torch.equal(next(iter(loader.batches([[0]]))).pictures, fresh.pictures)
+
+
+def test_a_damaged_picture_leaves_no_half_cache(tmp_path, cached):
+    table = some_table(tmp_path)
+    loader = Loader(table, Vocabulary.of(table), (64, 32), "bicubic")
+    loader.files[4].write_bytes(b"\xff\xd8\xff no picture")
+    with pytest.raises(PictureError, match=loader.files[4].name):
+        loader.pack()
+    assert not list(cached.glob("*.u8"))
+    assert not list(cached.glob("*.partial"))
+
+
+def test_processes_that_pack_at_once_pack_once(tmp_path, cached):
+    from concurrent.futures import ThreadPoolExecutor
+
+    table = some_table(tmp_path)
+    loaders = [Loader(table, Vocabulary.of(table), (64, 32), "bicubic") for _ in range(4)]
+    told = []
+    with ThreadPoolExecutor(4) as pool:  # locks are between open files, so threads stand for processes
+        list(pool.map(lambda loader: loader.pack(told.append), loaders))
+    assert len(told) == len(loaders[0].files)
+    assert all(torch.equal(loader.packed, loaders[0].packed) for loader in loaders)
+
+
+def test_cleaning_removes_what_was_packed(tmp_path, cached, capsys):
+    from resight.cli import main
+
+    table = some_table(tmp_path)
+    Loader(table, Vocabulary.of(table), (64, 32), "bicubic").pack()
+    assert main(["data", "clean"]) == 0
+    assert f"1 packed training sets removed from {cached}" in capsys.readouterr().out
+    assert not list(cached.iterdir())
 
 
 def test_a_sighting_without_a_known_modality_is_refused(tmp_path):

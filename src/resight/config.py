@@ -40,6 +40,9 @@ class Run(Section):
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is."""
     precision: Precision = "bf16"
     """Arithmetic of the matrix products; losses and weights stay in float32."""
+    cache: bool = True
+    """Decode and resize training pictures once, into files of pixels under `~/.cache/resight` (or `RESIGHT_CACHE`);
+    `resight data clean` removes them. Off: decode in every epoch."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What to do about pictures that cannot be decoded."""
     held_out: float = Field(default=0.0, ge=0, lt=1)

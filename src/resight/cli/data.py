@@ -1,4 +1,4 @@
-"""`resight data inspect`."""
+"""`resight data inspect` and `resight data clean`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,15 @@ class Inspect:
 
 
 def run(arguments: list[str]) -> None:
-    """Prints what a data set holds."""
+    """Prints what a data set holds, or removes packed pictures."""
+    if arguments == ["clean"]:
+        from resight.loading.packed import cache_folder, clean
+
+        count, size = clean()
+        print(f"{count} packed training sets removed from {cache_folder()}, {size / 2**20:.0f} MiB")
+        return
     if not arguments or arguments[0] != "inspect":
-        raise ConfigError("the verb is: resight data inspect NAME ROOT")
+        raise ConfigError("the verbs are: resight data inspect NAME ROOT, and resight data clean")
     options = parse(Inspect, arguments[1:], "resight data inspect")
     split = read(options.name, options.root)
     parts = {"train": split.train, "query": split.query, "gallery": split.gallery}

@@ -3,7 +3,7 @@
 B sightings, M modalities, H x W pixels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resight.errors import DatasetError
+from resight.loading.packed import pack
 from resight.loading.pictures import decode, resize
 from resight.sections import Interpolation
 from resight.sightings import SightingTable
@@ -20,7 +21,6 @@ from resight.sightings import SightingTable
 UNKNOWN = -1
 """The number of a label that is missing, or was never seen in training."""
 
-_KEPT_BYTES = 2 << 30  # of decoded pictures that a loader keeps
 _AHEAD = 3  # batches decoded in advance
 
 
@@ -82,7 +82,6 @@ class Loader:
         vocabulary: gives labels their numbers and modalities their order.
         size: height and width of the pictures made.
         interpolation: how they are resized.
-        keep: whether decoded pictures stay in memory for the next epoch, as far as they fit in 2 GiB.
 
     Raises:
         DatasetError: a sighting has no picture in any of the vocabulary's modalities.
@@ -94,21 +93,40 @@ class Loader:
         vocabulary: Vocabulary,
         size: tuple[int, int],
         interpolation: Interpolation,
-        keep: bool = False,
     ) -> None:
-        self.vocabulary, self.size, self.interpolation = vocabulary, size, interpolation
-        self.room = _KEPT_BYTES // (3 * size[0] * size[1]) if keep else 0
-        self.paths = [[row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()]
+        self.vocabulary, self.size = vocabulary, size
+        self.interpolation: Interpolation = interpolation
+        self.packed: Tensor | None = None
+        self.paths: list[list[str | None]] = [
+            [row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()
+        ]
         empty = next((row for row, paths in enumerate(self.paths) if not any(paths)), None)
         if empty is not None:
             raise DatasetError(
                 f"sighting {empty} has {', '.join(table[empty].pictures)} alone, and the model was trained on "
                 f"{', '.join(vocabulary.modalities)}"
             )
-        self.kept: dict[str, Tensor] = {}
+        self.place = _places(self.paths)
         self.identity = _numbers(table.column("identity"), vocabulary.identities)
         self.camera = _numbers(table.column("camera"), vocabulary.cameras)
         self.view = _numbers(table.column("view"), vocabulary.views)
+
+    def pack(self, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Has every picture decoded and resized once, into the cache, instead of whenever it is asked for.
+
+        Args:
+            progress: is told how many pictures are done.
+
+        Raises:
+            PictureError: one cannot be decoded.
+            StorageError: the cache cannot be written.
+        """
+        self.packed = pack(self.files, self.size, self.interpolation, progress)  # uint8 [F, 3, H, W]
+
+    @property
+    def files(self) -> list[Path]:
+        """The F picture files, row by row."""
+        return [Path(path) for paths in self.paths for path in paths if path is not None]
 
     def batches(self, rows: Iterable[Sequence[int]]) -> Iterator[Batch]:
         """One batch for each list of rows, in their order.
@@ -128,24 +146,23 @@ class Loader:
                     future.cancel()
 
     def _batch(self, rows: Sequence[int]) -> Batch:
-        shape = (len(rows), len(self.vocabulary.modalities))
-        pictures = torch.zeros((*shape, 3, *self.size), dtype=torch.uint8)  # [B, M, 3, H, W]
-        present = torch.zeros(shape, dtype=torch.bool)  # [B, M]
-        for b, row in enumerate(rows):
-            for m, path in enumerate(self.paths[row]):
-                if path is not None:
-                    pictures[b, m] = self._picture(path)
-                    present[b, m] = True
         index = torch.tensor(rows, dtype=torch.int64)
+        place = self.place[index]  # [B, M]
+        present = place >= 0
+        if self.packed is not None:
+            pictures = self.packed.index_select(0, place.flatten().clamp_min(0)).unflatten(0, place.shape)
+            pictures[~present] = 0  # [B, M, 3, H, W]
+        else:
+            pictures = torch.zeros((*place.shape, 3, *self.size), dtype=torch.uint8)
+            for b, m in present.nonzero().tolist():
+                pictures[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
         return Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
 
-    def _picture(self, path: str) -> Tensor:
-        picture = self.kept.get(path)
-        if picture is None:
-            picture = resize(decode(Path(path)), self.size, self.interpolation)  # [3, H, W]
-            if len(self.kept) < self.room:
-                self.kept[path] = picture
-        return picture
+
+def _places(paths: Sequence[Sequence[str | None]]) -> Tensor:
+    """int64 [N, M]: the place of each picture among all that there are, row by row; -1 where there is none."""
+    there = torch.tensor([[path is not None for path in row] for row in paths], dtype=torch.int64).view(len(paths), -1)
+    return torch.where(there > 0, there.flatten().cumsum(0).view(there.shape) - 1, -1)
 
 
 def _numbers(labels: list[str | None], known: tuple[str, ...]) -> Tensor:

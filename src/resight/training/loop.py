@@ -48,7 +48,10 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen) -> Result:
     learned, held = hold_out(split, run.held_out, run.seed)
     vocabulary = Vocabulary.of(learned.train)
     card = Card(model=run.model, pictures=run.pictures, vocabulary=vocabulary)
-    loader = Loader(learned.train, vocabulary, run.pictures.size, run.pictures.train_interpolation, keep=True)
+    loader = Loader(learned.train, vocabulary, run.pictures.size, run.pictures.train_interpolation)
+    if run.cache:
+        screen.begin("packing pictures", len(loader.files))
+        loader.pack(screen.step)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
     chooses = split if run.select_on_test else held
 

@@ -151,7 +151,8 @@ def test_boxes_have_the_wanted_area_aspect_and_place():
 def test_erase_fills_just_the_box():
     pictures = torch.zeros(2, 3, 6, 5)
     box = torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])
-    found = erase(pictures, box, torch.Generator().manual_seed(0))
+    noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(0))
+    found = erase(pictures, box, noise)
     inside = torch.zeros(6, 5, dtype=torch.bool)
     inside[1:4, 2:4] = True
     assert (found[0, :, inside] != 0).all()
@@ -204,8 +205,21 @@ def test_the_way_of_a_gpu_gives_the_same_pixels(pad):
     box = boxes(20, 24, 12, 0.7, generator)
     noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(1))
     together = _erase_together(normal, box, noise)
-    assert torch.equal(erase(normal.clone(), box, torch.Generator().manual_seed(1)), together)
+    assert torch.equal(erase(normal.clone(), box, noise), together)
     assert not torch.equal(together, normal)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_share_of_a_batch_is_drawn_as_in_the_whole(together):
+    pictures = torch.randint(0, 256, (9, 2, 3, 24, 12), dtype=torch.uint8)
+    settings = Augmentation(pad=2, erase=0.8, modalities_together=together)
+
+    def drawn(part):
+        generator = torch.Generator().manual_seed(5)
+        return augment(pictures[part], settings, (0.5,) * 3, (0.5,) * 3, generator, (part, 9))
+
+    whole = augment(pictures, settings, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(5))
+    assert torch.equal(torch.cat([drawn(slice(0, 4)), drawn(slice(4, 9))]), whole)
 
 
 @pytest.fixture

@@ -40,6 +40,9 @@ class Run(Section):
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is."""
     precision: Precision = "bf16"
     """Arithmetic of the matrix products; losses and weights stay in float32."""
+    piece: int | None = Field(default=None, ge=1)
+    """Pictures that go through the backbone at once in training. None: the batch whole. Fewer need less memory and give
+    the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""
     cache: bool = True
     """Decode and resize training pictures once, into files of pixels under `~/.cache/resight` (or `RESIGHT_CACHE`);
     `resight data clean` removes them. Off: decode in every epoch."""

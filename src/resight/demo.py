@@ -5,7 +5,6 @@ from pathlib import Path
 from rich.console import Console
 
 from resight.datasets import synthetic
-from resight.embed import pick_device
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.prepare import prepare
@@ -15,6 +14,7 @@ from resight.screen import Screen, score_line
 from resight.training.loop import score, train
 from resight.training.run_folder import RunFolder
 from resight.training.state import start
+from resight.training.team import join
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:
@@ -42,7 +42,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         split = prepare(run, synthetic.read(out / "pictures"), screen)
         folder = RunFolder.new(out / "run")
         vocabulary = Vocabulary.of(split.train)
-        untrained = start(run, vocabulary, pick_device(run.device), screen).model
+        untrained = start(run, vocabulary, join(run.device), screen).model
         before = score(run, untrained, split, vocabulary, screen)
         after = train(run, split, folder, screen)
     strip = out / "rank_strip.png"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from resight.errors import ConfigError
@@ -58,6 +59,8 @@ def embed_table(
         precision: of the matrix products.
         progress: is told how many sightings are done.
 
+    Processes that train together each embed a share, and each get the whole.
+
     Returns:
         float32 [N, E], each of unit length; E is the model's width, times the modalities where they are concatenated.
 
@@ -68,13 +71,29 @@ def embed_table(
     device = next(model.parameters()).device
     loader = Loader(table, vocabulary, pictures.size, pictures.test_interpolation)
     step = max(1, settings.batch // len(vocabulary.modalities))
-    rows = [list(range(i, min(i + step, len(table)))) for i in range(0, len(table), step)]
+    first, last = _share(len(table))
+    rows = [list(range(i, min(i + step, last))) for i in range(first, last, step)]
     done: list[np.ndarray] = []
     with torch.inference_mode(), autocast(device, precision):
         for batch in loader.batches(rows):
             done.append(embed_batch(model, batch.to(device), pictures, settings).cpu().numpy())
             progress(sum(map(len, done)))
-    return np.concatenate(done) if done else np.zeros((0, model.width), np.float32)
+    return _together(np.concatenate(done) if done else np.zeros((0, model.width), np.float32))
+
+
+def _share(count: int) -> tuple[int, int]:
+    if not dist.is_initialized():
+        return 0, count
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return rank * count // size, (rank + 1) * count // size
+
+
+def _together(own: np.ndarray) -> np.ndarray:
+    if not dist.is_initialized():
+        return own
+    found = [own] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return np.concatenate([part for part in found if len(part)])
 
 
 def embed_batch(model: TransReID, batch: Batch, pictures: Pictures, settings: Evaluation) -> Tensor:

@@ -31,13 +31,22 @@ def run(arguments: list[str]) -> None:
     from resight.screen import Screen
     from resight.training.loop import train
     from resight.training.run_folder import RunFolder, default_folder
+    from resight.training.team import join, leave, restarted
 
-    folder = RunFolder(Path(arguments[1])) if resumed else RunFolder.new(default_folder(chosen))
-    with Screen() as screen:
+    team = join(chosen.device)
+    if team.size > 1 and not resumed and chosen.out is None:
+        raise ConfigError("several processes need --out FOLDER, so that all of them, and a restart, mean the same run")
+    path = Path(arguments[1]) if resumed else default_folder(chosen)
+    goes_on = bool(resumed) or (restarted() and (path / "config.json").exists()) or not team.leads
+    folder = RunFolder(path) if goes_on else RunFolder.new(path)
+    with Screen(quiet=not team.leads) as screen:
         split = prepare(chosen, CATALOG[chosen.dataset](root), screen)
         for note in split.notes:
             screen.say(note)
-        result = train(chosen, split, folder, screen)
+        result = train(chosen, split, folder, screen, team)
+    leave()
+    if not team.leads:
+        return
     print_scores(f"{split.name}, {chosen.schedule.epochs} epochs", result.summary())
     print(f"run: {folder.path}\nmodel: {folder.best}")
 

@@ -33,6 +33,7 @@ def augment(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     generator: torch.Generator,
+    share: tuple[slice, int] | None = None,
 ) -> Tensor:
     """Flip, pad and crop, normalise, erase.
 
@@ -42,19 +43,29 @@ def augment(
         mean: of each channel.
         std: of each channel.
         generator: a CPU generator.
+        share: where these sightings lie in a larger batch, and how many that holds; each is then drawn as in it.
 
     Returns:
         float32 [B, M, 3, H, W].
     """
-    b, m, _, height, width = pictures.shape
+    part, b = share or (slice(0, len(pictures)), len(pictures))
+    m, (height, width) = pictures.shape[1], pictures.shape[-2:]
     draws, repeats = (b, m) if settings.modalities_together else (b * m, 1)
     flip = torch.rand(draws, generator=generator) < settings.flip
     offset = torch.randint(0, 2 * settings.pad + 1, (draws, 2), generator=generator)
     box = boxes(draws, height, width, settings.erase, generator)
-    flip, offset, box = (t.repeat_interleave(repeats, 0).to(pictures.device) for t in (flip, offset, box))
+    flip, offset, box = (t.repeat_interleave(repeats, 0) for t in (flip, offset, box))
+    noise = torch.randn(_noise(box), generator=generator)
+    own = slice(part.start * m, part.stop * m)
+    noise = noise[_noise(box[: own.start]) :][: _noise(box[own])].to(pictures.device)
+    flip, offset, box = (t[own].to(pictures.device) for t in (flip, offset, box))
     moved = flip_and_crop(pictures.flatten(0, 1), flip, offset, settings.pad)
-    erased = erase(normalise(moved, mean, std), box, generator)
-    return erased.unflatten(0, (b, m))
+    return erase(normalise(moved, mean, std), box, noise).unflatten(0, pictures.shape[:2])
+
+
+def _noise(box: Tensor) -> int:
+    """Numbers that fill some boxes."""
+    return int(3 * box[:, 2:].prod(1).sum())
 
 
 def flip_and_crop(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
@@ -108,9 +119,8 @@ def boxes(count: int, height: int, width: int, probability: float, generator: to
     return torch.stack([top, left, tall, wide], 1) * chosen[:, None]
 
 
-def erase(pictures: Tensor, box: Tensor, generator: torch.Generator) -> Tensor:
-    """Fills each box [R, 4] of float [R, 3, H, W] with N(0, 1) noise; on a CPU where the pictures lie."""
-    noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=generator).to(pictures)
+def erase(pictures: Tensor, box: Tensor, noise: Tensor) -> Tensor:
+    """Fills each box [R, 4] of float [R, 3, H, W] with noise, box by box; on a CPU where the pictures lie."""
     if pictures.device.type != "cpu":
         return _erase_together(pictures, box, noise)
     used = 0

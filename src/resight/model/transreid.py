@@ -1,6 +1,6 @@
 """The assembly (He et al. 2021, figure 3): backbone -> features -> BNNeck -> head, one neck and head a branch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +55,12 @@ class TransReID(nn.Module):
         Necks and heads work in float32, whatever the backbone's precision.
         """
         features = [f.float() for f in self.backbone(pictures, side)]
-        with torch.autocast(pictures.device.type, enabled=False):
-            logits = [head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)]
-        return Outputs(features, logits)
+        return Outputs(features, self.classify(features, identity))
+
+    def classify(self, features: Sequence[Tensor], identity: Tensor | None) -> list[Tensor]:
+        """Each branch's features, float32 [R, D], through its BNNeck and head: logits [R, C]."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return [head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)]
 
     def embed(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
         """Normalised pictures [R, 3, H, W] -> float32 [R, D], not yet of unit length.

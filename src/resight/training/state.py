@@ -4,18 +4,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from resight.config import Run
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.losses.center import CenterLoss
-from resight.model.backbone import ViT
+from resight.model.backbone import RESNET, ViT
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
 from resight.model.weights import load_pretrained
 from resight.screen import Screen
 from resight.training.optimizer import make_optimizer, parameter_groups
 from resight.training.run_folder import RunFolder
+from resight.training.team import Team
 
 
 @dataclass
@@ -23,6 +25,8 @@ class State:
     """Everything that training changes."""
 
     model: TransReID
+    backbone: nn.Module
+    """The model's, as the team wraps it."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
@@ -55,7 +59,7 @@ class State:
             setattr(self, name, value)
 
 
-def resume(state: State, folder: RunFolder, card: Card, screen: Screen) -> None:
+def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Team) -> None:
     """Takes over the last checkpoint, where there is one.
 
     Raises:
@@ -72,12 +76,22 @@ def resume(state: State, folder: RunFolder, card: Card, screen: Screen) -> None:
         )
     state.model.load_state_dict(model.state_dict())
     state.restore(held)
-    folder.forget_after(state.epoch - 1)
+    if team.leads:
+        folder.forget_after(state.epoch - 1)
     screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
 
 
-def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen) -> State:
-    """A fresh state: the model with its pre-trained weights, and the optimizers."""
+def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State:
+    """A fresh state: the model with its pre-trained weights, and the optimizers.
+
+    Raises:
+        ConfigError: the settings do not go together.
+    """
+    device = team.device
+    if run.piece is not None and run.model.backbone == RESNET:
+        raise ConfigError(f"--piece needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
+    if team.size > 1 and run.model.backbone == RESNET:
+        raise ConfigError(f"{RESNET} has BatchNorm in it, which processes would take apart: train it in one process")
     torch.manual_seed(run.seed)
     model = TransReID(run.model, run.pictures.size, vocabulary)
     if run.weights is not None:
@@ -91,4 +105,4 @@ def start(run: Run, vocabulary: Vocabulary, device: torch.device, screen: Screen
         center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return State(model, optimizer, scaler, center, center_optimizer)
+    return State(model, team.wrap(model.backbone), optimizer, scaler, center, center_optimizer)

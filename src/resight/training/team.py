@@ -1,0 +1,87 @@
+"""One machine or many: the processes that train together, as torchrun starts them.
+
+Each process has a share of every batch. Triplets are mined, and BatchNorm is taken, over the whole batch: processes
+give each other their features, work out the same loss from all of them, and send back through their own backbone what
+belongs to their share. Summed over the processes, that is the gradient of one process with the whole batch.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from resight.embed import pick_device
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's stretch of `count` things."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def wrap(self, backbone: nn.Module) -> nn.Module:
+        """The backbone as training calls it; gradients are averaged over the processes as the backward pass goes."""
+        if self.size == 1:
+            return backbone
+        return DistributedDataParallel(backbone, device_ids=None if self.device.type == "cpu" else [self.device])
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Every process's rows, in the order of their ranks; these may be different in number. No gradient."""
+        if self.size == 1:
+            return own.detach()
+        counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(own)], device=own.device))
+        most = max(int(c) for c in counts)
+        padded = own.new_zeros(most, *own.shape[1:])
+        padded[: len(own)] = own.detach()
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return torch.cat([rows[: int(c)] for rows, c in zip(found, counts, strict=True)])
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(device: str) -> Team:
+    """Joins the processes that torchrun started, or trains alone.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Team(0, 1, pick_device(device))
+    place = pick_device(device)
+    if place.type == "cuda":
+        place = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(place)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), size, place)
+
+
+def leave() -> None:
+    """Ends the joint work, so that no process waits for one that is gone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process anew after one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -21,8 +21,12 @@ from resight.model.folder import load_model
 from resight.recipes import RECIPES, tiny, vary
 from resight.screen import Screen
 from resight.sightings import Split
+from resight.training import loop
 from resight.training.loop import hold_out, train
+from resight.training.optimizer import follow
 from resight.training.run_folder import RunFolder, default_folder
+from resight.training.state import start
+from resight.training.team import Team
 
 pytestmark = pytest.mark.slow
 SMALL = {
@@ -183,3 +187,61 @@ def test_recipes_survive_the_disk(name):
     run = RECIPES[name]()
     assert run.recipe == name
     assert Run.model_validate_json(run.model_dump_json()) == run
+
+
+def test_the_average_is_what_is_kept_and_resumes(painted, tmp_path):
+    options = {"optimizer": {"ema": 0.9}, "schedule": {"epochs": 2}}
+    run_to(tmp_path / "whole", small(**options), painted)
+    run_to(tmp_path / "plain", small(schedule={"epochs": 2}), painted)
+    held = torch.load(tmp_path / "whole" / "last" / "training.pt", weights_only=True)
+    raw, kept = held["model"], weights(tmp_path / "whole")
+    assert same(raw, weights(tmp_path / "plain"))  # the average changes nothing of what is trained
+    assert not same(raw, kept)
+
+    class StopHereError(Exception):
+        pass
+
+    def stop(folder, name, *arguments, **options):
+        saved(folder, name, *arguments, **options)
+        if name == "epoch-0001":
+            raise StopHereError
+
+    saved = loop.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save", stop)
+        with pytest.raises(StopHereError):
+            run_to(tmp_path / "broken", small(**options), painted)
+    folder, run = RunFolder.open(tmp_path / "broken")
+    train(run, read(run.dataset, painted), folder, Screen(quiet=True))
+    assert same(weights(tmp_path / "broken"), kept)
+
+
+def test_follow_is_a_moving_average():
+    a, b = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    torch.nn.init.constant_(b.weight, 3.0)
+    b.running_mean += 7
+    follow(a, b, 0.75)
+    assert a.weight.tolist() == [1.5] * 3
+    assert a.running_mean.tolist() == [7.0] * 3
+
+
+def test_frozen_epochs_leave_the_backbone_alone(painted, tmp_path):
+    for name, epochs in (("frozen", 2), ("half", 1)):
+        options = {"freeze_epochs": epochs, "weight_decay": 0.1}
+        run_to(tmp_path / name, small(optimizer=options, schedule={"epochs": 2}), painted)
+    run = small()
+    vocabulary = load_model(tmp_path / "frozen" / "best")[1].vocabulary
+    begun = start(run, vocabulary, Team(0, 1, torch.device("cpu")), Screen(quiet=True)).model.state_dict()
+    frozen, half = weights(tmp_path / "frozen"), weights(tmp_path / "half")
+    for name in begun:
+        if name.startswith("backbone.") and "side" not in name:
+            assert torch.equal(begun[name], frozen[name]), name
+    assert not torch.equal(begun["heads.0.weight"], frozen["heads.0.weight"])
+    assert not torch.equal(begun["backbone.blocks.0.attn.qkv.weight"], half["backbone.blocks.0.attn.qkv.weight"])
+
+
+def test_recomputing_blocks_changes_nothing(painted, tmp_path):
+    for name, recompute in (("kept", False), ("again", True)):
+        options = {"model": {"drop_path": 0.3, "dropout": 0.1}, "schedule": {"epochs": 1}}
+        run_to(tmp_path / name, small(recompute=recompute, **options), painted)
+    assert same(weights(tmp_path / "kept"), weights(tmp_path / "again"))

@@ -43,6 +43,8 @@ class Run(Section):
     piece: int | None = Field(default=None, ge=1)
     """Pictures that go through the backbone at once in training. None: the batch whole. Fewer need less memory and give
     the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""
+    recompute: bool = False
+    """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more time."""
     cache: bool = True
     """Decode and resize training pictures once, into files of pixels under `~/.cache/resight` (or `RESIGHT_CACHE`);
     `resight data clean` removes them. Off: decode in every epoch."""

@@ -146,6 +146,11 @@ class Optimizer(Section):
     """Learning rate of BNNeck, head and SIE (what no pre-training gave) over the base."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Learning rate of each block over that of the next deeper one."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay, a step, of a moving average of the weights, which is then what is measured and kept as the model; 0 for
+    none."""
+    freeze_epochs: int = Field(default=0, ge=0)
+    """Epochs in which only what no pre-training gave (BNNeck, heads, SIE) is trained."""
     clip: float | None = Field(default=None, gt=0)
     """Largest norm of the whole gradient; None leaves it as it is."""
 

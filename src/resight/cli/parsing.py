@@ -40,7 +40,7 @@ def print_scores(title: str, scores: dict[str, float], spread: dict[str, float] 
     table.add_row(*(f"{100 * value:.1f}" for value in scores.values()))
     if spread is not None:
         table.add_row(*(f"± {100 * spread[name]:.1f}" for name in scores))
-    Console(highlight=False).print(table)
+    _print(table)
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
@@ -48,4 +48,11 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(*(rows[0] if rows else ()), title=title)
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(highlight=False).print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file has room
+        console = Console(highlight=False, width=160)
+    console.print(table)

@@ -13,6 +13,7 @@ from timm.layers.attention import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from resight.errors import ConfigError, unknown
 from resight.model.blocks import Block, OverlapPatchEmbed
@@ -49,6 +50,8 @@ class ViT(nn.Module):
             kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1
         }
         self.side = SideInformation(told, self.width, settings.side_weight) if told else None
+        self.recompute = False
+        """Whether training keeps only each block's input and computes the rest again for the backward pass."""
         self.jigsaw: Jigsaw | None = None
         if settings.jpm:
             if self.patch_embed.num_patches < settings.jpm_parts:
@@ -87,7 +90,8 @@ class ViT(nn.Module):
         """[R, 3, H, W] -> the global feature [R, D], then each part's [R, D]."""
         x = self.tokens(pictures, side)  # [R, 1 + N, D]
         for block in self.blocks[:-1]:
-            x = block(x)
+            again = self.recompute and self.training and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         features = [self.norm(self.blocks[-1](x, queries=1))[:, 0]]
         if self.jigsaw is not None:
             features += self.jigsaw(x)

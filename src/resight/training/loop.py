@@ -23,7 +23,7 @@ from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
 from resight.screen import Screen, epoch_line, score_line
 from resight.sightings import Split
-from resight.training.optimizer import set_learning_rate
+from resight.training.optimizer import follow, freeze, set_learning_rate
 from resight.training.run_folder import RunFolder
 from resight.training.state import State, resume, start
 from resight.training.step import gradients
@@ -67,12 +67,12 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team 
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            found = score(run, state.model, chooses, vocabulary, screen).summary()
+            found = score(run, state.shown, chooses, vocabulary, screen).summary()
             better, state.best = found["mAP"] > state.best, max(found["mAP"], state.best)
             record_score(folder, screen, team, epoch, "test" if held is None else "held-out", found)
         elif due and not last:
             record_score(
-                folder, screen, team, epoch, "test", score(run, state.model, split, vocabulary, screen).summary()
+                folder, screen, team, epoch, "test", score(run, state.shown, split, vocabulary, screen).summary()
             )
         state.epoch, state.step, state.sums = epoch + 1, 0, {}
         save(folder, f"epoch-{epoch:04d}", state, card, team, best=better or chooses is None)
@@ -145,6 +145,8 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
         seed,
         run.piece,
     )
+    if state.epoch <= run.optimizer.freeze_epochs:
+        freeze(state.model)
     if run.optimizer.clip is not None:
         state.scaler.unscale_(state.optimizer)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.optimizer.clip)
@@ -154,6 +156,8 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
         state.scaler.step(state.center_optimizer)
         state.center_optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
+    if state.average is not None:
+        follow(state.average, state.model, run.optimizer.ema)
     accuracy = (out.logits[0].argmax(1) == identity).float().mean()
     parts = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
     if state.center is not None:
@@ -164,7 +168,7 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
 def save(folder: RunFolder, name: str, state: State, card: Card, team: Team, best: bool) -> None:
     """Has the leader write a checkpoint; nobody goes on before it is whole."""
     if team.leads:
-        folder.save(name, state.model, card, state.dump(), best)
+        folder.save(name, state.shown, card, state.dump(), best)
     team.wait()
 
 

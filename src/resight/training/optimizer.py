@@ -66,6 +66,22 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, epoc
     return learning_rate(schedule, epoch, max(group["base"] for group in optimizer.param_groups))
 
 
+def freeze(model: nn.Module) -> None:
+    """Takes the gradients from all that pre-training gave, so that an optimizer leaves it, and its momentum, alone."""
+    for name, parameter in model.named_parameters():
+        if not _HEADS.match(name):
+            parameter.grad = None
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Moves an average towards the model: average = decay x average + (1 - decay) x model; buffers are copied."""
+    for mean, own in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(own, 1 - decay)
+    for mean, own in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(own)
+
+
 def _layer(name: str, depth: int) -> int:
     if _STEM.match(name):
         return 0

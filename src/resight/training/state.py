@@ -1,5 +1,6 @@
 """Everything that training changes: how it starts, and how it is taken over from a checkpoint."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class State:
     model: TransReID
     backbone: nn.Module
     """The model's, as the team wraps it."""
+    average: TransReID | None
+    """The moving average of the model's weights, where one is kept."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
@@ -40,9 +43,15 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)
     """Of the epoch so far."""
 
+    @property
+    def shown(self) -> TransReID:
+        """The model that is measured and kept: the average, where there is one."""
+        return self.model if self.average is None else self.average
+
     def dump(self) -> dict[str, Any]:
-        """All but the model's weights, for `torch.save`."""
+        """All but the weights of `shown`, for `torch.save`."""
         return {
+            "model": None if self.average is None else self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "center": None if self.center is None else self.center.state_dict(),
@@ -51,6 +60,8 @@ class State:
 
     def restore(self, held: dict[str, Any]) -> None:
         """Takes over what `dump` gave."""
+        if self.average is not None:
+            self.model.load_state_dict(held["model"])
         self.optimizer.load_state_dict(held["optimizer"])
         self.scaler.load_state_dict(held["scaler"])
         if self.center is not None:
@@ -74,7 +85,7 @@ def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Te
             f"the training set is not the one that {folder.path} was begun with: it has other identities, cameras or "
             "views; start a new run for it"
         )
-    state.model.load_state_dict(model.state_dict())
+    state.shown.load_state_dict(model.state_dict())
     state.restore(held)
     if team.leads:
         folder.forget_after(state.epoch - 1)
@@ -104,5 +115,8 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
     if run.loss.center_weight:
         center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
+    if isinstance(model.backbone, ViT):
+        model.backbone.recompute = run.recompute
+    average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return State(model, team.wrap(model.backbone), optimizer, scaler, center, center_optimizer)
+    return State(model, team.wrap(model.backbone), average, optimizer, scaler, center, center_optimizer)

@@ -221,6 +221,24 @@ def test_prcc_cameras_are_folders(tmp_path):
     ]  # fmt: skip
 
 
+def test_joined_sets_keep_their_identities_apart(market, tmp_path):
+    import shutil
+
+    shutil.copytree(market, tmp_path / "other", ignore=shutil.ignore_patterns("-1*"))  # DukeMTMC has none
+    one = catalog.read("market1501", market)
+    split = catalog.read("market1501+dukemtmc", f"{market}:{tmp_path / 'other'}")
+    assert len(split.train) == 2 * len(one.train)
+    assert len(split.train.values("identity")) == 2 * len(one.train.values("identity"))
+    assert split.train.values("camera") == ["dukemtmc:1", "dukemtmc:2", "market1501:1", "market1501:2"]
+    assert split.query.column("identity") == [f"market1501:{i}" for i in one.query.column("identity")]
+    assert split.gallery.paths == one.gallery.paths
+    assert "learns from Market-1501, DukeMTMC-reID; tested on Market-1501" in split.notes
+    with pytest.raises(ConfigError, match="2 data sets and --root names 1 folders"):
+        catalog.read("market1501+dukemtmc", market)
+    with pytest.raises(ConfigError, match="no data set named 'duke'"):
+        catalog.read("market1501+duke", market)
+
+
 def test_painted_in_the_layout_of_rgbnt201(painted):
     split = catalog.read("synthetic", painted)
     assert (len(split.train), len(split.query)) == (6 * 4, 4 * 4)

@@ -10,7 +10,7 @@ import torch
 from conftest import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from resight.errors import ConfigError, DatasetError, PictureError
 from resight.loading.augment import (
@@ -24,6 +24,7 @@ from resight.loading.augment import (
     normalise,
 )
 from resight.loading.batch import Loader, Vocabulary
+from resight.loading.colour import draw, recolour
 from resight.loading.pictures import damaged, decode, resize
 from resight.loading.sampler import PKSampler
 from resight.sections import Augmentation
@@ -209,10 +210,48 @@ def test_the_way_of_a_gpu_gives_the_same_pixels(pad):
     assert not torch.equal(together, normal)
 
 
+def test_colours_are_changed_as_pillow_does():
+    pixels = torch.randint(0, 256, (1, 3, 9, 7), dtype=torch.uint8)
+    image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
+    off = {"factors": torch.ones(1, 3), "grey": torch.tensor([False]), "patch": torch.zeros(1, 4, dtype=torch.int64)}
+    for n, kind in enumerate((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)):
+        factors = torch.ones(1, 3)
+        factors[0, n] = 1.3
+        found = recolour(pixels.clone(), **{**off, "factors": factors})[0]
+        expected = torch.from_numpy(np.array(kind(image).enhance(1.3))).permute(2, 0, 1)
+        assert (found.int() - expected.int()).abs().max() <= 2  # Pillow cuts where we round
+    grey = recolour(pixels.clone(), **{**off, "grey": torch.tensor([True])})[0]
+    assert (grey.int() - torch.from_numpy(np.array(image.convert("L"))).int()).abs().max() <= 1
+    assert torch.equal(recolour(pixels.clone(), **off), pixels)
+    box = recolour(pixels.clone(), **{**off, "patch": torch.tensor([[2, 1, 4, 3]])})[0]
+    assert torch.equal(box[:, 2:6, 1:4], grey[:, 2:6, 1:4])
+    box[:, 2:6, 1:4] = pixels[0, :, 2:6, 1:4]
+    assert torch.equal(box, pixels[0])
+
+
+def test_colour_draws_follow_their_settings():
+    count, size = 4000, (40, 20)
+    settings = Augmentation(jitter=0.2, grey=0.1, grey_patch=0.5)
+    drawn = draw(count, *size, settings, torch.Generator().manual_seed(0))
+    assert 0.8 <= drawn["factors"].min() < 0.81
+    assert 1.19 < drawn["factors"].max() <= 1.2
+    assert drawn["grey"].float().mean() == pytest.approx(0.1, abs=0.02)
+    top, left, tall, wide = drawn["patch"][drawn["patch"][:, 2] > 0].T
+    assert len(top) / count == pytest.approx(0.5, abs=0.03)
+    assert (top + tall).max() <= size[0]
+    assert (left + wide).max() <= size[1]
+    area = (tall * wide).float() / (size[0] * size[1])
+    assert area.max() <= 0.4
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    draw(count, *size, Augmentation(), generator)
+    assert torch.equal(generator.get_state(), before)  # what is off draws nothing
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_share_of_a_batch_is_drawn_as_in_the_whole(together):
     pictures = torch.randint(0, 256, (9, 2, 3, 24, 12), dtype=torch.uint8)
-    settings = Augmentation(pad=2, erase=0.8, modalities_together=together)
+    settings = Augmentation(pad=2, erase=0.8, jitter=0.3, grey=0.3, grey_patch=0.5, modalities_together=together)
 
     def drawn(part):
         generator = torch.Generator().manual_seed(5)

@@ -1,9 +1,11 @@
 """Every command and code block of the README and of docs/, run at a tiny size in a folder that holds what it names."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import golden_cases
@@ -46,6 +48,12 @@ def run(command: str) -> None:
     if words[0] == "make":  # this suite runs under one of them; that each is there, and what it would do, is checked
         done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
         assert {"demo": "resight demo", "test": "pytest"}[words[1]] in done.stdout
+        return
+    if words[0] == "torchrun":
+        at = words.index("resight.cli")
+        launch = [sys.executable, "-m", "torch.distributed.run", *words[1 : at + 1]]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*launch, *words[at + 1 :], *SMALL.split()], check=True, env=environment, capture_output=True)
         return
     assert words[0] == "resight"
     if words[1:2] == ["train"] and "--root" in words:
@@ -91,6 +99,16 @@ def test_every_block_of_the_protocols(desk):
     assert set(names["result"].summary()) >= {"mAP", "mINP", "R1"}
     for made in ("reliability.png", "runs/mine/best/calibration.json", "smaller/about.json", "reranked.json"):
         assert (desk / made).exists()
+
+
+@pytest.mark.slow
+def test_every_block_of_training(desk, monkeypatch):
+    (desk / "Market-1501-v15.09.15").rename(desk / "Market")
+    shutil.copytree(desk / "Market", desk / "Duke", ignore=shutil.ignore_patterns("-1*"))
+    monkeypatch.setattr("resight.bench.training._PICTURES", 16)
+    monkeypatch.setattr("resight.bench.training.SIZE", (64, 48))
+    run_page(ROOT / "docs" / "training.md")
+    assert (desk / "runs" / "many" / "result.json").exists()
 
 
 def test_the_page_of_protocols_names_each_with_its_test():

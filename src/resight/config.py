@@ -27,9 +27,9 @@ class Run(Section):
     recipe: str = "custom"
     """The recipe that this configuration came from."""
     dataset: str = "market1501"
-    """A data set of the catalog."""
+    """A data set of the catalog, or several with `+` between them, the first of which is tested on."""
     root: Path | None = None
-    """The data set's folder (or table)."""
+    """The data set's folder (or table); of several, with `:` between them."""
     weights: str | None = None
     """Pre-trained weights of the backbone: a file, `timm` to have timm download its own, or None to start at random."""
     out: Path | None = None

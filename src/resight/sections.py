@@ -90,6 +90,12 @@ class Augmentation(Section):
     """Black pixels put around a picture before a crop of its own size is taken at random."""
     erase: float = Field(default=0.5, ge=0, le=1)
     """Probability of one erased box (2 % to 33 % of the area, aspect 0.3 to 3.3), filled with N(0, 1) noise."""
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+    """How far brightness, contrast and saturation go from 1, each by itself."""
+    grey: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a picture loses its colour."""
+    grey_patch: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a box of it does (2 % to 40 % of the area), so that a network does not live on colour alone."""
     modalities_together: bool = True
     """Whether the modalities of one sighting share their draws (they are registered) or each has its own."""
 

@@ -27,9 +27,9 @@ class Bench:
 
 def run(arguments: list[str]) -> None:
     """Prints the floor, the data path, and a line for each case and way."""
-    if not arguments or arguments[0] != "train":
+    if not arguments or arguments[0] not in ("train", "-h", "--help"):
         raise ConfigError("the verb is: resight bench train [OPTIONS]")
-    options = parse(Bench, arguments[1:], "resight bench train")
+    options = parse(Bench, [a for a in arguments if a != "train"], "resight bench train")
     if options.batch % 4 or options.batch < 8:
         raise ConfigError(f"--batch must be a multiple of 4, and 8 or more, not {options.batch}")
     from resight.bench.training import Case, gemm_rate, measure_data, measure_training

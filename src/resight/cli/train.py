@@ -4,8 +4,8 @@ from pathlib import Path
 
 from resight.cli.parsing import parse_run, print_scores
 from resight.config import Run
-from resight.datasets.catalog import CATALOG
-from resight.errors import ConfigError, unknown
+from resight.datasets.catalog import read, require_known
+from resight.errors import ConfigError
 from resight.recipes import RECIPES
 
 _USAGE = """usage: resight train RECIPE [OPTIONS]
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> None:
     goes_on = bool(resumed) or (restarted() and (path / "config.json").exists()) or not team.leads
     folder = RunFolder(path) if goes_on else RunFolder.new(path)
     with Screen(quiet=not team.leads) as screen:
-        split = prepare(chosen, CATALOG[chosen.dataset](root), screen)
+        split = prepare(chosen, read(chosen.dataset, root), screen)
         for note in split.notes:
             screen.say(note)
         result = train(chosen, split, folder, screen, team)
@@ -62,8 +62,7 @@ def _resumed(arguments: list[str]) -> Run | None:
 
 
 def _root(chosen: Run) -> Path:
-    if chosen.dataset not in CATALOG:
-        raise unknown("data set", chosen.dataset, CATALOG)
+    require_known(chosen.dataset)
     if chosen.root is not None:
         return chosen.root
     if chosen.dataset == "synthetic":

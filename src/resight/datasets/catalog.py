@@ -1,10 +1,12 @@
 """The data sets that a name on the command line can mean."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from resight.datasets import clothes, cross_modality, market, msmt17, msvr310, rgbnt201, synthetic, table, vehicles
-from resight.errors import unknown
+from resight.datasets.joined import join
+from resight.errors import ConfigError, unknown
 from resight.sightings import Split
 
 CATALOG: dict[str, Callable[[Path], Split]] = {
@@ -20,13 +22,37 @@ CATALOG: dict[str, Callable[[Path], Split]] = {
 }
 
 
-def read(name: str, root: Path) -> Split:
-    """Reads a data set of the catalog.
+def require_known(name: str) -> list[str]:
+    """The names that `read` takes, one by one.
 
     Raises:
-        ConfigError: no data set has that name.
+        ConfigError: no data set has such a name.
+    """
+    names = name.split("+")
+    for one in names:
+        if one not in CATALOG:
+            raise unknown("data set", one, CATALOG)
+    return names
+
+
+def read(name: str, root: Path) -> Split:
+    """Reads a data set of the catalog, or several to learn from together.
+
+    Args:
+        name: one data set's, or several with `+` between them: the first is what is tested on.
+        root: its folder or table; of several, with the system's path separator (`:`) between them.
+
+    Raises:
+        ConfigError: no data set has that name, or there are more names than roots.
         DatasetError: there is nothing at `root`, or not in the data set's layout.
     """
-    if name not in CATALOG:
-        raise unknown("data set", name, CATALOG)
-    return CATALOG[name](root)
+    names = require_known(name)
+    if len(names) == 1:
+        return CATALOG[name](root)
+    roots = str(root).split(os.pathsep)
+    if len(roots) != len(names):
+        raise ConfigError(
+            f"{name} is {len(names)} data sets and --root names {len(roots)} folders; put {os.pathsep!r} between them"
+        )
+    parts = zip(names, roots, strict=True)
+    return join([(one, CATALOG[one](Path(folder))) for one, folder in parts])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resight.loading.colour import draw, recolour
 from resight.sections import Augmentation
 
 _AREA = (0.02, 1 / 3)
@@ -35,7 +36,7 @@ def augment(
     generator: torch.Generator,
     share: tuple[slice, int] | None = None,
 ) -> Tensor:
-    """Flip, pad and crop, normalise, erase.
+    """Flip, pad and crop, change colours, normalise, erase.
 
     Args:
         pictures: uint8 [B, M, 3, H, W].
@@ -54,12 +55,15 @@ def augment(
     flip = torch.rand(draws, generator=generator) < settings.flip
     offset = torch.randint(0, 2 * settings.pad + 1, (draws, 2), generator=generator)
     box = boxes(draws, height, width, settings.erase, generator)
+    colours = draw(draws, height, width, settings, generator)
     flip, offset, box = (t.repeat_interleave(repeats, 0) for t in (flip, offset, box))
     noise = torch.randn(_noise(box), generator=generator)
     own = slice(part.start * m, part.stop * m)
     noise = noise[_noise(box[: own.start]) :][: _noise(box[own])].to(pictures.device)
     flip, offset, box = (t[own].to(pictures.device) for t in (flip, offset, box))
     moved = flip_and_crop(pictures.flatten(0, 1), flip, offset, settings.pad)
+    if settings.jitter or settings.grey or settings.grey_patch:
+        moved = recolour(moved, **{name: t.repeat_interleave(repeats, 0)[own] for name, t in colours.items()})
     return erase(normalise(moved, mean, std), box, noise).unflatten(0, pictures.shape[:2])
 
 

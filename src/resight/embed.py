@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from resight.errors import ConfigError
 from resight.loading.augment import normalise
 from resight.loading.batch import Batch, Loader, Vocabulary
+from resight.memory import keep_memory
 from resight.model.transreid import TransReID
 from resight.sections import Evaluation, Pictures, Precision
 from resight.sightings import SightingTable
@@ -67,6 +68,7 @@ def embed_table(
     Raises:
         PictureError: a picture cannot be decoded.
     """
+    keep_memory()
     model.eval()
     device = next(model.parameters()).device
     loader = Loader(table, vocabulary, pictures.size, pictures.test_interpolation)

@@ -11,6 +11,7 @@ from resight.config import Run
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.losses.center import CenterLoss
+from resight.memory import keep_memory
 from resight.model.backbone import RESNET, ViT
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
@@ -98,6 +99,7 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
     Raises:
         ConfigError: the settings do not go together.
     """
+    keep_memory()
     device = team.device
     if run.piece is not None and run.model.backbone == RESNET:
         raise ConfigError(f"--piece needs a backbone without BatchNorm, which {RESNET} is not: leave it out")

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import ResNet50, plain_vit
+from resight.model.blocks import OverlapPatchEmbed
 from resight.model.jigsaw import rearrange
 from resight.model.side import SideInformation
 from resight.model.transreid import TransReID
@@ -180,3 +181,13 @@ def test_overlapping_grid():
         net = plain_vit(Model(backbone="test_vit", stride=stride), (height, width))
         assert net.patch_embed.num_patches == ((height - 16) // stride + 1) * ((width - 16) // stride + 1)
     assert np.prod(net.patch_embed.grid_size) == net.patch_embed(torch.zeros(1, 3, 256, 128)).shape[1]
+
+
+@pytest.mark.parametrize("stride", [16, 11])
+def test_patches_by_a_product_equal_those_by_a_convolution(stride):
+    embed = OverlapPatchEmbed((64, 48), 16, 3, 24, stride=stride)
+    x = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        expected = embed(x)
+    torch.testing.assert_close(embed(x), expected, rtol=1e-5, atol=1e-5)
+    assert expected.shape == (2, embed.num_patches, 24)

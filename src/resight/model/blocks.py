@@ -46,7 +46,11 @@ class OverlapPatchEmbed(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, N, D], row by row of the grid."""
-        return self.proj(pictures).flatten(2).transpose(1, 2)
+        if pictures.device.type != "cpu" or not torch.is_grad_enabled():
+            return self.proj(pictures).flatten(2).transpose(1, 2)
+        step = cast(tuple[int, int], self.proj.stride)  # a CPU is slow at a convolution's gradient, not at a product's
+        patches = F.unfold(pictures, self.patch_size, stride=step).transpose(1, 2)  # [B, N, 3 P P]
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class SplitHeads(nn.Module):

@@ -234,6 +234,8 @@ def test_evaluate_refuses_in_one_sentence(stored, tmp_path, capsys):
     assert "say what to measure it on with --dataset" in refused(capsys, "evaluate", tmp_path)
     assert "exists already" in refused(capsys, "evaluate", stored, "--save", stored)
     assert "no protocol named 'marke'" in refused(capsys, "evaluate", stored, "--protocol", "marke")
+    assert "draws no gallery" in refused(capsys, "evaluate", stored, "--trials", "3")
+    assert "give --save FOLDER too" in refused(capsys, "evaluate", stored, "--half")
     assert "nothing asks; it wants modality nir" in refused(capsys, "evaluate", stored, "--protocol", "sysu-all")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from resight.errors import EvaluationError
-from resight.retrieval import counting, scores
+from resight.retrieval import counting, products, scores
 from resight.retrieval.keys import Keys
 from resight.retrieval.metrics import measure
 from resight.retrieval.neighbours import nearest, top
@@ -119,7 +119,7 @@ def clustered(rng, queries=40, size=700, width=96, spread=1.0):
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("spread", [0.3, 2.0])
 def test_approximate_products_count_as_exact_ones(bf16, spread, monkeypatch):
-    monkeypatch.setattr(counting, "fast_bf16", lambda: bf16)
+    monkeypatch.setattr(products, "fast_bf16", lambda: bf16)
     monkeypatch.setattr(counting, "stretches", lambda n: (slice(a, min(a + 300, n)) for a in range(0, n, 300)))
     for seed in range(3):
         query, gallery, q, g = clustered(np.random.default_rng(seed), spread=spread)
@@ -136,22 +136,22 @@ def test_the_error_of_approximate_products_is_within_its_bound():
     query, gallery, *_ = clustered(rng, queries=20, size=200)
     gallery = gallery * rng.uniform(0.1, 30, (200, 1)).astype(np.float32)
     middle = rng.uniform(-1, 1, 20)
-    products = counting._Products(query, gallery.mean(0), middle)
-    error = products.take(gallery)
-    near = products.near(slice(0, 20)).astype(np.uint32) << 16
+    made = products.Products(query, gallery.mean(0), middle)
+    error = made.take(gallery)
+    near = made.near(slice(0, 20)).astype(np.uint32) << 16
     near = near.view(np.float32)
     off = np.abs(near + middle[:, None] - query.astype(float) @ gallery.astype(float).T)
     assert (off <= error[:, None] + 2.0**-8 * np.abs(near)).all()
     assert off.max() > 1e-5  # or the test would show nothing
     in_float32 = np.abs(query @ gallery.T - query.astype(float) @ gallery.astype(float).T)
-    assert (in_float32 <= products.slack[:, None]).all()
+    assert (in_float32 <= made.slack[:, None]).all()
 
 
 def test_keys_in_doubt_are_the_tightest():
     """Against every bf16 number there is."""
     values = (np.arange(65536, dtype=np.uint32) << 16).view(np.float32)
     values = values[np.isfinite(values)].astype(float)
-    key = counting._key(values.astype(np.float32))
+    key = products._key(values.astype(np.float32))
     assert (np.diff(values[np.argsort(key)]) >= 0).all()
     rng = np.random.default_rng(0)
     score = np.float32(np.concatenate([rng.uniform(-1, 1, 300), 10.0 ** rng.uniform(-9, 0, 100), [0, 0.5, -0.5]]))
@@ -159,7 +159,7 @@ def test_keys_in_doubt_are_the_tightest():
         np.float64(rng.uniform(-0.2, 0.2, 403) * (np.arange(403) % 2)),
         np.float32(rng.uniform(0, 1e-2, 403)),
     )
-    sure, maybe = counting._keys_in_doubt(score, middle, error)
+    sure, maybe = products.keys_in_doubt(score, middle, error)
     for n in range(403):
         off = error[n] + 2.0**-22 * abs(score[n])
         above = values - 2.0**-8 * np.abs(values) > score[n].astype(float) - middle[n] + off

@@ -7,6 +7,7 @@ import numpy as np
 
 from resight.embed import embed_table
 from resight.embeddings import Embedded
+from resight.errors import ConfigError
 from resight.labels import keys
 from resight.loading.batch import Vocabulary
 from resight.model.transreid import TransReID
@@ -154,10 +155,14 @@ def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:
     """The protocol and the rule that the settings come to, for a data set whose own protocol is given.
 
     Raises:
-        ConfigError: there is no such protocol.
+        ConfigError: there is no such protocol, or it draws nothing that trials could differ in.
     """
     chosen = find(settings.protocol or protocol)
-    if settings.trials is not None and chosen.draw:
+    if settings.trials is not None:
+        if not chosen.draw:
+            raise ConfigError(
+                f"protocol {chosen.name} draws no gallery, so trials would all be the same: leave --trials out"
+            )
         chosen = replace(chosen, trials=settings.trials)
     return chosen, rule_of(settings.junk or chosen.rule, settings.window)
 

@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> None:
     options = parse(Evaluate, arguments, "resight evaluate")
     from resight.figures import camera_pairs, figures, in_words
 
+    if options.half and options.save is None:
+        raise ConfigError("--half says how --save writes; give --save FOLDER too")
     if options.save is not None and options.save.exists():
         raise ConfigError(f"--save {options.save} exists already and is not written over; choose another")
     name, result = _measure_stored(options) if is_embeddings(options.source) else _measure_model(options)

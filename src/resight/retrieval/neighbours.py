@@ -86,7 +86,7 @@ def _by_torch(scores: Scores, k: int, labels: tuple[Keys, Keys, Rule] | None) ->
 def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule] | None) -> Neighbours:
     """A few more than k by float32 products, then exact scores decide. Where those few might not be enough, because the
     last of them is within rounding of the k-th, all of the query's scores are exact ones."""
-    from resight.retrieval import kernels
+    from resight.retrieval import dots
 
     query = np.array(scores.query, np.float32)
     some, longest = _empty(len(query), min(k + _SPARE, scores.shape[1])), np.float64(0)
@@ -105,7 +105,7 @@ def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule]
     pairs = np.nonzero(some.rows >= 0)
     exact = np.full(some.scores.shape, -np.inf, np.float32)
     found, bits = np.empty(len(pairs[0]), np.float32), bits_of(scores.gallery)
-    in_threads(lambda a, b: kernels.dots(query, bits, pairs[0], some.rows[pairs], found, a, b), len(found))
+    in_threads(lambda a, b: dots.dots(query, bits, pairs[0], some.rows[pairs], found, a, b), len(found))
     exact[pairs] = found
     order = np.lexsort((some.rows, -exact), axis=1)[:, :k]
     best = Neighbours(np.take_along_axis(some.rows, order, 1), np.take_along_axis(exact, order, 1), some.least)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit  # pyright: ignore[reportUnknownVariableType]
 
-from resight.retrieval.kernels import Array, dot
+from resight.retrieval.dots import Array, dot
 
 
 @njit(cache=True, nogil=True)

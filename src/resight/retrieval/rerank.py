@@ -41,12 +41,11 @@ class Reranked:
         12)."""
         from resight.retrieval import reciprocal
 
-        found = self.original.rows(part)
-        original, some, held = found.cpu().numpy(), self.asked[part], self.holders
+        original, some, held = self.original.rows(part).cpu().numpy(), self.asked[part], self.holders
         sets = (some.indptr, some.indices, some.data, held.indptr, held.indices, held.data)
         settings = (self.largest[part], self.weight, self.as_reference)
         in_threads(lambda a, b: reciprocal.rerank_rows(original, *sets, *settings, a, b), len(original))
-        return torch.from_numpy(original).to(found.device)
+        return torch.from_numpy(original)  # on the CPU, where these are counted, wherever the products were made
 
 
 def rerank(

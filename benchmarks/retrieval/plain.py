@@ -4,7 +4,7 @@ import numpy as np
 
 
 def evaluate(query, gallery, query_id, gallery_id, query_camera, gallery_camera, kind=None):
-    """mAP and R1 under Market-1501's rule, by argsort of squared Euclidean distances."""
+    """mAP, R1, mINP and CMC to rank 50 under Market-1501's rule, by argsort of squared Euclidean distances."""
     return ranked(distances(query, gallery), query_id, gallery_id, query_camera, gallery_camera, kind)
 
 
@@ -15,7 +15,7 @@ def distances(a, b):
 def ranked(distance, query_id, gallery_id, query_camera, gallery_camera, kind=None):
     order = np.argsort(distance, axis=1, kind=kind)
     matches = gallery_id[order] == query_id[:, None]
-    ap, first = [], []
+    ap, inp, cmc = [], [], []
     for q in range(len(distance)):
         junk = matches[q] & (gallery_camera[order[q]] == query_camera[q])
         hits = matches[q][~junk]
@@ -23,8 +23,10 @@ def ranked(distance, query_id, gallery_id, query_camera, gallery_camera, kind=No
             continue
         so_far = hits.cumsum()
         ap.append((so_far / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum())
-        first.append(hits[0])
-    return np.mean(ap), np.mean(first)
+        inp.append(so_far[-1] / (1 + np.flatnonzero(hits)[-1]))
+        cmc.append(np.minimum(so_far[:50], 1))
+    cmc = np.mean(cmc, axis=0)
+    return np.mean(ap), cmc[0], np.mean(inp), cmc
 
 
 def rerank(query, gallery, k1=20, k2=6, weight=0.3):

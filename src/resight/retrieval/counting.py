@@ -36,7 +36,7 @@ def count_before(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches
         query: labels of the queries.
         gallery: labels of the gallery.
         rule: what is junk.
-        matches: pairs of query and gallery rows, by query; no junk among them.
+        matches: pairs of query and gallery rows, by query and then by row; no junk among them.
 
     Returns:
         int64 [matches].
@@ -94,7 +94,7 @@ def by_stretches(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule, 
     exact = np.empty(len(matches[0]), np.float32)
     bits = bits_of(scores.gallery)
     in_threads(lambda a, b: dots.dots(asked, bits, *matches, exact, a, b), len(exact))
-    order = np.lexsort((-matches[1], exact, matches[0]))  # ascending within a query; of equal ones the later first
+    order = _ascending(matches[0], exact)
     start, exact, row = _starts(matches, len(query)), exact[order], matches[1][order]
     before = np.zeros(len(order), np.int64)
 
@@ -128,6 +128,14 @@ def by_stretches(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule, 
 def _float32_holds(scores: InnerProducts) -> bool:
     """Whether float32 holds the embeddings without loss."""
     return all(x.dtype.name in ("float32", "float16") for x in (scores.query, scores.gallery))
+
+
+def _ascending(asked: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """The order of matches by query and then by score, of equal ones the later first: a sort of whole numbers, which
+    takes a fifth of a `lexsort`'s time."""
+    bits = (score + np.float32(0)).view(np.int32)  # and no -0
+    keys = asked.astype(np.int64) << 32 | np.where(bits < 0, ~bits, bits ^ np.int32(-(2**31))).view(np.uint32)
+    return len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
 
 
 def _leave_out(scores: Tensor, junk: Pairs) -> None:

@@ -95,7 +95,7 @@ def rank(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = Fa
     """
     matches, by_rule = matching(query, gallery, rule)
     before = count_before(scores, query, gallery, rule, matches)
-    order = np.lexsort((before, matches[0]))
+    order = np.argsort(matches[0] * (len(gallery) + 1) + before)  # by query, then by rank: no two are the same
     asked, ranks = matches[0][order], before[order] + 1  # ranks ascending within a query
 
     counts = np.bincount(asked, minlength=len(query))

@@ -45,6 +45,9 @@ class Run(Section):
     the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""
     recompute: bool = False
     """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more time."""
+    compile: bool = False
+    """Run the blocks as torch.compile makes them in training: the same numbers but for rounding. A CPU gains little
+    (docs/training.md), the first steps take half a minute more, and a C++ compiler must be there."""
     cache: bool = True
     """Decode and resize training pictures once, into files of pixels under `~/.cache/resight` (or `RESIGHT_CACHE`);
     `resight data clean` removes them. Off: decode in every epoch."""

@@ -69,6 +69,12 @@ class ViT(nn.Module):
                 self.prefix,
             )
 
+    def compile_blocks(self) -> None:
+        """Has training run every block as torch.compile makes it."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compiled = True
+
     @property
     def features(self) -> int:
         """How many features a picture has: 1, or 1 and the parts."""

@@ -3,10 +3,13 @@
 B batch, N patches, T = 1 + N tokens, D width, h heads, d = D / h.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
 from timm.layers.attention import Attention as TimmAttention
+from timm.layers.drop import DropPath
 from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
@@ -122,15 +125,39 @@ class Block(TimmBlock):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.attn = Attention(cast(TimmAttention, self.attn))
+        self.compiled = False
+        """Whether training runs it as torch.compile makes it: the small steps between the products become few."""
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, T, D] -> [B, Q, D] for the first Q = `queries` tokens; all T where None."""
-        y = x[:, :queries] + self.drop_path1(self.attn(self.norm1(x), queries, self.ls1))
-        return y + self.drop_path2(self._mlp(self.norm2(y)))
+        steps = _compiled_steps() if self.compiled and torch.is_grad_enabled() else Block.steps
+        return steps(self, x, queries, _kept(self.drop_path1, x), _kept(self.drop_path2, x))
+
+    def steps(self, x: Tensor, queries: int | None, first: Tensor | None, second: Tensor | None) -> Tensor:
+        """`forward`, what drop-path keeps of each branch, [B, 1, 1], being drawn already."""
+        y = x[:, :queries] + _dropped(self.attn(self.norm1(x), queries, self.ls1), first)
+        return y + _dropped(self._mlp(self.norm2(y)), second)
 
     def _mlp(self, x: Tensor) -> Tensor:
         mlp = cast(Any, self.mlp)
         return mlp.drop2(scaled_linear(mlp.fc2, self.ls2, mlp.norm(mlp.drop1(mlp.act(mlp.fc1(x))))))
+
+
+@cache
+def _compiled_steps() -> Callable[..., Tensor]:
+    """One for all blocks, which differ in their weights alone."""
+    return torch.compile(Block.steps, dynamic=False)
+
+
+def _kept(path: nn.Module, x: Tensor) -> Tensor | None:
+    """[B, 1, 1]: 0 for the pictures that drop-path takes a branch from, 1 / (1 - p) for the others; None for no p."""
+    if not (isinstance(path, DropPath) and path.training and path.drop_prob):
+        return None
+    return path(x.new_ones(len(x), 1, 1))
+
+
+def _dropped(branch: Tensor, kept: Tensor | None) -> Tensor:
+    return branch if kept is None else branch * kept.to(branch.dtype)
 
 
 def scaled_linear(linear: nn.Linear, scale: nn.Module, x: Tensor) -> Tensor:

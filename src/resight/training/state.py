@@ -1,6 +1,8 @@
 """Everything that training changes: how it starts, and how it is taken over from a checkpoint."""
 
 import copy
+import os
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +105,8 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
     device = team.device
     if run.piece is not None and run.model.backbone == RESNET:
         raise ConfigError(f"--piece needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
+    if (run.recompute or run.compile) and run.model.backbone == RESNET:
+        raise ConfigError(f"--recompute and --compile are for the blocks of a transformer, which {RESNET} has none of")
     if team.size > 1 and run.model.backbone == RESNET:
         raise ConfigError(f"{RESNET} has BatchNorm in it, which processes would take apart: train it in one process")
     torch.manual_seed(run.seed)
@@ -119,6 +123,17 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     if isinstance(model.backbone, ViT):
         model.backbone.recompute = run.recompute
+        if run.compile:
+            _require_compiler(device)
+            model.backbone.compile_blocks()
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
     return State(model, team.wrap(model.backbone), average, optimizer, scaler, center, center_optimizer)
+
+
+def _require_compiler(device: torch.device) -> None:
+    """torch.compile writes C++ for a CPU."""
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise ConfigError(
+            "--compile needs a C++ compiler, and no g++ is on the path: install one, or leave --compile out"
+        )

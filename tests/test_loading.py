@@ -26,6 +26,7 @@ from resight.loading.augment import (
 from resight.loading.batch import Loader, Vocabulary
 from resight.loading.colour import draw, recolour
 from resight.loading.pictures import damaged, decode, resize
+from resight.loading.policy import apply_policies, draw_policies
 from resight.loading.sampler import PKSampler
 from resight.sections import Augmentation
 from resight.sightings import Sighting, SightingTable
@@ -251,7 +252,8 @@ def test_colour_draws_follow_their_settings():
 @pytest.mark.parametrize("together", [True, False])
 def test_a_share_of_a_batch_is_drawn_as_in_the_whole(together):
     pictures = torch.randint(0, 256, (9, 2, 3, 24, 12), dtype=torch.uint8)
-    settings = Augmentation(pad=2, erase=0.8, jitter=0.3, grey=0.3, grey_patch=0.5, modalities_together=together)
+    colours = {"jitter": 0.3, "grey": 0.3, "grey_patch": 0.5, "autoaugment": 0.4, "augmix": 0.2}
+    settings = Augmentation(pad=2, erase=0.8, **colours, modalities_together=together)
 
     def drawn(part):
         generator = torch.Generator().manual_seed(5)
@@ -340,3 +342,21 @@ def test_a_sighting_without_a_known_modality_is_refused(tmp_path):
     table = SightingTable.of([Sighting({"tir": picture(tmp_path / "a.png")})])
     with pytest.raises(DatasetError, match="sighting 0 has tir alone, and the model was trained on rgb"):
         Loader(table, Vocabulary(), (64, 32), "bilinear")
+
+
+def test_policies_change_some_pictures_and_no_other_draw():
+    pictures = torch.randint(0, 256, (40, 3, 24, 12), dtype=torch.uint8)
+    for name in ("autoaugment", "augmix"):
+        settings = Augmentation(**{name: 0.5})
+        drawn = draw_policies(40, settings, torch.Generator().manual_seed(0))
+        before = torch.get_rng_state()
+        once, again = (apply_policies(pictures.clone(), drawn) for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(once, again)  # a seed each: wherever it is drawn, it is the same
+        changed = (once != pictures).flatten(1).any(1)
+        assert not changed[drawn[:, 0] == 0].any()
+        assert 8 <= changed.sum() <= 32
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert not draw_policies(40, Augmentation(), generator).any()
+    assert torch.equal(generator.get_state(), before)

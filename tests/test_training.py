@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,15 +19,18 @@ from resight.datasets.catalog import read
 from resight.errors import ConfigError, StorageError, TrainingError
 from resight.evaluate import evaluate
 from resight.figures import figures
+from resight.loading.batch import Vocabulary
 from resight.model.folder import load_model
 from resight.recipes import RECIPES, tiny, vary
 from resight.screen import Screen
 from resight.sightings import Split
 from resight.training import loop
+from resight.training.finder import Found, find_rate
 from resight.training.loop import hold_out, train
 from resight.training.optimizer import follow
 from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
+from resight.training.step import gradients
 from resight.training.team import Team
 
 pytestmark = pytest.mark.slow
@@ -245,3 +250,62 @@ def test_recomputing_blocks_changes_nothing(painted, tmp_path):
         options = {"model": {"drop_path": 0.3, "dropout": 0.1}, "schedule": {"epochs": 1}}
         run_to(tmp_path / name, small(recompute=recompute, **options), painted)
     assert same(weights(tmp_path / "kept"), weights(tmp_path / "again"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is here")
+def test_compiled_blocks_train_as_plain_ones(painted):
+    """Drop-path included: what it draws does not depend on who computes."""
+    vocabulary, team = Vocabulary(("a", "b"), ("1", "2"), (), ("rgb",)), Team(0, 1, torch.device("cpu"))
+    pictures, identity = torch.randn(8, 3, 64, 32), torch.arange(8) // 4
+    side = {"camera": torch.arange(8) % 2, "modality": torch.zeros(8, dtype=torch.int64)}
+    found = []
+    for compiled in (False, True):
+        run = small(compile=compiled, precision="fp32", model={"jpm": True, "drop_path": 0.4, "dropout": 0.0})
+        state = start(run, vocabulary, team, Screen(quiet=True))
+        loss, _, _ = gradients(state, pictures, side, identity, run.loss, "fp32", team, (3,))
+        found.append((loss.total, {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}))
+    (plain, expected), (fast, got) = found
+    torch.testing.assert_close(fast, plain)
+    for name, gradient in expected.items():
+        assert (got[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match="--compile needs a C\\+\\+ compiler"):
+        run_to(tmp_path / "run", small(compile=True), painted)
+    plain = {"backbone": "resnet50", "jpm": False, "side": ()}
+    for option in ("compile", "recompute"):
+        with pytest.raises(ConfigError, match="has none of"):
+            run_to(tmp_path / "run", small(**{option: True}, model=plain), painted)
+
+
+def test_the_rate_at_which_the_loss_falls_fastest(painted):
+    split = read("synthetic", painted)
+    run = small(model={"drop_path": 0.0, "dropout": 0.0})
+    found = find_rate(run, split, 1e-5, 1e2, 24, Screen(quiet=True))
+    assert 3 <= len(found.rates) <= 24
+    assert len(found.losses) == len(found.rates)
+    assert np.allclose(np.diff(np.log(found.rates)), np.log(1e7) / 23)
+    assert 1e-5 <= found.steepest < 1e2
+    assert Found(np.geomspace(1, 100, 5), np.array([3.0, 2.9, 1.0, 0.9, 4.0])).steepest == pytest.approx(10**0.5)
+    with pytest.raises(ConfigError, match="are no range"):
+        find_rate(run, split, 1.0, 0.1, 24, Screen(quiet=True))
+    with pytest.raises(ConfigError, match="begin lower"):
+        _ = Found(np.ones(2), np.ones(2)).steepest
+
+
+def test_tensorboard_has_the_figures_of_the_metrics(painted, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_to(tmp_path / "run", small(tensorboard=True, evaluate_every=1), painted)
+    held = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    held.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert [event.value for event in held.Scalars("train/loss")] == pytest.approx(losses)
+    assert any(tag.endswith("/mAP") for tag in held.Tags()["scalars"])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    with pytest.raises(ConfigError, match="pip install 'resight"):
+        run_to(tmp_path / "other", small(tensorboard=True), painted)

@@ -51,6 +51,8 @@ class Run(Section):
     cache: bool = True
     """Decode and resize training pictures once, into files of pixels under `~/.cache/resight` (or `RESIGHT_CACHE`);
     `resight data clean` removes them. Off: decode in every epoch."""
+    tensorboard: bool = False
+    """Write the figures for TensorBoard too, into the run's folder (an extra: `pip install 'resight[tensorboard]'`)."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What to do about pictures that cannot be decoded."""
     held_out: float = Field(default=0.0, ge=0, lt=1)

@@ -96,6 +96,10 @@ class Augmentation(Section):
     """Probability that a picture loses its colour."""
     grey_patch: float = Field(default=0.0, ge=0, le=1)
     """Probability that a box of it does (2 % to 40 % of the area), so that a network does not live on colour alone."""
+    autoaugment: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a picture goes through AutoAugment's policy for ImageNet."""
+    augmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that it is mixed of several changed ones (AugMix), instead."""
     modalities_together: bool = True
     """Whether the modalities of one sighting share their draws (they are registered) or each has its own."""
 

@@ -7,6 +7,7 @@ from importlib import import_module
 VERBS = {
     "demo": "Paint a data set, train a tiny three-modality TransReID on it, and show what it finds.",
     "train": "Train a recipe (RECIPE, or --from CONFIG.json), or go on with a run (--resume FOLDER).",
+    "lr": "Try learning rates on a recipe and say where its loss falls fastest.",
     "evaluate": "Measure a model, or embeddings on disk, under any protocol: CMC, mAP, mINP, open set.",
     "compare": "Say whether one measured run is better than another, query by query.",
     "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",

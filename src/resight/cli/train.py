@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
         return
     resumed = _resumed(arguments)
     chosen = resumed or parse_run(arguments, "resight train")
-    root = _root(chosen)
+    root = root_of(chosen)
 
     from resight.prepare import prepare
     from resight.screen import Screen
@@ -61,7 +61,12 @@ def _resumed(arguments: list[str]) -> Run | None:
     return RunFolder.open(Path(arguments[1]))[1]
 
 
-def _root(chosen: Run) -> Path:
+def root_of(chosen: Run) -> Path:
+    """Where a run's data set is.
+
+    Raises:
+        ConfigError: the set is not known, or the run does not say.
+    """
     require_known(chosen.dataset)
     if chosen.root is not None:
         return chosen.root

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.loading.colour import draw, recolour
+from resight.loading.policy import apply_policies, draw_policies
 from resight.sections import Augmentation
 
 _AREA = (0.02, 1 / 3)
@@ -36,7 +37,7 @@ def augment(
     generator: torch.Generator,
     share: tuple[slice, int] | None = None,
 ) -> Tensor:
-    """Flip, pad and crop, change colours, normalise, erase.
+    """Flip, pad and crop, go through a policy, change colours, normalise, erase.
 
     Args:
         pictures: uint8 [B, M, 3, H, W].
@@ -56,12 +57,15 @@ def augment(
     offset = torch.randint(0, 2 * settings.pad + 1, (draws, 2), generator=generator)
     box = boxes(draws, height, width, settings.erase, generator)
     colours = draw(draws, height, width, settings, generator)
+    policies = draw_policies(draws, settings, generator)
     flip, offset, box = (t.repeat_interleave(repeats, 0) for t in (flip, offset, box))
     noise = torch.randn(_noise(box), generator=generator)
     own = slice(part.start * m, part.stop * m)
     noise = noise[_noise(box[: own.start]) :][: _noise(box[own])].to(pictures.device)
     flip, offset, box = (t[own].to(pictures.device) for t in (flip, offset, box))
     moved = flip_and_crop(pictures.flatten(0, 1), flip, offset, settings.pad)
+    if settings.autoaugment or settings.augmix:
+        moved = apply_policies(moved, policies.repeat_interleave(repeats, 0)[own])
     if settings.jitter or settings.grey or settings.grey_patch:
         moved = recolour(moved, **{name: t.repeat_interleave(repeats, 0)[own] for name, t in colours.items()})
     return erase(normalise(moved, mean, std), box, noise).unflatten(0, pictures.shape[:2])

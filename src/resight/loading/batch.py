@@ -97,6 +97,8 @@ class Loader:
         self.vocabulary, self.size = vocabulary, size
         self.interpolation: Interpolation = interpolation
         self.packed: Tensor | None = None
+        self.pinned = False
+        """Whether batches are laid where a GPU can fetch them by itself while training goes on."""
         self.paths: list[list[str | None]] = [
             [row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()
         ]
@@ -156,7 +158,8 @@ class Loader:
             pictures = torch.zeros((*place.shape, 3, *self.size), dtype=torch.uint8)
             for b, m in present.nonzero().tolist():
                 pictures[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
-        return Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
+        batch = Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
+        return Batch(*(t.pin_memory() for t in vars(batch).values())) if self.pinned else batch
 
 
 def _places(paths: Sequence[Sequence[str | None]]) -> Tensor:

@@ -23,6 +23,7 @@ from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
 from resight.screen import Screen, epoch_line, score_line
 from resight.sightings import Split
+from resight.training.board import Board
 from resight.training.optimizer import follow, freeze, set_learning_rate
 from resight.training.run_folder import RunFolder
 from resight.training.state import State, resume, start
@@ -50,6 +51,7 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team 
     vocabulary = Vocabulary.of(learned.train)
     card = Card(model=run.model, pictures=run.pictures, vocabulary=vocabulary)
     loader = Loader(learned.train, vocabulary, run.pictures.size, run.pictures.train_interpolation)
+    loader.pinned = team.device.type == "cuda"
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
     chooses = split if run.select_on_test else held
 
@@ -61,6 +63,8 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team 
         folder.begin(run)  # not before all of the above is known to fit
     team.wait()
     resume(state, folder, card, screen, team)
+    if run.tensorboard and team.leads:
+        folder.board = Board(folder.path / "tensorboard", state.epoch)
     while state.epoch <= run.schedule.epochs:
         train_epoch(run, state, loader, sampler.epoch(state.epoch), team, folder, card, screen)
         epoch, last = state.epoch, state.epoch == run.schedule.epochs

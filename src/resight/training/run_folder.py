@@ -24,6 +24,7 @@ from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.model.folder import Card, fill_model_folder
 from resight.model.transreid import TransReID
 from resight.storage import make_folder, point, storing, write_file, write_folder
+from resight.training.board import Board
 
 STATE = "training.pt"
 
@@ -35,6 +36,8 @@ class RunFolder:
         self.path = path
         self.last, self.best = path / "last", path / "best"
         self.metrics, self.checkpoints = path / "metrics.jsonl", path / "checkpoints"
+        self.board: Board | None = None
+        """Where figures are shown too, if anywhere."""
 
     @classmethod
     def new(cls, path: Path) -> "RunFolder":
@@ -71,9 +74,11 @@ class RunFolder:
         return cls(path), read_run(path / "config.json")
 
     def record(self, line: dict[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`."""
+        """Adds a line to `metrics.jsonl`, and shows it on the board."""
         with storing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            self.board.write(line)
 
     def write_result(self, figures: dict[str, Any]) -> None:
         """Writes `result.json`, the finished run's figures on the test set."""

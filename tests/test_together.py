@@ -16,6 +16,7 @@ from resight.config import Run
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.losses.objective import objective
+from resight.model.folder import load_model
 from resight.recipes import tiny, vary
 from resight.screen import Screen
 from resight.training.state import start
@@ -189,6 +190,48 @@ def test_a_killed_process_is_replaced_and_the_weights_are_the_same(painted, pair
     assert "Signal 9" in says or "SIGKILL" in says or "exitcode: -9" in says
     np.testing.assert_array_equal(losses(out), losses(pair))
     assert all(torch.equal(value, weights(pair)[name]) for name, value in weights(out).items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ema", ["0", "0.5"])
+def test_weights_in_parts_learn_as_whole_ones_and_resume(painted, pair, tmp_path, ema):
+    """Through FSDP2 and DCP, gradients clipped; killed on the way and gone on with."""
+    options = ["--optimizer.clip", "1e9" if ema == "0" else "0.5", "--optimizer.ema", ema]
+    out = tmp_path / "run"
+    broken = torchrun(painted, out, "--shard", *options)
+    deadline = time.time() + 200
+    while not (out / "metrics.jsonl").exists() or len(losses(out)) < 5:
+        assert time.time() < deadline
+        assert broken.poll() is None, broken.stderr.read()
+        time.sleep(0.05)
+    children = subprocess.run(
+        ["pgrep", "-P", str(broken.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, says = broken.communicate(timeout=300)
+    assert broken.returncode == 0, says
+    if ema == "0":
+        whole = pair
+    else:
+        whole = tmp_path / "whole"
+        done = torchrun(painted, whole, *options)
+        assert done.wait(timeout=300) == 0
+    np.testing.assert_allclose(losses(out), losses(whole), rtol=0, atol=1e-4)
+    one, two = (torch.cat([w.flatten().float() for w in weights(run).values()]) for run in (whole, out))
+    assert (one - two).norm() < 0.01 * one.norm()
+    assert (out / "last" / "shards" / ".metadata").is_file()
+    assert not list((out / "checkpoints").glob(".*"))
+    assert load_model(out / "best")[0].width
+
+
+def test_weights_in_parts_need_a_team_and_no_pieces(monkeypatch):
+    for team, options, says in (
+        (ALONE, {}, "--shard is for several processes"),
+        (Team(0, 2, torch.device("cpu")), {"piece": 4}, "does not go together with --piece"),
+        (Team(0, 2, torch.device("cpu")), {"compile": True}, "does not go together with --compile"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            start(vary(tiny(), shard=True, **options), VOCABULARY, team, Screen(quiet=True))
 
 
 def test_processes_must_be_told_where(monkeypatch, painted, capsys):

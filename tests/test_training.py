@@ -181,7 +181,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(painted, tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "write_bytes", full)
     model, card = load_model(tmp_path / "run" / "last")
     with pytest.raises(StorageError, match="the disk is full"):
-        folder.save("epoch-0002", model, card, {}, best=True)
+        folder.save("epoch-0002", model.state_dict(), card, {}, best=True)
     monkeypatch.undo()
     assert same(weights(tmp_path / "run"), before)
     assert [p.name for p in folder.checkpoints.iterdir()] == ["epoch-0001"]

@@ -45,6 +45,9 @@ class Run(Section):
     the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""
     recompute: bool = False
     """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more time."""
+    shard: bool = False
+    """Share the backbone's weights, gradients and optimizer state out among the processes of torchrun, for one that no
+    device holds whole (FSDP2); the state is checkpointed in as many parts."""
     compile: bool = False
     """Run the blocks as torch.compile makes them in training: the same numbers but for rounding. A CPU gains little
     (docs/training.md), the first steps take half a minute more, and a C++ compiler must be there."""

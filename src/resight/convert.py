@@ -54,7 +54,7 @@ class Conversion:
         """
         if folder.exists():
             raise ConfigError(f"{folder} exists already and is not written over; choose another --out")
-        write_folder(folder, lambda partial: fill_model_folder(partial, self.model, self.card))
+        write_folder(folder, lambda partial: fill_model_folder(partial, self.model.state_dict(), self.card))
 
 
 def read_options(path: Path) -> dict[str, Any]:

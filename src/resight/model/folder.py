@@ -1,9 +1,11 @@
 """A model at rest: a folder with `model.safetensors` and `config.json`, which together are all that using it needs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors.torch import save
+from torch import Tensor
 
 from resight.errors import CheckpointError
 from resight.loading.batch import Vocabulary
@@ -29,9 +31,9 @@ class Card(Section):
         return TransReID(self.model, self.pictures.size, self.vocabulary)
 
 
-def fill_model_folder(folder: Path, model: TransReID, card: Card) -> None:
+def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
     """Writes a model's two files into an existing folder (`storage.write_folder` makes it whole or not at all)."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     (folder / WEIGHTS).write_bytes(save(tensors))
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
 

@@ -26,6 +26,7 @@ from resight.sightings import Split
 from resight.training.board import Board
 from resight.training.optimizer import follow, freeze, set_learning_rate
 from resight.training.run_folder import RunFolder
+from resight.training.shards import clip, whole_weights, write_shards
 from resight.training.state import State, resume, start
 from resight.training.step import gradients
 from resight.training.team import Team, join
@@ -71,12 +72,12 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team 
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            found = score(run, state.shown, chooses, vocabulary, screen).summary()
+            found = score(run, shown(state, card), chooses, vocabulary, screen).summary()
             better, state.best = found["mAP"] > state.best, max(found["mAP"], state.best)
             record_score(folder, screen, team, epoch, "test" if held is None else "held-out", found)
         elif due and not last:
             record_score(
-                folder, screen, team, epoch, "test", score(run, state.shown, split, vocabulary, screen).summary()
+                folder, screen, team, epoch, "test", score(run, shown(state, card), split, vocabulary, screen).summary()
             )
         state.epoch, state.step, state.sums = epoch + 1, 0, {}
         save(folder, f"epoch-{epoch:04d}", state, card, team, best=better or chooses is None)
@@ -153,7 +154,7 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
         freeze(state.model)
     if run.optimizer.clip is not None:
         state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.optimizer.clip)
+        clip(state.model.parameters(), run.optimizer.clip)
     state.scaler.step(state.optimizer)
     if state.center is not None and state.center_optimizer is not None:
         state.center.rescale_gradient(run.loss.center_weight)
@@ -170,10 +171,26 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
 
 
 def save(folder: RunFolder, name: str, state: State, card: Card, team: Team, best: bool) -> None:
-    """Has the leader write a checkpoint; nobody goes on before it is whole."""
+    """Has the leader write a checkpoint, and each process its part where they share the weights out; nobody goes on
+    before it is whole."""
+    shards = None
+    if state.sharded:
+        shards = folder.place_for_shards(name, team.leads)
+        team.wait()
+        write_shards(shards, state.model, state.optimizer)
+    weights = whole_weights(state.shown) if state.sharded else state.shown.state_dict()
     if team.leads:
-        folder.save(name, state.shown, card, state.dump(), best)
+        folder.save(name, weights, card, state.dump(), best, shards)
     team.wait()
+
+
+def shown(state: State, card: Card) -> TransReID:
+    """The model that is measured, whole: processes that share one out embed different numbers of pictures."""
+    if not state.sharded:
+        return state.shown
+    model = card.build()
+    model.load_state_dict(whole_weights(state.shown))
+    return model.to(next(state.model.heads.parameters()).device)
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from resight.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
@@ -31,7 +32,7 @@ def parameter_groups(
         for each group its `params`, their `names`, `weight_decay`, `lr`, and what a schedule needs: `base` (with layer
         decay) and `factor` (of biases or heads over it).
     """
-    groups: dict[tuple[float, float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, float, bool], dict[str, Any]] = {}
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
@@ -43,7 +44,7 @@ def parameter_groups(
         if not settings.decay_vectors and (parameter.ndim <= 1 or _TOKENS.search(name)):
             decay = 0.0
         group = groups.setdefault(
-            (base, factor, decay),
+            (base, factor, decay, isinstance(parameter, DTensor)),  # no fused step takes both kinds at once
             {"params": [], "names": [], "lr": base * factor, "weight_decay": decay, "base": base, "factor": factor},
         )
         group["params"].append(parameter)

@@ -12,21 +12,23 @@ A checkpoint is written beside its place and moved there in one step; then the l
 """
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from resight.config import Run, read_run
 from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.model.folder import Card, fill_model_folder
-from resight.model.transreid import TransReID
 from resight.storage import make_folder, point, storing, write_file, write_folder
 from resight.training.board import Board
 
-STATE = "training.pt"
+STATE, SHARDS = "training.pt", "shards"
 
 
 class RunFolder:
@@ -90,7 +92,22 @@ class RunFolder:
             lines = [line for line in self.metrics.read_text().splitlines() if _epoch(line) <= epoch]
             write_file(self.metrics, "".join(f"{line}\n" for line in lines))
 
-    def save(self, name: str, model: TransReID, card: Card, state: dict[str, Any], best: bool) -> None:
+    def place_for_shards(self, name: str, leads: bool) -> Path:
+        """Where the processes write their parts of a checkpoint before it is put together."""
+        place = self.checkpoints / f".{name}.shards"
+        if leads:
+            shutil.rmtree(place, ignore_errors=True)  # from before a crash
+        return place
+
+    def save(
+        self,
+        name: str,
+        weights: Mapping[str, Tensor],
+        card: Card,
+        state: dict[str, Any],
+        best: bool,
+        shards: Path | None = None,
+    ) -> None:
         """Writes a checkpoint, makes `last` (and `best`) lead to it, and removes those that nothing leads to.
 
         Raises:
@@ -98,7 +115,9 @@ class RunFolder:
         """
 
         def fill(folder: Path) -> None:
-            fill_model_folder(folder, model, card)
+            fill_model_folder(folder, weights, card)
+            if shards is not None:
+                os.rename(shards, folder / SHARDS)
             held = BytesIO()
             torch.save(state, held)
             (folder / STATE).write_bytes(held.getvalue())

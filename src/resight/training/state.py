@@ -20,7 +20,8 @@ from resight.model.transreid import TransReID
 from resight.model.weights import load_pretrained
 from resight.screen import Screen
 from resight.training.optimizer import make_optimizer, parameter_groups
-from resight.training.run_folder import RunFolder
+from resight.training.run_folder import SHARDS, RunFolder
+from resight.training.shards import load_whole, read_shards, shard
 from resight.training.team import Team
 
 
@@ -37,6 +38,8 @@ class State:
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
     center_optimizer: torch.optim.Optimizer | None
+    sharded: bool = False
+    """Whether the processes share the backbone's weights out; `dump` then leaves their state out."""
     epoch: int = 1
     """The epoch that comes next or is under way, from 1."""
     step: int = 0
@@ -54,8 +57,8 @@ class State:
     def dump(self) -> dict[str, Any]:
         """All but the weights of `shown`, for `torch.save`."""
         return {
-            "model": None if self.average is None else self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": None if self.average is None or self.sharded else self.model.state_dict(),
+            "optimizer": None if self.sharded else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "center": None if self.center is None else self.center.state_dict(),
             "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
@@ -63,9 +66,10 @@ class State:
 
     def restore(self, held: dict[str, Any]) -> None:
         """Takes over what `dump` gave."""
-        if self.average is not None:
-            self.model.load_state_dict(held["model"])
-        self.optimizer.load_state_dict(held["optimizer"])
+        if not self.sharded:
+            if self.average is not None:
+                self.model.load_state_dict(held["model"])
+            self.optimizer.load_state_dict(held["optimizer"])
         self.scaler.load_state_dict(held["scaler"])
         if self.center is not None:
             self.center.load_state_dict(held["center"])
@@ -88,7 +92,11 @@ def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Te
             f"the training set is not the one that {folder.path} was begun with: it has other identities, cameras or "
             "views; start a new run for it"
         )
-    state.shown.load_state_dict(model.state_dict())
+    if state.sharded:
+        load_whole(state.shown, model.state_dict())
+        read_shards(folder.last / SHARDS, state.model, state.optimizer)
+    else:
+        state.shown.load_state_dict(model.state_dict())
     state.restore(held)
     if team.leads:
         folder.forget_after(state.epoch - 1)
@@ -109,26 +117,47 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
         raise ConfigError(f"--recompute and --compile are for the blocks of a transformer, which {RESNET} has none of")
     if team.size > 1 and run.model.backbone == RESNET:
         raise ConfigError(f"{RESNET} has BatchNorm in it, which processes would take apart: train it in one process")
+    if run.shard:
+        _require_shards(run, team)
     torch.manual_seed(run.seed)
     model = TransReID(run.model, run.pictures.size, vocabulary)
     if run.weights is not None:
         left = load_pretrained(model.backbone, run.weights, run.model.backbone)
         screen.say(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
     model.to(device)
-    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
-    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
-    center = center_optimizer = None
-    if run.loss.center_weight:
-        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
-        center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     if isinstance(model.backbone, ViT):
         model.backbone.recompute = run.recompute
         if run.compile:
             _require_compiler(device)
             model.backbone.compile_blocks()
+    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
+    backbone = model.backbone
+    if run.shard:
+        for each in (model, average):
+            if each is not None:
+                shard(each.backbone, team.size, device)
+    else:
+        backbone = team.wrap(model.backbone)
+    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
+    center = center_optimizer = None
+    if run.loss.center_weight:
+        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
+        center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return State(model, team.wrap(model.backbone), average, optimizer, scaler, center, center_optimizer)
+    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, run.shard)
+
+
+def _require_shards(run: Run, team: Team) -> None:
+    """What goes together with weights that are shared out."""
+    if team.size == 1:
+        raise ConfigError("--shard is for several processes: start them with torchrun, or leave --shard out")
+    against = {"--piece": run.piece, "--compile": run.compile, "--precision fp16": run.precision == "fp16"}
+    for name, given in against.items():
+        if given:
+            raise ConfigError(f"--shard does not go together with {name}: leave one out")
+    if run.model.backbone == RESNET:
+        raise ConfigError(f"--shard is for the blocks of a transformer, which {RESNET} has none of")
 
 
 def _require_compiler(device: torch.device) -> None:

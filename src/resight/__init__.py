@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from resight.convert import convert
     from resight.datasets.catalog import read
     from resight.embed import embed_table
+    from resight.embedder import load
     from resight.evaluate import evaluate
     from resight.model.folder import load_model
     from resight.sightings import Sighting, SightingTable, Split
@@ -22,6 +23,7 @@ _HOMES = {
     "read": "resight.datasets.catalog",
     "embed_table": "resight.embed",
     "evaluate": "resight.evaluate",
+    "load": "resight.embedder",
     "load_model": "resight.model.folder",
     "Sighting": "resight.sightings",
     "SightingTable": "resight.sightings",
@@ -30,7 +32,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022
-    "convert", "embed_table", "evaluate", "load_model", "read", "Sighting", "SightingTable", "Split", "train",
+    "convert", "embed_table", "evaluate", "load", "load_model", "read", "Sighting", "SightingTable", "Split", "train",
 ]  # fmt: skip
 
 

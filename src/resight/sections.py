@@ -55,6 +55,9 @@ class Model(Section):
     """Side information embedding (SIE): any of camera, view and modality."""
     side_weight: float = 3.0
     """What the SIE is multiplied by before it is added to every token."""
+    side_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that a training picture's side labels count as unknown, so that what is answered for pictures whose
+    camera or view nobody knows is trained too."""
     jpm: bool = False
     """Jigsaw patch module: parts of shifted and shuffled patches beside the global feature."""
     jpm_shift: int = Field(default=5, ge=0)

@@ -49,7 +49,7 @@ class ViT(nn.Module):
         told = {
             kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1
         }
-        self.side = SideInformation(told, self.width, settings.side_weight) if told else None
+        self.side = SideInformation(told, self.width, settings.side_weight, settings.side_dropout) if told else None
         self.recompute = False
         """Whether training keeps only each block's input and computes the rest again for the backward pass."""
         self.jigsaw: Jigsaw | None = None

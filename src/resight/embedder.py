@@ -1,0 +1,210 @@
+"""A model at hand: pictures of any form in, embeddings out."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from resight.embed import autocast, pick_device
+from resight.errors import ConfigError, PictureError
+from resight.loading.augment import normalise
+from resight.loading.batch import UNKNOWN
+from resight.loading.pictures import decode, resize
+from resight.memory import keep_memory
+from resight.model.folder import CARD, WEIGHTS, Card, load_model, read_calibration
+from resight.model.side import SideInformation, UnknownSide
+from resight.model.transreid import TransReID
+from resight.retrieval.calibration import Calibration
+from resight.retrieval.products import fast_bf16
+from resight.sections import Precision
+
+Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
+"""A file, what a file holds, uint8 [h, w, 3] in RGB, uint8 [3, h, w], or a picture of Pillow's."""
+
+Label = str | None
+_CPU_BATCH: Final = 32
+_GPU_BATCH: Final = 512
+
+
+class Embedder:
+    """Embeds pictures with one model.
+
+    Args:
+        model: the network.
+        card: what its folder says of it.
+        fingerprint: of its weights and preprocessing; embeddings are only comparable under the same one.
+        calibration: from similarity to probability, where the model has one.
+        device: as `resight.embed.pick_device` takes it.
+        precision: of the matrix products; None for bf16 where that is faster, else fp32.
+        flip: whether an embedding is the mean over the picture and its mirror image.
+        unknown: what a picture is given whose camera, view or modality is not known, or was not there in training: the
+            mean of the learned side information, or none (`off`).
+    """
+
+    def __init__(
+        self,
+        model: TransReID,
+        card: Card,
+        fingerprint: str,
+        calibration: Calibration | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        flip: bool = False,
+        unknown: UnknownSide = "mean",
+    ) -> None:
+        keep_memory()
+        self.device = pick_device(device)
+        self.model, self.card, self.fingerprint, self.calibration = (
+            model.eval().to(self.device),
+            card,
+            fingerprint,
+            calibration,
+        )
+        for module in model.modules():
+            if isinstance(module, SideInformation):
+                module.unknown = unknown
+        fast = fast_bf16() if self.device.type == "cpu" else self.device.type == "cuda"
+        self.precision: Precision = precision or ("bf16" if fast else "fp32")
+        self.flip = flip
+        self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+
+    @property
+    def width(self) -> int:
+        """D, numbers of an embedding."""
+        return self.model.width
+
+    def embed(
+        self,
+        pictures: Picture | Sequence[Picture],
+        camera: Label | Sequence[Label] = None,
+        view: Label | Sequence[Label] = None,
+        modality: Label | Sequence[Label] = None,
+    ) -> np.ndarray:
+        """Embeds one picture or many.
+
+        Args:
+            pictures: one, or B of them.
+            camera: of all, or of each; a name from the training set, None where it is not known.
+            view: likewise.
+            modality: likewise; None means rgb, where the model knows that.
+
+        Returns:
+            float32 [B, D] of unit length; B is 1 for one picture.
+
+        Raises:
+            PictureError: one cannot be decoded, or is no picture at all.
+            ConfigError: there are more or fewer labels than pictures, or no such modality.
+        """
+        one = isinstance(pictures, str | Path | bytes | np.ndarray | Tensor | Image.Image)
+        held: Sequence[Picture] = [pictures] if one else pictures  # pyright: ignore[reportAssignmentType]
+        known = self.card.vocabulary
+        modality = "rgb" if modality is None and "rgb" in known.modalities else modality
+        strange = {m for m in ([modality] if isinstance(modality, str) else modality or []) if m is not None}
+        strange -= set(known.modalities)
+        if strange:
+            raise ConfigError(f"the model knows no modality {sorted(strange)[0]!r}, only {', '.join(known.modalities)}")
+        side = {
+            "camera": _numbers("camera", camera, known.cameras, len(held)),
+            "view": _numbers("view", view, known.views, len(held)),
+            "modality": _numbers("modality", modality, known.modalities, len(held)),
+        }
+        found = [self._embed(x, {kind: n[part] for kind, n in side.items()}) for part, x in self._batches(held)]
+        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
+
+    def _batches(self, pictures: Sequence[Picture]) -> Iterator[tuple[slice, Tensor]]:
+        """uint8 [b, 3, H, W], decoded by several threads one batch ahead."""
+        parts = [slice(n, min(n + self._batch, len(pictures))) for n in range(0, len(pictures), self._batch)]
+        with ThreadPoolExecutor() as pool:
+            waiting = [pool.map(self._prepare, pictures[part]) for part in parts[:1]]
+            for n, part in enumerate(parts):
+                waiting += [pool.map(self._prepare, pictures[p]) for p in parts[n + 1 : n + 2]]
+                yield part, torch.stack(list(waiting.pop(0)))
+
+    def _prepare(self, picture: Picture) -> Tensor:
+        return resize(as_tensor(picture), self.card.pictures.size, self.card.pictures.test_interpolation)
+
+    def _embed(self, pictures: Tensor, side: dict[str, Tensor]) -> np.ndarray:
+        """float32 [b, D], in halves for as long as the device has not the memory."""
+        try:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                x = normalise(pictures.to(self.device), self.card.pictures.mean, self.card.pictures.std)
+                side = {kind: numbers.to(self.device) for kind, numbers in side.items()}
+                found = F.normalize(self.model.embed(x, side).float())
+                if self.flip:
+                    found = F.normalize(found + F.normalize(self.model.embed(x.flip(-1), side).float()))
+                return found.cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(pictures) == 1:
+                raise
+        half = len(pictures) // 2
+        self._batch = max(1, min(self._batch, half))
+        parts = (slice(0, half), slice(half, None))
+        return np.concatenate([self._embed(pictures[p], {kind: n[p] for kind, n in side.items()}) for p in parts])
+
+
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    precision: Precision | None = None,
+    flip: bool = False,
+    unknown: UnknownSide = "mean",
+) -> Embedder:
+    """A model's folder, ready to embed; the arguments are the `Embedder`'s.
+
+    Raises:
+        CheckpointError: the folder is no model folder, or its files do not go together.
+        ConfigError: this machine has no such device.
+    """
+    path = Path(folder)
+    model, card = load_model(path)
+    return Embedder(model, card, fingerprint_of(path), read_calibration(path), device, precision, flip, unknown)
+
+
+def fingerprint_of(folder: Path) -> str:
+    """SHA-256 over a model's weights and card, the first 16 digits."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CARD):
+        with (folder / name).open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def as_tensor(picture: Picture) -> Tensor:
+    """A picture of any form as uint8 [3, h, w].
+
+    Raises:
+        PictureError: it cannot be decoded, or is of another form.
+    """
+    if isinstance(picture, str | Path):
+        return decode(Path(picture))
+    if isinstance(picture, bytes):
+        return decode(picture)
+    if isinstance(picture, Image.Image):
+        held = BytesIO()
+        picture.convert("RGB").save(held, "PPM")
+        return decode(held.getvalue())
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise PictureError(f"an array must be uint8 [h, w, 3] in RGB, not {picture.dtype} {list(picture.shape)}")
+        return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
+        raise PictureError(f"a tensor must be uint8 [3, h, w] in RGB, not {picture.dtype} {list(picture.shape)}")
+    return picture.cpu()
+
+
+def _numbers(kind: str, labels: Label | Sequence[Label], known: tuple[str, ...], count: int) -> Tensor:
+    """int64 [B]: labels as numbers, `UNKNOWN` where they are not known."""
+    each = [labels] * count if labels is None or isinstance(labels, str) else list(labels)
+    if len(each) != count:
+        raise ConfigError(f"{len(each)} labels of {kind} are given for {count} pictures")
+    number = {label: n for n, label in enumerate(known)}
+    return torch.tensor([UNKNOWN if label is None else number.get(label, UNKNOWN) for label in each])

@@ -5,6 +5,7 @@ ResightError
 ├── DatasetError      a folder or table that is not in the layout it is read as
 ├── PictureError      a picture that cannot be decoded
 ├── CheckpointError   weights that are damaged, unsafe or do not fit
+├── GalleryError      a gallery that is damaged, in use, or of another model
 ├── EvaluationError   a measurement that has nothing to measure
 ├── TrainingError    a training that cannot go on
 └── StorageError      a file or folder that cannot be written
@@ -33,6 +34,10 @@ class PictureError(ResightError):
 
 class CheckpointError(ResightError):
     """Weights that are damaged, unsafe or do not fit."""
+
+
+class GalleryError(ResightError):
+    """A gallery that is damaged, in use, or of another model."""
 
 
 class EvaluationError(ResightError):

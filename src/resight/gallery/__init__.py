@@ -1,0 +1,1 @@
+"""Embeddings at rest: kept, searched, named and forgotten."""

@@ -1,5 +1,6 @@
 """Every gallery engine against one contract, recomputed naively; and what a gallery makes of it."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,14 +9,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from conftest import picture
 
+from resight.cli import main
 from resight.errors import ConfigError, GalleryError
 from resight.gallery.edge import EdgeEngine
 from resight.gallery.folder import FolderEngine
 from resight.gallery.gallery import Gallery, as_one
 from resight.gallery.records import Filter, Record
 from resight.gallery.url import create_engine, open_engine
+from resight.loading.batch import Vocabulary
+from resight.model.folder import Card, fill_model_folder
 from resight.retrieval.calibration import Calibration
+from resight.retrieval.rerank import rerank
+from resight.retrieval.scores import InnerProducts
+from resight.sections import Model, Pictures
+from resight.storage import write_folder
 
 WIDTH = 16
 ABOUT = {"width": WIDTH, "fingerprint": "0123456789abcdef"}
@@ -208,7 +218,7 @@ def test_answers_have_a_probability_and_nobody_is_known_under_the_threshold(engi
     assert answers[0].probability == pytest.approx(0.99)
     assert [a.known for a in answers] == [a.similarity >= 0.6 for a in answers]
     assert not answers[-1].known
-    assert all(a.probability is None and a.known for a in Gallery(engine).search(held[4].vector)[0])
+    assert all(a.probability is None and a.known is None for a in Gallery(engine).search(held[4].vector)[0])
 
 
 def test_answers_by_group(engine):
@@ -357,3 +367,70 @@ def test_killed_while_adding_nothing_acknowledged_is_lost_or_doubled(tmp_path):
         if engine._shard is not None:
             assert len(engine._indexed()) == len(found)
         engine.close()
+
+
+def test_reranking_puts_the_nearest_in_order_by_shared_neighbours(engine):
+    gallery = Gallery(engine)
+    held = records(60)
+    gallery.add(held)
+    asked = records(1, seed=9)[0].vector
+    order = [next(r for r in held if r.id == i) for i, _ in nearest(held, asked, 60, Filter())]
+    scores = rerank(InnerProducts(asked[None], np.stack([r.vector for r in order]))).rows(slice(0, 1))[0].numpy()
+    wanted = [order[n].id for n in np.argsort(-scores, kind="stable")]
+    found = gallery.search(asked, k=20, rerank=True)[0]
+    assert [a.record.id for a in found] == wanted[:20]
+    assert wanted[:20] != [r.id for r in order[:20]]
+
+
+def resight(capsys, *arguments, status=0):
+    """What a command prints."""
+    assert main([str(a) for a in arguments]) == status
+    said = capsys.readouterr()
+    return said.out if status == 0 else said.err
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    torch.manual_seed(0)
+    card = Card(model=Model(backbone="test_vit"), pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b")))
+    write_folder(tmp_path / "model", lambda p: fill_model_folder(p, card.build().state_dict(), card))
+    return tmp_path / "model"
+
+
+def test_a_gallery_from_the_command_line(tmp_path, model_folder, capsys):
+    for identity in ("ann", "bob"):
+        for shot in range(3):
+            picture(tmp_path / "seen" / identity / f"{shot}.png", ord(identity[0]), shot)
+    (tmp_path / "seen" / "bob" / "bad.png").write_text("no")
+    at = tmp_path / "g"
+    resight(capsys, "gallery", "create", at, "--model", model_folder)
+    words = ["gallery", "add", at, tmp_path / "seen", "--identity-from-folder", "--metadata", "floor=2", "--thumbnails"]
+    assert "6 added, 0 were there already, 1 could not be decoded" in resight(capsys, *words)
+    assert "0 added, 6 were there already, 1 could not" in resight(capsys, *words)
+    asked = tmp_path / "seen" / "ann" / "1.png"
+    found = json.loads(resight(capsys, "gallery", "search", at, asked, "--k", 3, "--json"))[0]["answers"]
+    assert found[0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert found[0]["picture"] == str(asked)
+    assert found[0]["metadata"] == {"floor": 2}
+    same = json.loads(resight(capsys, "gallery", "search", at, "--id", found[0]["id"], "--k", 2, "--json"))
+    assert [a["id"] for a in same[0]["answers"]] == [a["id"] for a in found[1:]]
+    assert "ann" in resight(capsys, "gallery", "search", at, asked, asked, "--together", "--group", "identity")
+    assert "metadata are: floor" in resight(capsys, "gallery", "search", at, asked, "--metadata", "flor=2", status=2)
+    assert "identities          2" in resight(capsys, "gallery", "stats", at)
+    resight(capsys, "gallery", "name", at, "--of", "bob", "--identity", "ann")
+    assert "identities          1" in resight(capsys, "gallery", "stats", at)
+    resight(capsys, "gallery", "undo", at)
+    assert "3 records removed" in resight(capsys, "gallery", "remove", at, "--identity", "bob")
+    assert "nothing is left of bob" in resight(capsys, "gallery", "verify", at, "--identity", "bob")
+    assert "3 records copied" in resight(capsys, "gallery", "export", at, f"exact:{tmp_path / 'copy'}")
+    assert "faults: record" in resight(
+        capsys, "gallery", "verify", f"exact:{tmp_path / 'copy'}", "--identity", "ann", status=2
+    )
+
+    card = model_folder / "config.json"
+    card.write_text(card.read_text().replace("bilinear", "bicubic"))
+    assert "cannot be compared" in resight(capsys, "gallery", "search", at, asked, status=2)
+    assert "give picture files" in resight(capsys, "gallery", "add", at, status=2)
+    assert "no picture, folder or table" in resight(capsys, "gallery", "add", at, tmp_path / "none", status=2)
+    assert "known are: create, add" in resight(capsys, "gallery", "find", at, status=2)
+    assert "one of the two" in resight(capsys, "gallery", "remove", at, status=2)

@@ -34,6 +34,8 @@ def desk(tmp_path, market, monkeypatch) -> Path:
     for identity in range(12):
         for shot in range(3):
             picture(tmp_path / "my_pictures" / f"id{identity}" / f"{shot}.jpg", identity, shot)
+    for n, name in enumerate(("a.jpg", "b.jpg", "new.jpg")):
+        picture(tmp_path / name, n, n)
     weights = plain_vit(Model(backbone="test_vit"), (160, 160)).state_dict()
     save_file(weights, tmp_path / "vit_small_patch14_dinov2.safetensors")
     torch.save(weights, tmp_path / "jx_vit_base_p16_224.pth")
@@ -56,7 +58,7 @@ def run(command: str) -> None:
         subprocess.run([*launch, *words[at + 1 :], *SMALL.split()], check=True, env=environment, capture_output=True)
         return
     assert words[0] == "resight"
-    if words[1:2] == ["train"] and "--root" in words:
+    if words[1] in ("train", "lr") and "--root" in words:
         words += SMALL.split()
     try:
         status = main(words[1:])
@@ -99,6 +101,15 @@ def test_every_block_of_the_protocols(desk):
     assert set(names["result"].summary()) >= {"mAP", "mINP", "R1"}
     for made in ("reliability.png", "runs/mine/best/calibration.json", "smaller/about.json", "reranked.json"):
         assert (desk / made).exists()
+
+
+@pytest.mark.slow
+def test_every_block_of_galleries(desk, capsys):
+    run("resight train own --root my_pictures --weights vit_small_patch14_dinov2.safetensors --out runs/mine")
+    names = run_page(ROOT / "docs" / "gallery.md")
+    assert names["rows"].shape == (2, names["model"].width)
+    assert (desk / "seen-copy" / "gallery.json").exists()
+    assert "id3" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from resight.embed import embed_table
     from resight.embedder import load
     from resight.evaluate import evaluate
+    from resight.gallery.gallery import Gallery
+    from resight.gallery.records import Filter, Record
+    from resight.gallery.url import create_engine, open_engine
+    from resight.keep import keep
     from resight.model.folder import load_model
     from resight.sightings import Sighting, SightingTable, Split
+    from resight.tracker import TrackerFeatures
     from resight.training.loop import train
 
 __version__ = "0.1.0"
@@ -25,6 +30,13 @@ _HOMES = {
     "evaluate": "resight.evaluate",
     "load": "resight.embedder",
     "load_model": "resight.model.folder",
+    "create_engine": "resight.gallery.url",
+    "open_engine": "resight.gallery.url",
+    "Filter": "resight.gallery.records",
+    "Gallery": "resight.gallery.gallery",
+    "keep": "resight.keep",
+    "Record": "resight.gallery.records",
+    "TrackerFeatures": "resight.tracker",
     "Sighting": "resight.sightings",
     "SightingTable": "resight.sightings",
     "Split": "resight.sightings",
@@ -32,7 +44,8 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022
-    "convert", "embed_table", "evaluate", "load", "load_model", "read", "Sighting", "SightingTable", "Split", "train",
+    "convert", "create_engine", "embed_table", "evaluate", "Filter", "Gallery", "keep", "load", "load_model",
+    "open_engine", "read", "Record", "Sighting", "SightingTable", "Split", "TrackerFeatures", "train",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -75,6 +75,11 @@ class Embedder:
         self.precision: Precision = precision or ("bf16" if fast else "fp32")
         self.flip = flip
         self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a gallery for its embeddings is made with."""
+        return {"width": self.width, "fingerprint": self.fingerprint}
 
     @property
     def width(self) -> int:

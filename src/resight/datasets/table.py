@@ -31,7 +31,7 @@ def read(root: Path, seed: int = 0, test_share: float = 0.3) -> Split:
         raise DatasetError(
             f"{root} is neither a table (.csv, .parquet) nor a folder that holds a folder of pictures for each identity"
         )
-    sightings, parts = _read_rows(root)
+    sightings, parts = read_rows(root)
     return _divide(root.stem, sightings, parts, seed, test_share)
 
 
@@ -49,7 +49,12 @@ def _read_folders(root: Path) -> list[Sighting]:
     return found
 
 
-def _read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:
+def read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:
+    """The sightings of a table, and the part of the split of each, where it says.
+
+    Raises:
+        DatasetError: a column or value is not known.
+    """
     table = read_arrow(path)
     strange = [name for name in table.column_names if name not in _COLUMNS]
     if strange:

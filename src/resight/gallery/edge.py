@@ -222,7 +222,7 @@ def _edge() -> Any:
         return import_module("qdrant_edge")
     except ImportError as error:
         raise GalleryError(
-            "a gallery of this size needs Qdrant Edge: pip install 'resight[gallery]', or open it as exact:FOLDER"
+            "a gallery of this size needs Qdrant Edge: pip install 'qdrant-edge-py==0.9.*', or open it as exact:FOLDER"
         ) from error
 
 

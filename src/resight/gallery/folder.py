@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 
 from resight.errors import GalleryError
 from resight.gallery.engine import EVERYTHING
@@ -27,6 +26,7 @@ from resight.gallery.segment import Segment, write_segment
 from resight.storage import make_folder, write_file
 
 _SMALL, _MANY, _LONGEST = 4096, 32, 65_536  # segments under so many rows, so many of them, are joined up to so many
+_ROUNDING = 1e-5  # more than a float32 product of vectors of unit length is off by
 ABOUT, SEGMENTS, LOG = "gallery.json", "segments", "audit.jsonl"
 
 
@@ -86,32 +86,24 @@ class FolderEngine:
         self._join()
 
     def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
-        """By one product with all records that are meant."""
+        """By one product with all records that are meant; the nearest are then scored again in float64, so that equal
+        vectors tie wherever they lie."""
         asked = np.ascontiguousarray(vectors, np.float32)  # [Q, D]
-        best, rows = torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64)
-        ids, before = list[tuple[Segment, np.ndarray]](), 0
+        found = [list[tuple[float, int, str]]() for _ in asked]  # of each question: how far, number, id
         for segment in self.segments:
             kept = np.flatnonzero(segment.meant(meant))
             if not len(kept):
                 continue
-            all_of_it = len(kept) == len(segment)
-            held = segment.vectors if all_of_it else segment.vectors[kept]
-            scores = torch.from_numpy(asked @ held.T)  # [Q, n]
-            own = torch.arange(before, before + len(kept)).expand(len(asked), -1)
-            best, rows = _best(torch.cat([best, scores], 1), torch.cat([rows, own], 1), k)
-            ids.append((segment, kept))
-            before += len(kept)
-        starts = np.cumsum([0, *(len(kept) for _, kept in ids)])
-        found = list[list[Near]]()
-        for similarity, row in zip(best.tolist(), rows.tolist(), strict=True):
-            places = np.searchsorted(starts, row, "right") - 1
-            found.append(
-                [
-                    Near(ids[p][0].ids[ids[p][1][r - starts[p]]], s)
-                    for s, r, p in zip(similarity, row, places.tolist(), strict=True)
-                ]
-            )
-        return found
+            held = segment.vectors if len(kept) == len(segment) else segment.vectors[kept]
+            for own, question, rough in zip(found, asked, asked @ held.T, strict=True):  # rough: float32 [n]
+                least = np.partition(rough, -k)[-k] - _ROUNDING if k < len(rough) else -np.inf
+                least = max(least, -own[k - 1][0] - _ROUNDING) if len(own) >= k else least
+                rows = kept[rough >= least]
+                exact = (segment.vectors[rows].astype(np.float64) * question).sum(1).astype(np.float32)
+                own += [(-float(s), int(segment.numbers[r]), segment.ids[r]) for s, r in zip(exact, rows, strict=True)]
+                own.sort()
+                del own[k:]
+        return [[Near(i, -far) for far, _, i in own] for own in found]
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """By their place."""
@@ -220,19 +212,6 @@ class FolderEngine:
         self._write(numbers[order], [records[n] for n in order])
         for segment in small:
             self._drop(segment)
-
-
-def _best(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k highest of each row, the earlier of equal ones first."""
-    if scores.shape[1] > 4 * k:  # a stable sort of all is slow: first those that can be among them
-        least = scores.topk(k, 1).values[:, -1:]
-        most = int((scores >= least).sum(1).max())
-        scores, at = scores.topk(most, 1)
-        rows = rows.gather(1, at)
-        rows, at = rows.sort(1)
-        scores = scores.gather(1, at)
-    scores, at = torch.sort(scores, dim=1, descending=True, stable=True)
-    return scores[:, :k], rows.gather(1, at)[:, :k]
 
 
 def _locked(path: Path) -> IO[str]:

@@ -12,7 +12,10 @@ from resight.errors import ConfigError, GalleryError
 from resight.gallery.engine import EVERYTHING, Engine
 from resight.gallery.records import Filter, Near, Record
 from resight.retrieval.calibration import Calibration
+from resight.retrieval.rerank import rerank as rerank_scores
+from resight.retrieval.scores import InnerProducts
 
+_RERANKED: Final = 200  # records that are put in order anew
 _MORE: Final = 4  # times as many are looked at where answers are grouped
 
 
@@ -25,8 +28,8 @@ class Answer:
     """Inner product, from -1 to 1."""
     probability: float | None
     """That it is the same identity, by the model's calibration; None where the model has none."""
-    known: bool
-    """Whether it reaches the calibration's threshold; true where there is none."""
+    known: bool | None
+    """Whether it reaches the calibration's threshold: where no answer does, it is nobody known."""
     members: int = 1
     """Records of its group among those looked at, where answers are grouped."""
 
@@ -79,6 +82,7 @@ class Gallery:
         k: int = 10,
         meant: Filter = EVERYTHING,
         group: str | None = None,
+        rerank: bool = False,
     ) -> list[list[Answer]]:
         """For each of float32 [Q, D] its at most k answers, nearest first.
 
@@ -87,6 +91,8 @@ class Gallery:
             k: answers, or groups of them.
             meant: which records are searched.
             group: `identity` or `tracklet`: one answer for each, its nearest record. Records without it stand alone.
+            rerank: put the nearest in order by k-reciprocal neighbours among themselves (Zhong et al. 2017); their
+                similarities stay what they are.
 
         Raises:
             ConfigError: there is no such group, or a filter names a field of metadata that no record has.
@@ -98,9 +104,7 @@ class Gallery:
         asked, width = vectors.shape[1], self.engine.about["width"]
         if asked != width:
             raise GalleryError(f"what is asked for has {asked} numbers, and the gallery's records have {width}")
-        if group is None:
-            return [self._answers(near) for near in self.engine.search(vectors, k, meant)]
-        return [self._grouped(vector, k, meant, group) for vector in vectors]
+        return [self._found(vector, k, meant, group, rerank) for vector in vectors]
 
     def alike(self, record_id: str, k: int = 10, meant: Filter = EVERYTHING, group: str | None = None) -> list[Answer]:
         """`search` by a record that is in the gallery, which is itself left out.
@@ -108,11 +112,19 @@ class Gallery:
         Raises:
             GalleryError: there is no such record.
         """
+        answers = self.search(self.record(record_id).vector[None], k + 1, meant, group)[0]
+        return [a for a in answers if a.record.id != record_id][:k]
+
+    def record(self, record_id: str) -> Record:
+        """The record of an id.
+
+        Raises:
+            GalleryError: there is no such record.
+        """
         found = self.engine.get([record_id])
         if not found:
             raise GalleryError(f"there is no record {record_id!r} in the gallery")
-        answers = self.search(found[0].vector[None], k + 1, meant, group)[0]
-        return [a for a in answers if a.record.id != record_id][:k]
+        return found[0]
 
     def name(self, ids: Sequence[str], identity: str | None) -> None:
         """Says who some records are (None: nobody knows); merges and splits identities. `undo` takes it back.
@@ -214,15 +226,19 @@ class Gallery:
 
     def _answer(self, record: Record, similarity: float) -> Answer:
         if self.calibration is None:
-            return Answer(record, similarity, None, True)
+            return Answer(record, similarity, None, None)
         probability = float(self.calibration.of(np.array([similarity]), self.prior)[0])
         return Answer(record, similarity, probability, similarity >= self.calibration.threshold)
 
-    def _grouped(self, vector: np.ndarray, k: int, meant: Filter, group: str) -> list[Answer]:
+    def _found(self, vector: np.ndarray, k: int, meant: Filter, group: str | None, again: bool) -> list[Answer]:
         """Looks at more and more records until they make k groups, or there are no more."""
-        wanted, total = _MORE * k, self.engine.count(meant)
+        wanted, total = max(_RERANKED if again else 0, _MORE * k if group else k), self.engine.count(meant)
         while True:
             answers = self._answers(self.engine.search(vector[None], wanted, meant)[0])
+            if again:
+                answers = _reranked(vector, answers)
+            if group is None:
+                return answers[:k]
             groups: dict[str, Answer] = {}
             for answer in answers:
                 label = getattr(answer.record, group)
@@ -252,6 +268,14 @@ class Gallery:
     def _log(self, entry: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.engine.write_log([*self.engine.read_log(), {"at": now, **entry}])
+
+
+def _reranked(vector: np.ndarray, answers: list[Answer]) -> list[Answer]:
+    if len(answers) < 2:
+        return answers
+    scores = InnerProducts(vector[None], np.stack([answer.record.vector for answer in answers]))
+    order = rerank_scores(scores).rows(slice(0, 1))[0].argsort(descending=True, stable=True)
+    return [answers[n] for n in order.tolist()]
 
 
 def as_one(vectors: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 from resight.errors import unknown
 from resight.gallery.edge import EdgeEngine
 from resight.gallery.engine import Engine
-from resight.gallery.folder import FolderEngine
+from resight.gallery.folder import ABOUT, FolderEngine
 
 _KINDS = ("FOLDER", "exact:FOLDER")
 
@@ -36,6 +36,15 @@ def create_engine(url: str, about: dict[str, Any]) -> Engine:
     kind, path = _parts(url)
     FolderEngine.create(path, about).close()
     return open_engine(url) if kind == "exact" else EdgeEngine(path)
+
+
+def exists(url: str) -> bool:
+    """Whether there is a gallery.
+
+    Raises:
+        ConfigError: there is no engine of that kind.
+    """
+    return (_parts(url)[1] / ABOUT).is_file()
 
 
 def _parts(url: str) -> tuple[str, Path]:

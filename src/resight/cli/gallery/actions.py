@@ -1,0 +1,210 @@
+"""What each action of `resight gallery` does."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resight.cli.gallery.options import Add, Create, Export, Name, Only, Remove, Search, Verify
+from resight.cli.parsing import print_rows
+from resight.errors import ConfigError, GalleryError
+
+if TYPE_CHECKING:
+    from resight.embedder import Embedder
+    from resight.gallery.gallery import Answer, Gallery
+    from resight.gallery.records import Filter, Value
+
+
+def create(options: Create) -> None:
+    """Makes a gallery."""
+    from resight.embedder import load
+    from resight.gallery.url import create_engine
+
+    model = load(options.model, "cpu")
+    create_engine(options.gallery, {**model.about, "model": str(options.model.resolve())}).close()
+    print(f"{options.gallery}: a gallery for {options.model} (embeddings of {model.width} numbers)")
+
+
+def add(options: Add) -> None:
+    """Embeds and keeps, and says what became of each."""
+    from resight.datasets.anything import read_anything
+    from resight.keep import keep
+    from resight.screen import Screen
+
+    sightings = read_anything(options.pictures, options.identity_from_folder)
+    gallery, embedder = _with_model(options.gallery, options.device)
+    with Screen() as screen:
+        screen.begin("embedding", len(sightings))
+        kept = keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), screen.step)
+        for reason in kept.damaged:
+            screen.say(f"skipped: {reason}")
+    print(f"{kept.added} added, {kept.there} were there already, {len(kept.damaged)} could not be decoded")
+    gallery.engine.close()
+
+
+def search(options: Search) -> None:
+    """Prints answers, as tables or JSON."""
+    import numpy as np
+
+    from resight.gallery.gallery import as_one
+    from resight.gallery.records import Filter
+
+    if bool(options.pictures) == bool(options.id):
+        raise ConfigError("say what to search for: picture files, or --id of records, one of the two")
+    meant = Filter(
+        identity=options.identity,
+        camera=options.camera,
+        modality=options.modality,
+        after=options.after,
+        before=options.before,
+        metadata=_values(options.metadata),
+    )
+    if options.id:
+        gallery = _only(options.gallery)
+        names, vectors = list(options.id), np.stack([gallery.record(i).vector for i in options.id])
+    else:
+        gallery, embedder = _with_model(options.gallery, options.device)
+        names, vectors = list(map(str, options.pictures)), embedder.embed(options.pictures)
+    gallery.prior = options.prior
+    if options.together:
+        names, vectors = [" and ".join(names)], as_one(vectors)
+    answers = gallery.search(vectors, options.k + bool(options.id), meant, options.group, options.rerank)
+    if options.id:
+        answers = [[a for a in found if a.record.id not in options.id][: options.k] for found in answers]
+    _show(names, answers, options, meant)
+    gallery.engine.close()
+
+
+def _show(names: list[str], answers: "list[list[Answer]]", options: Search, meant: "Filter") -> None:
+    if options.json:
+        print(
+            json.dumps([{"asked": n, "answers": [_plain(a) for a in f]} for n, f in zip(names, answers, strict=True)])
+        )
+        return
+    for name, found in zip(names, answers, strict=True):
+        rows = [_plain(answer) for answer in found]
+        shown = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)] if rows else []
+        shown = [key for key in shown if key != "members" or options.group]
+        print_rows(name, [{key: "" if row[key] is None else row[key] for key in shown} for row in rows])
+        if not found:
+            print("no record is meant by that filter" if meant != type(meant)() else "the gallery is empty")
+        elif all(answer.known is False for answer in found):
+            print("nobody known: no answer reaches the model's threshold")
+
+
+def _plain(answer: "Answer") -> dict[str, Any]:
+    record = answer.record
+    return {
+        "similarity": round(answer.similarity, 4),
+        "probability": None if answer.probability is None else round(answer.probability, 4),
+        "known": answer.known,
+        "identity": record.identity,
+        "camera": record.camera,
+        "time": record.time,
+        "modality": record.modality,
+        "tracklet": record.tracklet,
+        "picture": record.picture,
+        "metadata": dict(record.metadata),
+        "id": record.id,
+        "members": answer.members,
+    }
+
+
+def remove(options: Remove) -> None:
+    """Removes, and says how many there were."""
+    if bool(options.id) == bool(options.identity):
+        raise ConfigError("say what to remove: --id of records, or --identity, one of the two")
+    gallery = _only(options.gallery)
+    count = gallery.remove(options.id, options.identity)
+    print(f"{count} records removed, with every trace" if count else "there was nothing to remove")
+    gallery.engine.close()
+
+
+def name(options: Name) -> None:
+    """Names, and says how many there were."""
+    from resight.gallery.records import Filter
+
+    gallery = _only(options.gallery)
+    ids = list(options.id)
+    if options.of is not None:
+        ids += [record.id for record in gallery.engine.scan(Filter(identity=(options.of,)))]
+    if not ids:
+        raise ConfigError("say which records: their ids, or --of an identity that has some")
+    gallery.name(ids, options.identity)
+    print(f"{len(ids)} records are of {options.identity or 'nobody known'} now; resight gallery undo takes it back")
+    gallery.engine.close()
+
+
+def undo(options: Only) -> None:
+    """Takes the last naming back."""
+    gallery = _only(options.gallery)
+    last = gallery.undo()
+    print(f"taken back: {len(last['before'])} records named {last['identity']!r} at {last['at']}")
+    gallery.engine.close()
+
+
+def stats(options: Only) -> None:
+    """Prints what is in it."""
+    gallery = _only(options.gallery)
+    for name, value in gallery.stats().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{label} {count}" for label, count in value.items()) or "none"
+        print(f"{name:20s}{', '.join(value) or 'none' if isinstance(value, list) else value}")
+    gallery.engine.close()
+
+
+def verify(options: Verify) -> None:
+    """Reads everything; a fault ends with status 2."""
+    gallery = _only(options.gallery)
+    faults = gallery.verify(options.identity)
+    count = gallery.engine.count()
+    gallery.engine.close()
+    if faults:
+        raise GalleryError(f"{len(faults)} faults: " + "; ".join(faults[:20]))
+    print(f"{count} records, all whole" + (f"; nothing is left of {options.identity}" if options.identity else ""))
+
+
+def export(options: Export) -> None:
+    """Copies all records."""
+    from resight.gallery.url import create_engine, exists, open_engine
+
+    gallery = _only(options.gallery)
+    about = {name: value for name, value in gallery.engine.about.items() if name != "format"}
+    other = open_engine(options.to) if exists(options.to) else create_engine(options.to, about)
+    print(f"{gallery.copy_to(other)} records copied to {options.to}")
+    other.close()
+    gallery.engine.close()
+
+
+def _with_model(url: str, device: str) -> "tuple[Gallery, Embedder]":
+    """A gallery with its own model."""
+    from resight.embedder import load
+
+    gallery = _only(url)
+    embedder = load(gallery.engine.about["model"], device)
+    gallery.require(embedder.fingerprint)
+    gallery.calibration = embedder.calibration
+    return gallery, embedder
+
+
+def _only(url: str) -> "Gallery":
+    from resight.gallery.gallery import Gallery
+    from resight.gallery.url import open_engine
+    from resight.model.folder import read_calibration
+
+    engine = open_engine(url)
+    model = Path(engine.about.get("model", ""))
+    return Gallery(engine, read_calibration(model) if model.is_dir() else None)
+
+
+def _values(pairs: tuple[str, ...]) -> "dict[str, Value]":
+    found: dict[str, Value] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"metadata is NAME=VALUE, not {pair!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = value if isinstance(value, str | int | float | bool) else text
+    return found

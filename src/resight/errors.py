@@ -7,6 +7,7 @@ ResightError
 ├── CheckpointError   weights that are damaged, unsafe or do not fit
 ├── GalleryError      a gallery that is damaged, in use, or of another model
 ├── EvaluationError   a measurement that has nothing to measure
+├── ExportError       an export that does not give what the model gives
 ├── TrainingError    a training that cannot go on
 └── StorageError      a file or folder that cannot be written
 
@@ -42,6 +43,10 @@ class GalleryError(ResightError):
 
 class EvaluationError(ResightError):
     """A measurement that has nothing to measure."""
+
+
+class ExportError(ResightError):
+    """An export that does not give what the model gives."""
 
 
 class TrainingError(ResightError):

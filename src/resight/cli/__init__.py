@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "Measure a model, or embeddings on disk, under any protocol: CMC, mAP, mINP, open set.",
     "compare": "Say whether one measured run is better than another, query by query.",
     "gallery": "Keep embeddings, search them, say who they are, and forget them (gallery create, add, search, ...).",
+    "export": "Write a model as ONNX, for OpenVINO or torch.export, checked before it is kept.",
     "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",
     "shapes": "Run a recipe's model once and print every tensor that a reader of the paper would ask for.",
     "convert": "Turn a checkpoint of the reference implementation into a model folder.",

@@ -83,7 +83,7 @@ class ViT(nn.Module):
     def tokens(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
         """[R, 3, H, W] -> [R, 1 + N, D]: class token and patches, with position and side information."""
         x = self.patch_embed(pictures)  # [R, N, D]
-        first = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        first = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         if self.no_embed_class:
             x = torch.cat([*first, x + self.pos_embed], 1)
         else:

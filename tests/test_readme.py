@@ -107,7 +107,8 @@ def test_every_block_of_the_protocols(desk):
 def test_every_block_of_galleries(desk, capsys):
     run("resight train own --root my_pictures --weights vit_small_patch14_dinov2.safetensors --out runs/mine")
     names = run_page(ROOT / "docs" / "gallery.md")
-    assert names["rows"].shape == (2, names["model"].width)
+    assert names["rows"].shape == (2, names["small"].width)
+    assert (desk / "embeddings.parquet").exists()
     assert (desk / "seen-copy" / "gallery.json").exists()
     assert {"id3", "id4"} & set(capsys.readouterr().out.split())
 

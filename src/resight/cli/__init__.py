@@ -10,6 +10,7 @@ VERBS = {
     "lr": "Try learning rates on a recipe and say where its loss falls fastest.",
     "evaluate": "Measure a model, or embeddings on disk, under any protocol: CMC, mAP, mINP, open set.",
     "compare": "Say whether one measured run is better than another, query by query.",
+    "extract": "Write the embeddings of many pictures into one file; goes on where it was stopped.",
     "gallery": "Keep embeddings, search them, say who they are, and forget them (gallery create, add, search, ...).",
     "export": "Write a model as ONNX, for OpenVINO or torch.export, checked before it is kept.",
     "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",

@@ -12,6 +12,7 @@ VERBS = {
     "compare": "Say whether one measured run is better than another, query by query.",
     "extract": "Write the embeddings of many pictures into one file; goes on where it was stopped.",
     "gallery": "Keep embeddings, search them, say who they are, and forget them (gallery create, add, search, ...).",
+    "link": "Group a gallery's records into identities.",
     "export": "Write a model as ONNX, for OpenVINO or torch.export, checked before it is kept.",
     "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",
     "shapes": "Run a recipe's model once and print every tensor that a reader of the paper would ask for.",

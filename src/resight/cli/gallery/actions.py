@@ -59,7 +59,7 @@ def search(options: Search) -> None:
         metadata=_values(options.metadata),
     )
     if options.id:
-        gallery = _only(options.gallery)
+        gallery = open_gallery(options.gallery)
         names, vectors = list(options.id), np.stack([gallery.record(i).vector for i in options.id])
     else:
         gallery, embedder = _with_model(options.gallery, options.device)
@@ -113,7 +113,7 @@ def remove(options: Remove) -> None:
     """Removes, and says how many there were."""
     if bool(options.id) == bool(options.identity):
         raise ConfigError("say what to remove: --id of records, or --identity, one of the two")
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     count = gallery.remove(options.id, options.identity)
     print(f"{count} records removed, with every trace" if count else "there was nothing to remove")
     gallery.engine.close()
@@ -123,7 +123,7 @@ def name(options: Name) -> None:
     """Names, and says how many there were."""
     from resight.gallery.records import Filter
 
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     ids = list(options.id)
     if options.of is not None:
         ids += [record.id for record in gallery.engine.scan(Filter(identity=(options.of,)))]
@@ -136,7 +136,7 @@ def name(options: Name) -> None:
 
 def undo(options: Only) -> None:
     """Takes the last naming back."""
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     last = gallery.undo()
     print(f"taken back: {len(last['before'])} records named {last['identity']!r} at {last['at']}")
     gallery.engine.close()
@@ -144,7 +144,7 @@ def undo(options: Only) -> None:
 
 def stats(options: Only) -> None:
     """Prints what is in it."""
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     for name, value in gallery.stats().items():
         if isinstance(value, dict):
             value = ", ".join(f"{label} {count}" for label, count in value.items()) or "none"
@@ -154,7 +154,7 @@ def stats(options: Only) -> None:
 
 def verify(options: Verify) -> None:
     """Reads everything; a fault ends with status 2."""
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     faults = gallery.verify(options.identity)
     count = gallery.engine.count()
     gallery.engine.close()
@@ -167,7 +167,7 @@ def export(options: Export) -> None:
     """Copies all records."""
     from resight.gallery.url import create_engine, exists, open_engine
 
-    gallery = _only(options.gallery)
+    gallery = open_gallery(options.gallery)
     about = {name: value for name, value in gallery.engine.about.items() if name != "format"}
     other = open_engine(options.to) if exists(options.to) else create_engine(options.to, about)
     print(f"{gallery.copy_to(other)} records copied to {options.to}")
@@ -179,14 +179,15 @@ def _with_model(url: str, device: str) -> "tuple[Gallery, Embedder]":
     """A gallery with its own model."""
     from resight.embedder import load
 
-    gallery = _only(url)
+    gallery = open_gallery(url)
     embedder = load(gallery.engine.about["model"], device)
     gallery.require(embedder.fingerprint)
     gallery.calibration = embedder.calibration
     return gallery, embedder
 
 
-def _only(url: str) -> "Gallery":
+def open_gallery(url: str) -> "Gallery":
+    """A gallery with its model's calibration, where the model is still there."""
     from resight.gallery.gallery import Gallery
     from resight.gallery.url import open_engine
     from resight.model.folder import read_calibration

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import ResNet50, plain_vit
-from resight.model.blocks import OverlapPatchEmbed
+from resight.model.blocks import Attention, OverlapPatchEmbed, _formed_is_faster
 from resight.model.jigsaw import rearrange
 from resight.model.side import SideInformation
 from resight.model.transreid import TransReID
@@ -68,13 +68,27 @@ def test_class_token_alone_equals_the_whole_block(backbone):
     torch.testing.assert_close(block(x, queries=1), block(x)[:, :1], rtol=1e-4, atol=1e-5)
 
 
-def test_fused_and_explicit_attention_agree():
-    model = build(jpm=True).eval()
-    x = torch.randn(2, 3, *SIZE)
-    with torch.no_grad():
-        fused = model.embed(x, labels(2))
-    explicit = model.embed(x, labels(2))  # with gradients, a CPU forms the weights
-    torch.testing.assert_close(fused, explicit, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_and_explicit_attention_agree(dtype):
+    """Values and gradients."""
+    found = []
+    for explicit in (False, True):
+        model = build(jpm=True).eval().to(dtype)
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.explicit = explicit
+        x = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1)).to(dtype)
+        out = model.embed(x, labels(2))
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in model.backbone.parameters() if p.grad is not None)])
+    for fused, formed in zip(*found, strict=True):
+        scale = 1e-4 if dtype == torch.float32 else 0.05
+        assert (fused - formed).float().norm() <= scale * formed.float().norm() + 1e-5
+
+
+def test_formed_weights_are_for_16_bits_and_short_sequences_on_a_cpu():
+    for dtype, tokens, formed in ((torch.float32, 56, False), (torch.bfloat16, 56, True), (torch.bfloat16, 442, False)):
+        assert _formed_is_faster(torch.empty(1, 1, tokens, 8, dtype=dtype)) is formed
 
 
 def test_plain_vit_equals_timm():

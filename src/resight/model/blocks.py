@@ -15,6 +15,8 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_FORMED_TOKENS = 256
+
 
 class OverlapPatchEmbed(nn.Module):
     """Cuts a picture into patches that may overlap and projects each to width D (He et al. 2021, equation 2).
@@ -84,8 +86,8 @@ class AttentionWeights(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over a timm attention's weights, able to answer for the first tokens alone.
 
-    `explicit` forms the [B, h, Q, T] weights; otherwise a fused kernel is used where no gradient is asked for or the
-    device is no CPU (the fused CPU kernel's backward is slow in bfloat16). Both give the same result.
+    `explicit` forms the [B, h, Q, T] weights; so does training where that is faster. Otherwise a fused kernel is used.
+    Both give the same result.
     """
 
     def __init__(self, timm: TimmAttention) -> None:
@@ -107,7 +109,7 @@ class Attention(nn.Module):
             q = self.split(F.linear(x[:, :queries], weight[:d], bias_q))[0]
             k, v = self.split(F.linear(x, weight[d:], bias_kv)).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
-        if self.explicit or (x.device.type == "cpu" and torch.is_grad_enabled()):
+        if self.explicit or (torch.is_grad_enabled() and _formed_is_faster(k)):
             out = self.attn_drop(self.weights(q, k)) @ v
         else:
             drop = self.attn_drop.p if self.training else 0.0
@@ -141,6 +143,15 @@ class Block(TimmBlock):
     def _mlp(self, x: Tensor) -> Tensor:
         mlp = cast(Any, self.mlp)
         return mlp.drop2(scaled_linear(mlp.fc2, self.ls2, mlp.norm(mlp.drop1(mlp.act(mlp.fc1(x))))))
+
+
+def _formed_is_faster(keys: Tensor) -> bool:
+    """Whether a backward pass is faster through [B, h, T, T] weights than through the fused kernel.
+
+    In 16 bits on a CPU it is, up to some length (measured: benchmarks/training/attention.py). The rule is fixed, not
+    measured anew by each run, so that a run's arithmetic is the same on every machine of a kind.
+    """
+    return keys.device.type == "cpu" and keys.dtype != torch.float32 and keys.shape[2] <= _FORMED_TOKENS
 
 
 @cache

@@ -193,6 +193,7 @@ def test_one_process_at_a_time_and_no_gallery_over_another(engine, tmp_path):
 
 def test_damage_is_named(tmp_path):
     engine = FolderEngine.create(tmp_path / "g", ABOUT)
+    assert (tmp_path / "g").stat().st_mode & 0o077 == 0  # nobody else's business
     engine.add(records(5))
     engine.close()
     file = next((tmp_path / "g" / "segments").iterdir()) / "vectors.npy"

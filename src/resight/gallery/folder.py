@@ -67,6 +67,7 @@ class FolderEngine:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise GalleryError(f"{path} exists already and is not made a gallery of; use another name")
         make_folder(path / SEGMENTS)
+        path.chmod(0o700)  # it is about people
         write_file(path / ABOUT, json.dumps({"format": 1, **about}, indent=2) + "\n")
         return cls(path)
 

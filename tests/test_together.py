@@ -216,7 +216,7 @@ def test_weights_in_parts_learn_as_whole_ones_and_resume(painted, pair, tmp_path
         whole = tmp_path / "whole"
         done = torchrun(painted, whole, *options)
         assert done.wait(timeout=300) == 0
-    np.testing.assert_allclose(losses(out), losses(whole), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(losses(out), losses(whole), rtol=2e-4)  # sums are taken in another order
     one, two = (torch.cat([w.flatten().float() for w in weights(run).values()]) for run in (whole, out))
     assert (one - two).norm() < 0.01 * one.norm()
     assert (out / "last" / "shards" / ".metadata").is_file()

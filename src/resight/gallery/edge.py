@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from resight.errors import GalleryError
-from resight.gallery.engine import EVERYTHING
+from resight.gallery.contract import EVERYTHING
 from resight.gallery.folder import FolderEngine
 from resight.gallery.records import LABELS, Filter, Near, Record
 from resight.gallery.segment import RECORDS, Segment
@@ -23,6 +23,7 @@ from resight.storage import write_file
 
 EXACT_UNDER: Final = 20_000
 _BATCH: Final = 2000
+_FILTERED: Final = 1024  # candidates where a filter means some: many of those that are met do not count
 _LINKS, _BUILD, _SEARCH = 16, 128, 256  # of HNSW: links of a node; candidates when it is built, and when searched
 _AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
 _INDEX, _APPLIED = "index", "index.json"
@@ -83,7 +84,7 @@ class EdgeEngine(FolderEngine):
             return super().search(vectors, k, meant)
         edge = self._edge
         params = edge.SearchParams(
-            hnsw_ef=max(_SEARCH, 2 * k),
+            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 2 * k),
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
         conditions = self._conditions(meant)

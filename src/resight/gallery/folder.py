@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from resight.errors import GalleryError
-from resight.gallery.engine import EVERYTHING
+from resight.gallery.contract import EVERYTHING
 from resight.gallery.records import Filter, Near, Record
 from resight.gallery.segment import Segment, write_segment
 from resight.storage import make_folder, write_file

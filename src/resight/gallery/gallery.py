@@ -1,6 +1,5 @@
 """A gallery of one model's embeddings: who is this, and where were they seen?"""
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from resight.errors import ConfigError, GalleryError
-from resight.gallery.engine import EVERYTHING, Engine
+from resight.gallery.contract import EVERYTHING, Engine
 from resight.gallery.records import Filter, Near, Record
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank as rerank_scores
@@ -158,15 +157,14 @@ class Gallery:
         gone = set(ids)
         if identity is not None:
             gone |= {record.id for record in self.engine.scan(Filter(identity=(identity,)))}
-        count = self.engine.delete(sorted(gone))
         kept = list[dict[str, Any]]()
         for entry in self.engine.read_log():
             before = {i: was for i, was in entry["before"].items() if i not in gone}
             before = {i: None if identity is not None and was == identity else was for i, was in before.items()}
             if before and (identity is None or entry["identity"] != identity):
                 kept.append({**entry, "before": before})
-        self.engine.write_log(kept)
-        return count
+        self.engine.write_log(kept)  # first: stopped between the two, the records still say what is to be removed
+        return self.engine.delete(sorted(gone))
 
     def verify(self, identity: str | None = None) -> list[str]:
         """What is wrong with the gallery, or what is left of an identity: nothing, where all is well."""
@@ -282,11 +280,6 @@ def as_one(vectors: np.ndarray) -> np.ndarray:
     """Several embeddings of the same one, float32 [N, D], as a single question [1, D] of unit length: their mean."""
     mean = np.asarray(vectors, np.float32).mean(0, keepdims=True)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
-
-
-def new_id() -> str:
-    """An id that no other record has."""
-    return uuid.uuid4().hex
 
 
 def _parts(records: Iterator[Record], size: int) -> Iterator[list[Record]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from resight.errors import unknown
 from resight.gallery.edge import EdgeEngine
-from resight.gallery.engine import Engine
+from resight.gallery.contract import Engine
 from resight.gallery.folder import ABOUT, FolderEngine
 
 _KINDS = ("FOLDER", "exact:FOLDER")

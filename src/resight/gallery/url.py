@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import unknown
-from resight.gallery.edge import EdgeEngine
 from resight.gallery.contract import Engine
+from resight.gallery.edge import EdgeEngine
 from resight.gallery.folder import ABOUT, FolderEngine
 
 _KINDS = ("FOLDER", "exact:FOLDER")

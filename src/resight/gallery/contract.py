@@ -1,13 +1,15 @@
 """What an engine that keeps records can do. One contract test suite runs over all of them (tests/test_gallery.py)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from resight.gallery.records import Filter, Near, Record
 
-EVERYTHING = Filter()
+EVERYTHING: Final = Filter()
+EXACT_UNDER: Final = 20_000
+"""At most so many records are searched exactly by engines that have an index."""
 
 
 class Engine(Protocol):

@@ -15,13 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from resight.errors import GalleryError
-from resight.gallery.contract import EVERYTHING
+from resight.gallery.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.folder import FolderEngine
 from resight.gallery.records import LABELS, Filter, Near, Record
 from resight.gallery.segment import RECORDS, Segment
 from resight.storage import write_file
 
-EXACT_UNDER: Final = 20_000
 _BATCH: Final = 2000
 _FILTERED: Final = 1024  # candidates where a filter means some: many of those that are met do not count
 _LINKS, _BUILD, _SEARCH = 16, 128, 256  # of HNSW: links of a node; candidates when it is built, and when searched

@@ -1,6 +1,6 @@
 """A gallery of one model's embeddings: who is this, and where were they seen?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -166,58 +166,6 @@ class Gallery:
         self.engine.write_log(kept)  # first: stopped between the two, the records still say what is to be removed
         return self.engine.delete(sorted(gone))
 
-    def verify(self, identity: str | None = None) -> list[str]:
-        """What is wrong with the gallery, or what is left of an identity: nothing, where all is well."""
-        faults, seen, width = list[str](), set[str](), self.engine.about["width"]
-        for record in self.engine.scan():
-            if record.id in seen:
-                faults.append(f"record {record.id!r} is there twice")
-            seen.add(record.id)
-            if record.vector.shape != (width,) or abs(float(np.linalg.norm(record.vector)) - 1) > 1e-2:
-                faults.append(f"the vector of record {record.id!r} is damaged")
-            if identity is not None and record.identity == identity:
-                faults.append(f"record {record.id!r} is of {identity!r}")
-        if len(seen) != self.engine.count():
-            faults.append(f"{len(seen)} records can be read, and {self.engine.count()} are counted")
-        for entry in self.engine.read_log():
-            if identity is not None and identity in (entry["identity"], *entry["before"].values()):
-                faults.append(f"the log of names still tells of {identity!r}")
-            faults += [f"the log of names tells of {i!r}, which is not there" for i in entry["before"] if i not in seen]
-        return faults
-
-    def stats(self) -> dict[str, Any]:
-        """How many records there are, by label."""
-        labels: dict[str, dict[str, int]] = {name: {} for name in ("identity", "camera", "modality")}
-        times = list[float]()
-        for record in self.engine.scan():
-            for name, counts in labels.items():
-                value = getattr(record, name)
-                counts[value or "unknown"] = counts.get(value or "unknown", 0) + 1
-            if record.time is not None:
-                times.append(record.time)
-        identities = labels["identity"]
-        return {
-            "records": self.engine.count(),
-            "identities": len(identities) - ("unknown" in identities),
-            "without an identity": identities.get("unknown", 0),
-            "cameras": dict(sorted(labels["camera"].items())),
-            "modalities": dict(sorted(labels["modality"].items())),
-            "from": min(times, default=None),
-            "to": max(times, default=None),
-            "metadata": sorted(self.engine.fields()),
-            "model": self.engine.about["fingerprint"],
-        }
-
-    def copy_to(self, other: Engine) -> int:
-        """Adds every record, and the log, to an engine of the same model; returns how many."""
-        Gallery(other).require(self.engine.about["fingerprint"])
-        count = 0
-        for part in _parts(self.engine.scan(), 2000):
-            other.add(part)
-            count += len(part)
-        other.write_log(self.engine.read_log())
-        return count
-
     def _answers(self, near: Sequence[Near]) -> list[Answer]:
         held = {record.id: record for record in self.engine.get([n.id for n in near])}
         return [self._answer(held[n.id], n.similarity) for n in near if n.id in held]
@@ -255,7 +203,7 @@ class Gallery:
         return found
 
     def _require_fields(self, meant: Filter) -> None:
-        if not meant.metadata:
+        if not meant.metadata or self.engine.count(meant):
             return
         known = self.engine.fields()
         strange = sorted(set(meant.metadata) - known)
@@ -280,14 +228,3 @@ def as_one(vectors: np.ndarray) -> np.ndarray:
     """Several embeddings of the same one, float32 [N, D], as a single question [1, D] of unit length: their mean."""
     mean = np.asarray(vectors, np.float32).mean(0, keepdims=True)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
-
-
-def _parts(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    part = list[Record]()
-    for record in records:
-        part.append(record)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -4,53 +4,78 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import unknown
+from resight.gallery import qdrant
 from resight.gallery.contract import Engine
 from resight.gallery.edge import EdgeEngine
 from resight.gallery.folder import ABOUT, FolderEngine
+from resight.gallery.postgres import PostgresEngine
 
-_KINDS = ("FOLDER", "exact:FOLDER")
+_KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
 
 
 def open_engine(url: str) -> Engine:
     """Opens what `create_engine` made.
 
     Raises:
-        GalleryError: there is no gallery, it is damaged, or in use.
+        GalleryError: there is no gallery, it is damaged or in use, or its server cannot be reached.
         ConfigError: there is no engine of that kind.
     """
-    kind, path = _parts(url)
-    return FolderEngine(path) if kind == "exact" else EdgeEngine(path)
+    match _scheme(url):
+        case "exact":
+            return FolderEngine(_path(url))
+        case "qdrant" | "qdrant+https":
+            return qdrant.QdrantEngine(*qdrant.connect(url))
+        case "postgresql" | "postgres":
+            return PostgresEngine(url)
+        case _:
+            return EdgeEngine(_path(url))
 
 
 def create_engine(url: str, about: dict[str, Any]) -> Engine:
     """Makes a gallery.
 
     Args:
-        url: `FOLDER`, or `exact:FOLDER`.
+        url: `FOLDER`, `exact:FOLDER`, `qdrant://HOST:PORT/COLLECTION`, or `postgresql://USER@HOST/DATABASE?gallery=NAME`.
         about: `width`, and the model's `fingerprint`.
 
     Raises:
-        GalleryError: there is something already.
+        GalleryError: there is something already, or the server cannot be reached.
         ConfigError: there is no engine of that kind.
     """
-    kind, path = _parts(url)
-    FolderEngine.create(path, about).close()
-    return open_engine(url) if kind == "exact" else EdgeEngine(path)
+    match _scheme(url):
+        case "qdrant" | "qdrant+https":
+            return qdrant.QdrantEngine.create(*qdrant.connect(url), about)
+        case "postgresql" | "postgres":
+            return PostgresEngine.create(url, about)
+        case _:
+            FolderEngine.create(_path(url), about).close()
+            return open_engine(url)
 
 
 def exists(url: str) -> bool:
     """Whether there is a gallery.
 
     Raises:
+        GalleryError: its server cannot be reached.
         ConfigError: there is no engine of that kind.
     """
-    return (_parts(url)[1] / ABOUT).is_file()
+    match _scheme(url):
+        case "qdrant" | "qdrant+https":
+            return qdrant.QdrantEngine.exists(*qdrant.connect(url))
+        case "postgresql" | "postgres":
+            return PostgresEngine.exists(url)
+        case _:
+            return (_path(url) / ABOUT).is_file()
 
 
-def _parts(url: str) -> tuple[str, Path]:
-    kind, colon, rest = url.partition(":")
+def _scheme(url: str) -> str:
+    scheme, colon, rest = url.partition(":")
     if not colon:
-        return "", Path(url)
-    if kind != "exact" or not rest:
+        return ""
+    if scheme not in ("exact", "qdrant", "qdrant+https", "postgresql", "postgres") or not rest:
         raise unknown("gallery engine", url, _KINDS)
-    return kind, Path(rest)
+    return scheme
+
+
+def _path(url: str) -> Path:
+    return Path(url.removeprefix("exact:"))

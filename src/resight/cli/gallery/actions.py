@@ -144,8 +144,10 @@ def undo(options: Only) -> None:
 
 def stats(options: Only) -> None:
     """Prints what is in it."""
+    from resight.gallery import upkeep
+
     gallery = open_gallery(options.gallery)
-    for name, value in gallery.stats().items():
+    for name, value in upkeep.stats(gallery.engine).items():
         if isinstance(value, dict):
             value = ", ".join(f"{label} {count}" for label, count in value.items()) or "none"
         print(f"{name:20s}{', '.join(value) or 'none' if isinstance(value, list) else value}")
@@ -154,8 +156,10 @@ def stats(options: Only) -> None:
 
 def verify(options: Verify) -> None:
     """Reads everything; a fault ends with status 2."""
+    from resight.gallery import upkeep
+
     gallery = open_gallery(options.gallery)
-    faults = gallery.verify(options.identity)
+    faults = upkeep.verify(gallery.engine, options.identity)
     count = gallery.engine.count()
     gallery.engine.close()
     if faults:
@@ -165,12 +169,13 @@ def verify(options: Verify) -> None:
 
 def export(options: Export) -> None:
     """Copies all records."""
+    from resight.gallery import upkeep
     from resight.gallery.url import create_engine, exists, open_engine
 
     gallery = open_gallery(options.gallery)
     about = {name: value for name, value in gallery.engine.about.items() if name != "format"}
     other = open_engine(options.to) if exists(options.to) else create_engine(options.to, about)
-    print(f"{gallery.copy_to(other)} records copied to {options.to}")
+    print(f"{upkeep.copy(gallery.engine, other)} records copied to {options.to}")
     other.close()
     gallery.engine.close()
 

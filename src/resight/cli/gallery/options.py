@@ -15,7 +15,8 @@ class Create:
     """Make a gallery for the embeddings of one model."""
 
     gallery: Positional[str]
-    """Where: FOLDER (exact while it is small, then through an index), or exact:FOLDER."""
+    """Where: FOLDER (exact while it is small, then through an index), exact:FOLDER,
+    postgresql://USER@HOST/DATABASE?gallery=NAME, or qdrant://HOST:PORT/COLLECTION."""
     model: Path
     """The model's folder."""
 

@@ -358,6 +358,17 @@ def test_an_identity_that_is_removed_leaves_no_trace_on_disk(folder):
             assert trace not in held, path
 
 
+def test_one_of_many_that_is_removed_leaves_the_index_too(tmp_path):
+    engine = in_folder("edge", tmp_path)()
+    held = records(12_000)
+    engine.add(held)
+    engine.delete(["r6000"])
+    engine.close()
+    files = [path for path in (tmp_path / "gallery").rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    assert any(held[6001].vector.tobytes() in path.read_bytes() for path in files if "index" in path.parts)
+    assert not [path for path in files if held[6000].vector.tobytes() in path.read_bytes()]
+
+
 def test_an_identity_that_is_removed_leaves_the_files_of_postgresql(request, postgresql):
     """All but its write-ahead log, which is the server's."""
     engine = in_postgresql(request)()

@@ -22,10 +22,12 @@ from resight.gallery.segment import RECORDS, Segment
 from resight.storage import write_file
 
 _BATCH: Final = 2000
-_FILTERED: Final = 1024  # candidates where a filter means some: many of those that are met do not count
-_LINKS, _BUILD, _SEARCH = 16, 128, 256  # of HNSW: links of a node; candidates when it is built, and when searched
+_FEW: Final = 2000  # records that a filter means, so few that a product with all of them is as fast
+_LINKS, _BUILD = 16, 128  # of HNSW: links of a node, candidates when it is built
+_SEARCH, _FILTERED = 512, 1024  # candidates when it is searched; many of those that are met a filter does not mean
+_SEGMENTS: Final = 8  # of the index: what is added or removed has one of them built anew, not all
 _AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
-_INDEX, _APPLIED = "index", "index.json"
+_INDEX, _APPLIED, _FORMAT = "index", "index.json", 2
 
 
 class EdgeEngine(FolderEngine):
@@ -79,11 +81,11 @@ class EdgeEngine(FolderEngine):
 
     def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
         """Through the index where many records are meant."""
-        if self._shard is None or self.count(meant) <= self.exact_under:
+        if self._shard is None or len(self._place) <= self.exact_under or self._few(meant):
             return super().search(vectors, k, meant)
         edge = self._edge
         params = edge.SearchParams(
-            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 2 * k),
+            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 4 * k),
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
         conditions = self._conditions(meant)
@@ -101,6 +103,9 @@ class EdgeEngine(FolderEngine):
             self._shard.close()
             self._shard = None
         super().close()
+
+    def _few(self, meant: Filter) -> bool:
+        return meant != EVERYTHING and self.count(meant) <= min(_FEW, self.exact_under)
 
     def _catch_up(self) -> None:
         """Has the index hold what the folder holds; makes it where the gallery has grown to need one."""
@@ -138,11 +143,11 @@ class EdgeEngine(FolderEngine):
                 hnsw_config=edge.HnswIndexConfig(_LINKS, _BUILD, 10_000),
                 quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
                 optimizers=edge.EdgeOptimizersConfig(
-                    deleted_threshold=0.0001, vacuum_min_vector_number=1, default_segment_number=1
+                    deleted_threshold=1e-9, vacuum_min_vector_number=1, default_segment_number=_SEGMENTS
                 ),
             ),
         )
-        for name in LABELS:
+        for name in (*LABELS, "tags"):
             shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
         shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
         return shard
@@ -159,7 +164,7 @@ class EdgeEngine(FolderEngine):
                     segment.vectors[row].tolist(),
                     {name: values[n] for name, values in labels.items()}
                     | {"time": None if np.isnan(segment.times[row]) else float(segment.times[row])}
-                    | {"metadata": {name: json.dumps(value) for name, value in segment.metadata[row].items()}},
+                    | {"tags": [json.dumps(pair) for pair in segment.metadata[row].items()]},
                 )
                 for n, row in enumerate(part.tolist())
             ]
@@ -172,11 +177,11 @@ class EdgeEngine(FolderEngine):
 
     def _applied(self) -> None:
         """Puts the index in order where it has grown, and writes down what is in it."""
-        if self._loose > max(EXACT_UNDER // 2, len(self._place) // 5):
+        if self._loose > max(EXACT_UNDER // 2, len(self._place) // 20):
             self._shard.optimize()
             self._loose = 0
         self._shard.flush()
-        write_file(self.path / _APPLIED, json.dumps(self._stamps()))
+        write_file(self.path / _APPLIED, json.dumps({"format": _FORMAT, "segments": self._stamps()}))
 
     def _stamps(self) -> dict[str, int]:
         return {s.path.name: (s.path / RECORDS).stat().st_mtime_ns for s in self.segments}
@@ -212,8 +217,8 @@ class EdgeEngine(FolderEngine):
         ]
         if meant.after is not None or meant.before is not None:
             must.append(edge.FieldCondition("time", range=edge.RangeFloat(gte=meant.after, lt=meant.before)))
-        for name, value in meant.metadata.items():
-            must.append(edge.FieldCondition(f'metadata."{name}"', match=edge.MatchValue(json.dumps(value))))
+        for pair in meant.metadata.items():
+            must.append(edge.FieldCondition("tags", match=edge.MatchValue(json.dumps(pair))))
         return edge.Filter(must=must) if must else None
 
 
@@ -228,6 +233,7 @@ def _edge() -> Any:
 
 def _read_applied(path: Path) -> dict[str, int] | None:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        held = json.loads(path.read_text())
+        return held["segments"] if held["format"] == _FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ _SCHEMA = pa.schema(
         ("thumbnail", pa.binary()),
     ]  # pyright: ignore[reportArgumentType]
 )
+_NEVER: Final = -2  # a label's number that no record has
 _VECTORS, RECORDS = "vectors.npy", "records.parquet"
 
 
@@ -43,7 +45,7 @@ class Segment:
 
     def read(self) -> None:
         """Reads what is on disk, again after it was changed there."""
-        for name in ("ids", "numbers", "times", "metadata", "_codes"):
+        for name in ("ids", "numbers", "times", "metadata", "_codes", "_tags"):
             self.__dict__.pop(name, None)
         try:
             self.vectors = np.load(self.path / _VECTORS, mmap_mode="r", allow_pickle=False)  # float32 [n, D]
@@ -89,24 +91,33 @@ class Segment:
             found[name] = codes, {value: n for n, value in enumerate(column.dictionary.to_pylist())}
         return found
 
+    @cached_property
+    def _tags(self) -> dict[tuple[str, type, Value], list[int]]:
+        """Of each field of metadata and value the rows that have it; 2, 2.0 and true are not the same."""
+        found: dict[tuple[str, type, Value], list[int]] = {}
+        for row, own in enumerate(self.metadata):
+            for name, value in own.items():
+                found.setdefault((name, type(value), value), []).append(row)
+        return found
+
     def meant(self, which: Filter) -> np.ndarray:
         """bool [n]: the records that are alive and that a filter means."""
         kept = self.alive.copy()
         for name in LABELS:
             if wanted := getattr(which, name):
                 codes, known = self._codes[name]
-                kept &= np.isin(codes, [known[value] for value in wanted if value in known])
+                some = np.zeros(len(codes), bool)
+                for value in wanted:
+                    some |= codes == known.get(value, _NEVER)
+                kept &= some
         if which.after is not None:
             kept &= self.times >= which.after
         if which.before is not None:
             kept &= self.times < which.before
-        if which.metadata:
-            for row in np.flatnonzero(kept):
-                own = self.metadata[row]
-                kept[row] = all(
-                    name in own and type(own[name]) is type(value) and own[name] == value
-                    for name, value in which.metadata.items()
-                )
+        for name, value in which.metadata.items():
+            some = np.zeros(len(kept), bool)
+            some[self._tags.get((name, type(value), value), [])] = True
+            kept &= some
         return kept
 
     def records(self, rows: Sequence[int] | np.ndarray) -> list[Record]:

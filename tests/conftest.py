@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 
 from resight.datasets import synthetic
+from resight.loading.batch import Vocabulary
+from resight.model.folder import Card, fill_model_folder
+from resight.sections import Model, Pictures
+from resight.storage import write_folder
 
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
@@ -54,3 +58,12 @@ def picture(path: Path, identity: int = 0, camera: int = 0, size=(32, 64)) -> Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((colours + noise).clip(0, 255).astype(np.uint8)).save(path, quality=95)
     return path
+
+
+def small_model(folder: Path, **settings) -> Path:
+    """A model's folder, of a tiny network with weights drawn at random; knows the cameras c1 and c2."""
+    torch.manual_seed(0)
+    model = Model(backbone="test_vit", **{"side": ("camera",), **settings})
+    card = Card(model=model, pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b"), ("c1", "c2")))
+    write_folder(folder, lambda path: fill_model_folder(path, card.build().state_dict(), card))
+    return folder

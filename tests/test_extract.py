@@ -1,5 +1,7 @@
 """Extraction: the embedder's numbers, in order, once each, however it was stopped."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,29 +9,26 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from conftest import picture
+from conftest import picture, small_model
 from numpy.testing import assert_allclose
 
 import resight
 from resight.cli import main
 from resight.datasets.anything import read_anything
 from resight.errors import ConfigError
-from resight.extract import Way, extract
-from resight.loading.batch import Vocabulary
-from resight.model.folder import Card, fill_model_folder
-from resight.sections import Model, Pictures
-from resight.storage import write_folder
+from resight.extract import shards
+from resight.extract.crews import local, ray
+from resight.extract.shards import Way, extract
+from resight.extract.sources import PictureSource
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    settings = Model(backbone="test_vit", side=("camera",))
-    card = Card(model=settings, pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b"), ("c1", "c2")))
-    path = tmp_path_factory.mktemp("model") / "m"
-    write_folder(path, lambda p: fill_model_folder(p, card.build().state_dict(), card))
-    return path
+    return small_model(tmp_path_factory.mktemp("model") / "m")
+
+
+def pictures_of(table):
+    return PictureSource.of(read_anything([table]))
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +63,9 @@ def test_embeddings_in_the_order_of_the_pictures(folder, table, tmp_path, proces
     told = []
     found = extract(
         Way(folder, "cpu", "fp32"),
-        read_anything([table]),
+        pictures_of(table),
         tmp_path / "e.parquet",
-        processes,
+        local(processes),
         lambda *n: told.append(n),
         7,
     )
@@ -80,60 +79,99 @@ def test_embeddings_in_the_order_of_the_pictures(folder, table, tmp_path, proces
 
 def test_what_was_begun_goes_on_and_of_other_pictures_does_not(folder, table, tmp_path, monkeypatch):
     out, way = tmp_path / "e.parquet", Way(folder, "cpu", "fp32")
-    real, calls = extract.__globals__["embed_rows"], []
+    real, calls = shards.embed_part, []
 
-    def stops(embedder, rows):
-        calls.append(len(rows))
+    def stops(embedder, part):
+        calls.append(len(part))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(embedder, rows)
+        return real(embedder, part)
 
-    monkeypatch.setitem(extract.__globals__, "embed_rows", stops)
+    monkeypatch.setattr(shards, "embed_part", stops)
     with pytest.raises(KeyboardInterrupt):
-        extract(way, read_anything([table]), out, shard=8)
+        extract(way, pictures_of(table), out, local(), shard=8)
     with pytest.raises(ConfigError, match="was begun of other pictures"):
-        extract(way, read_anything([table]).take(range(9)), out, shard=8)
+        extract(way, pictures_of(table).part(slice(9)), out, local(), shard=8)
     with pytest.raises(ConfigError, match="was begun of other pictures"):
-        extract(Way(folder, "cpu", "fp32", flip=True), read_anything([table]), out, shard=8)
-    found = extract(way, read_anything([table]), out, shard=8)
+        extract(Way(folder, "cpu", "fp32", flip=True), pictures_of(table), out, local(), shard=8)
+    found = extract(way, pictures_of(table), out, local(), shard=8)
     assert (found.rows, found.before) == (39, 15)  # of two shards, one of which had a damaged picture
     assert calls == [8, 8, 8, 8, 8, 8]
     check(out, folder, table)
     with pytest.raises(ConfigError, match="exists already"):
-        extract(way, read_anything([table]), out)
+        extract(way, pictures_of(table), out, local())
 
 
 SLOWLY = """
 import sys, time
 from pathlib import Path
-import resight.extract as e
-real = e.embed_rows
-def slow(embedder, rows):
+from resight.extract import crews, shards
+from resight.extract.sources import PictureSource
+from resight.datasets.anything import read_anything
+real = shards.embed_part
+def slow(embedder, part):
     time.sleep(0.02)
-    return real(embedder, rows)
-e.embed_rows = slow
-e.extract(e.Way(Path(sys.argv[1]), "cpu", "fp32"), e.SightingTable.read(Path(sys.argv[2])), Path(sys.argv[3]), shard=1)
+    return real(embedder, part)
+shards.embed_part = slow
+source = PictureSource.of(read_anything([Path(sys.argv[2])]))
+shards.extract(shards.Way(Path(sys.argv[1]), "cpu", "fp32"), source, Path(sys.argv[3]), crews.local(), shard=1)
 """
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_path):
-    read_anything([table]).write(tmp_path / "table.parquet")
-    out, parts, before = tmp_path / "e.parquet", tmp_path / "e.parquet.parts", 0
-    for _ in range(20):
-        working = subprocess.Popen([sys.executable, "-c", SLOWLY, folder, tmp_path / "table.parquet", out])
+    """RESIGHT_KILLS times, 4 by itself."""
+    kills = int(os.environ.get("RESIGHT_KILLS", "4"))
+    out, parts, killed, rng = tmp_path / "e.parquet", tmp_path / "e.parquet.parts", 0, np.random.default_rng(0)
+    while not out.exists():
+        working = subprocess.Popen([sys.executable, "-c", SLOWLY, folder, table, out])
+        before = len(list(parts.glob("*.parquet"))) if parts.exists() else 0
+        wanted = before + 40 // (kills + 1)
         while working.poll() is None:
             there = len(list(parts.glob("*.parquet"))) if parts.exists() else 0
-            if there >= before + 8:
+            if killed < kills and there >= wanted:
+                time.sleep(rng.uniform(0, 0.02))
                 working.kill()
-            time.sleep(0.005)
-        working.wait()
-        if out.exists():
-            break
-        now = len(list(parts.glob("*.parquet")))
-        assert now >= before
-        before = now
+                working.wait()
+                killed += 1
+                assert len(list(parts.glob("*.parquet"))) >= there
+            time.sleep(0.002)
+        assert out.exists() == (working.returncode == 0)
+    assert killed == kills
     check(out, folder, table)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table, tmp_path):
+    """Ray's own nodes, as processes of this machine; what they embed is handed back and written here."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=100_000_000, include_dashboard=False)
+        told, killed = [], []
+
+        def progress(done, total):
+            told.append(done)
+            if not killed and done:
+                killed.extend(workers_of(cluster))
+                os.kill(killed[0], signal.SIGKILL)
+
+        found = extract(
+            Way(folder, "cpu", "fp32"), pictures_of(table), tmp_path / "e.parquet", ray(cluster.address), progress, 4
+        )
+    finally:
+        cluster.shutdown()
+    assert (found.rows, found.before, len(found.damaged)) == (39, 0, 1)
+    assert killed
+    assert told[-1] == 40
+    check(tmp_path / "e.parquet", folder, table)
+
+
+def workers_of(cluster):
+    """The processes that embed."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "ray::" in line and "_Worker" in line]
 
 
 def test_the_command_line(folder, table, tmp_path, capsys):

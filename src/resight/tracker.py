@@ -4,6 +4,7 @@ import numpy as np
 
 from resight.embedder import Embedder
 from resight.errors import PictureError
+from resight.loading.crops import edges
 
 
 class TrackerFeatures:
@@ -31,12 +32,9 @@ class TrackerFeatures:
             raise PictureError(f"a frame must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
         if boxes.ndim != 2 or boxes.shape[1] < 4 or not np.isfinite(boxes[:, :4]).all():
             raise PictureError("boxes must be finite numbers [N, 4]: left, top, right, bottom")
-        height, width = frame.shape[:2]
-        limits = np.array([width, height, width, height])
-        edges = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:4])], axis=1).clip(0, limits).astype(int)
-        there = (edges[:, 2] > edges[:, 0]) & (edges[:, 3] > edges[:, 1])
+        whole, there = edges(boxes, *frame.shape[:2])
         seen = frame[..., ::-1] if self.bgr else frame
-        cut = [seen[top:bottom, left:right] for left, top, right, bottom in edges[there]]
+        cut = [seen[top:bottom, left:right] for left, top, right, bottom in whole[there]]
         found = np.zeros((len(boxes), self.embedder.width), np.float32)
         found[there] = self.embedder.embed(cut, camera=self.camera)
         return found

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
 from resight.errors import ConfigError
 from resight.sections import Precision
+
+if TYPE_CHECKING:
+    from resight.extract.sources import Source
 
 
 @dataclass(frozen=True)
@@ -17,17 +21,30 @@ class Extract:
     model: Positional[Path]
     """A model's folder."""
     source: Positional[tuple[Path, ...]]
-    """Picture files, folders, or tables (CSV, Parquet) with any of the columns that `own` data sets have."""
+    """Picture files, folders, or tables (CSV, Parquet) with any of the columns that `own` data sets have; or, with
+    --boxes, a video."""
     out: Path
     """The file to write; must not exist."""
     identity_from_folder: bool = False
     """Each picture is of the one that its folder is named after."""
+    boxes: Path | None = None
+    """Boxes in the source, a video: MOTChallenge's text (.txt), or JSON (.json, .jsonl)."""
+    least_confidence: float | None = None
+    """Of boxes; those with less are left out."""
+    camera: str | None = None
+    """That the video is from."""
+    modality: str | None = None
+    """That the video is in: rgb, nir or tir."""
+    start: float = 0.0
+    """When the video begins, in seconds on the clock that all cameras share."""
     flip: bool = False
     """Mean of the picture's and its mirror image's embedding."""
     precision: Precision | None = None
     """Arithmetic of the matrix products; by itself bf16 where that is faster."""
     processes: int = 1
     """That share the pictures out, on this machine."""
+    ray: str | None = None
+    """Address of a Ray cluster whose workers share the pictures out instead, or `local`."""
     device: str = "auto"
     """Where to embed."""
 
@@ -37,15 +54,18 @@ def run(arguments: list[str]) -> None:
     options = parse(Extract, arguments, "resight extract")
     if options.processes < 1:
         raise ConfigError(f"--processes must be 1 or more, not {options.processes}")
-    from resight.datasets.anything import read_anything
-    from resight.extract import Way, extract
+    if options.ray is not None and options.processes > 1:
+        raise ConfigError("--processes are of this machine and --ray is a cluster: give one of the two")
+    from resight.extract import crews
+    from resight.extract.shards import Way, extract
     from resight.screen import Screen
 
-    sightings = read_anything(options.source, options.identity_from_folder)
-    way = Way(options.model, options.device, options.precision, options.flip)
+    source = _source(options)
+    way = Way(options.model.absolute(), options.device, options.precision, options.flip)
+    crew = crews.local(options.processes) if options.ray is None else crews.ray(options.ray)
     with Screen() as screen:
-        screen.begin("embedding", len(sightings))
-        found = extract(way, sightings, options.out, options.processes, lambda done, _: screen.step(done))
+        screen.begin("embedding", len(source))
+        found = extract(way, source, options.out, crew, lambda done, _: screen.step(done))
         for reason in found.damaged:
             screen.say(f"left out: {reason}")
     now = found.rows - found.before
@@ -53,3 +73,28 @@ def run(arguments: list[str]) -> None:
         f"{options.out}: {found.rows} embeddings ({found.before} from an earlier run, {now} now, "
         f"{now / max(found.seconds, 1e-9):.0f} pictures/s), {len(found.damaged)} pictures left out"
     )
+
+
+def _source(options: Extract) -> "Source":
+    from resight.extract.sources import PictureSource, VideoSource
+
+    if options.boxes is None:
+        from resight.datasets.anything import read_anything
+
+        only = ("least_confidence", "camera", "modality", "start")
+        given = [name for name in only if getattr(options, name) != getattr(Extract, name)]
+        if given:
+            raise ConfigError(
+                f"--{given[0].replace('_', '-')} is of a video and its --boxes; pictures have it in a table"
+            )
+        return PictureSource.of(
+            read_anything([path.absolute() for path in options.source], options.identity_from_folder)
+        )
+    from resight.datasets.boxes import read_boxes
+    from resight.loading.video import Video
+
+    if len(options.source) != 1 or options.identity_from_folder:
+        raise ConfigError("--boxes are of one video, which is the only source then")
+    video = Video(options.source[0].absolute())
+    boxes = read_boxes(options.boxes, options.least_confidence)
+    return VideoSource(video.path, boxes, options.camera, options.modality, options.start)

@@ -60,10 +60,14 @@ def picture(path: Path, identity: int = 0, camera: int = 0, size=(32, 64)) -> Pa
     return path
 
 
-def small_model(folder: Path, **settings) -> Path:
-    """A model's folder, of a tiny network with weights drawn at random; knows the cameras c1 and c2."""
+def small_model(folder: Path, cameras=("c1", "c2"), modalities=("rgb",), mean=(0.5, 0.5, 0.5), **settings) -> Path:
+    """A model's folder, of a tiny network with weights drawn at random, side information's too."""
     torch.manual_seed(0)
     model = Model(backbone="test_vit", **{"side": ("camera",), **settings})
-    card = Card(model=model, pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b"), ("c1", "c2")))
-    write_folder(folder, lambda path: fill_model_folder(path, card.build().state_dict(), card))
+    vocabulary = Vocabulary(("a", "b"), cameras, (), modalities)
+    card = Card(model=model, pictures=Pictures(size=(64, 32), mean=mean), vocabulary=vocabulary)
+    network = card.build()
+    if model.side:
+        network.backbone.side.table.data.normal_()
+    write_folder(folder, lambda path: fill_model_folder(path, network.state_dict(), card))
     return folder

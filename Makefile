@@ -1,4 +1,5 @@
-# Each of demo and test sets itself up on a machine that has only Python (3.11 or 3.12) and make.
+# Each of demo and test sets itself up on a machine that has only Python (3.11 or 3.12) and make; what tests need from
+# Debian is installed where we may.
 PYTHON ?= python3
 READY := .venv/ready
 
@@ -18,6 +19,7 @@ check: $(READY)
 	.venv/bin/lint-imports
 
 $(READY): pyproject.toml
+	bash .ci/debian
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $(READY)

@@ -546,7 +546,7 @@ def test_a_gallery_from_the_command_line(tmp_path, model_folder, capsys):
     card = model_folder / "config.json"
     card.write_text(card.read_text().replace("bilinear", "bicubic"))
     assert "cannot be compared" in resight(capsys, "gallery", "search", at, asked, status=2)
-    assert "give picture files" in resight(capsys, "gallery", "add", at, status=2)
+    assert "one of the two" in resight(capsys, "gallery", "add", at, status=2)
     assert "no picture, folder or table" in resight(capsys, "gallery", "add", at, tmp_path / "none", status=2)
     assert "known are: create, add" in resight(capsys, "gallery", "find", at, status=2)
     assert "one of the two" in resight(capsys, "gallery", "remove", at, status=2)

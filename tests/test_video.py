@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import small_model
@@ -139,6 +140,37 @@ def test_a_video_is_extracted_as_its_crops_are_embedded(video, tmp_path, capsys)
     cut = [frames[b.frame, int(b.top) : int(b.bottom), int(b.left) : int(b.right)] for b in rows]
     expected = resight.load(folder, "cpu", "fp32").embed(cut, camera="c2")
     assert_allclose(np.stack(found.column("embedding").to_pylist()), expected, atol=1e-5)
+
+    assert main(["gallery", "create", str(tmp_path / "g"), "--model", str(folder)]) == 0
+    for added, there in ((len(BOXES), 0), (0, len(BOXES))):
+        capsys.readouterr()
+        words = ["gallery", "add", tmp_path / "g", "--embeddings", tmp_path / "e.parquet", "--metadata", "site=hall"]
+        assert main([str(word) for word in words]) == 0
+        assert f"{added} added, {there} were there already" in capsys.readouterr().out
+    engine = resight.open_engine(str(tmp_path / "g"))
+    kept = list(engine.scan(resight.Filter(metadata={"site": "hall", "frame": 5})))
+    assert [(r.tracklet, r.camera, r.picture) for r in kept] == [("7", "c2", str(path)), (None, "c2", str(path))]
+    assert_allclose(np.stack([r.vector for r in engine.scan()]), expected, atol=1e-5)
+    engine.close()
+
+
+def test_embeddings_of_another_model_or_none_are_refused(tmp_path, capsys):
+    folder = small_model(tmp_path / "model")
+    assert main(["gallery", "create", str(tmp_path / "g"), "--model", str(folder)]) == 0
+    row = {"picture": ["a.jpg"], "embedding": pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)}
+    pq.write_table(pa.table(row), tmp_path / "plain.parquet")
+    pq.write_table(pa.table(row).replace_schema_metadata({"model": "another"}), tmp_path / "other.parquet")
+    (tmp_path / "no.parquet").write_text("no")
+    for words, said in (
+        (["--embeddings", tmp_path / "plain.parquet"], "holds no embeddings"),
+        (["--embeddings", tmp_path / "no.parquet"], "cannot be read as embeddings"),
+        (["--embeddings", tmp_path / "other.parquet"], "cannot be compared"),
+        (["--embeddings", tmp_path / "other.parquet", "--thumbnails"], "--thumbnails and"),
+        (["--embeddings", tmp_path / "other.parquet", tmp_path], "one of the two"),
+        ([], "one of the two"),
+    ):
+        assert main(["gallery", "add", str(tmp_path / "g"), *map(str, words)]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):

@@ -5,17 +5,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from resight.embedder import Embedder, as_tensor
-from resight.errors import PictureError
+from resight.errors import DatasetError, PictureError
 from resight.gallery.gallery import Gallery
 from resight.gallery.records import Record, Value
 from resight.sightings import MODALITIES, SightingTable
 
-_AT_ONCE = 64  # records written together
+_AT_ONCE = 64  # records written together that are embedded first
+_ROWS = 5000  # that are embedded already
 _THUMBNAIL = (96, 192)  # width and height that it fits in
 
 
@@ -98,9 +102,52 @@ def keep(
     return kept
 
 
-def id_of(path: Path) -> str:
-    """The id of a picture's record: 24 digits of the SHA-256 of its absolute path."""
-    return hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
+def keep_embeddings(
+    gallery: Gallery,
+    file: Path,
+    metadata: Mapping[str, Value] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Kept:
+    """Adds a record for each row of a file that `extract` wrote; as `keep`, without embedding anything. What was seen
+    in a video has its frame in the metadata.
+
+    Raises:
+        DatasetError: the file is missing or is no such file.
+        GalleryError: its embeddings are of another model than the gallery's.
+    """
+    try:
+        opened = pq.ParquetFile(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DatasetError(f"{file} cannot be read as embeddings: {error}") from error
+    model = (opened.schema_arrow.metadata or {}).get(b"model")
+    if model is None or "embedding" not in opened.schema_arrow.names:
+        raise DatasetError(f"{file} holds no embeddings of resight extract")
+    gallery.require(model.decode())
+    kept, done = Kept(), 0
+    for batch in opened.iter_batches(_ROWS):
+        vectors = np.asarray(batch.column("embedding").flatten(), np.float32).reshape(batch.num_rows, -1)  # [n, D]
+        rows = batch.drop_columns(["embedding"]).to_pylist()
+        held = [_record(row, vector, metadata or {}) for row, vector in zip(rows, vectors, strict=True)]
+        there = {record.id for record in gallery.engine.get([record.id for record in held])}
+        gallery.add([record for record in held if record.id not in there])
+        kept.there += len(there)
+        kept.added += len(held) - len(there)
+        done += len(held)
+        progress(done)
+    return kept
+
+
+def _record(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping[str, Value]) -> Record:
+    path = Path(row["picture"]).absolute()
+    seen = {} if row.get("frame") is None else {"frame": row["frame"]}
+    box = [row[name] for name in ("frame", "left", "top", "right", "bottom")] if seen else []
+    labels = {name: row.get(name) for name in ("identity", "camera", "modality", "tracklet", "time")}
+    return Record(id=id_of(path, *box), vector=vector, picture=str(path), metadata={**metadata, **seen}, **labels)
+
+
+def id_of(path: Path, *box: float) -> str:
+    """A record's id: 24 digits of the SHA-256 of its picture's absolute path; in a video of frame and edges too."""
+    return hashlib.sha256("|".join(map(str, (path.absolute(), *box))).encode()).hexdigest()[:24]
 
 
 def thumbnail(picture: np.ndarray) -> bytes:

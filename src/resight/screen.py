@@ -42,8 +42,8 @@ class Screen:
         """A line that stays."""
         self.console.print(text, soft_wrap=True)
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
-        """A new stretch of work of `total` steps."""
+    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+        """A new stretch of work of `total` steps; None where nobody knows how many."""
         self.progress.reset(self.task, total=total, completed=done, description=what, now="")
 
     def step(self, done: int, now: str = "") -> None:

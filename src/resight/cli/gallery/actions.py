@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from resight.embedder import Embedder
     from resight.gallery.gallery import Answer, Gallery
     from resight.gallery.records import Filter, Value
+    from resight.keep import Kept
+    from resight.screen import Screen
 
 
 def create(options: Create) -> None:
@@ -25,20 +27,37 @@ def create(options: Create) -> None:
 
 
 def add(options: Add) -> None:
-    """Embeds and keeps, and says what became of each."""
-    from resight.datasets.anything import read_anything
-    from resight.keep import keep
+    """Embeds and keeps, or keeps what is embedded, and says what became of each."""
     from resight.screen import Screen
 
-    sightings = read_anything(options.pictures, options.identity_from_folder)
-    gallery, embedder = _with_model(options.gallery, options.device)
+    if bool(options.pictures) == (options.embeddings is not None):
+        raise ConfigError("say what to add: picture files, folders or tables, or --embeddings FILE, one of the two")
     with Screen() as screen:
-        screen.begin("embedding", len(sightings))
-        kept = keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), screen.step)
+        gallery, kept = _add_embeddings(options, screen) if options.embeddings else _add_pictures(options, screen)
         for reason in kept.damaged:
             screen.say(f"skipped: {reason}")
     print(f"{kept.added} added, {kept.there} were there already, {len(kept.damaged)} could not be decoded")
     gallery.engine.close()
+
+
+def _add_pictures(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
+    from resight.datasets.anything import read_anything
+    from resight.keep import keep
+
+    sightings = read_anything(options.pictures, options.identity_from_folder)
+    gallery, embedder = _with_model(options.gallery, options.device)
+    screen.begin("embedding", len(sightings))
+    return gallery, keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), screen.step)
+
+
+def _add_embeddings(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
+    from resight.keep import keep_embeddings
+
+    if options.embeddings is None or options.thumbnails or options.identity_from_folder:
+        raise ConfigError("--embeddings have no pictures: --thumbnails and --identity-from-folder do not go with them")
+    gallery = open_gallery(options.gallery)
+    screen.begin("adding", None)
+    return gallery, keep_embeddings(gallery, options.embeddings, _values(options.metadata), screen.step)
 
 
 def search(options: Search) -> None:

@@ -28,8 +28,10 @@ class Add:
 
     gallery: Positional[str]
     """The gallery."""
-    pictures: Positional[tuple[Path, ...]]
+    pictures: Positional[tuple[Path, ...]] = ()
     """Picture files, folders, or tables (CSV, Parquet) with any of the columns that `own` data sets have."""
+    embeddings: Path | None = None
+    """Instead of pictures: a file that `resight extract` wrote with the gallery's model."""
     identity_from_folder: bool = False
     """Each picture is of the one that its folder is named after."""
     thumbnails: bool = False

@@ -25,6 +25,7 @@ _BATCH: Final = 2000
 _FEW: Final = 2000  # records that a filter means, so few that a product with all of them is as fast
 _LINKS, _BUILD = 16, 128  # of HNSW: links of a node, candidates when it is built
 _SEARCH, _FILTERED = 512, 1024  # candidates when it is searched; many of those that are met a filter does not mean
+_SHARE: Final = 500  # or one in so many records, if that is more: a large gallery has more that are nearly as near
 _SEGMENTS: Final = 8  # of the index: what is added or removed has one of them built anew, not all
 _AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
 _INDEX, _APPLIED, _FORMAT = "index", "index.json", 2
@@ -85,7 +86,7 @@ class EdgeEngine(FolderEngine):
             return super().search(vectors, k, meant)
         edge = self._edge
         params = edge.SearchParams(
-            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 4 * k),
+            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, len(self._place) // _SHARE, 4 * k),
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
         conditions = self._conditions(meant)

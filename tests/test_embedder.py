@@ -12,7 +12,11 @@ import resight
 from resight.embedder import fingerprint_of
 from resight.errors import CheckpointError, ConfigError, PictureError
 from resight.loading.augment import normalise
+from resight.loading.batch import Vocabulary
 from resight.loading.pictures import decode, resize
+from resight.model.blocks import settle
+from resight.model.folder import Card
+from resight.sections import Model, Pictures
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,28 @@ def test_mirror_images_and_bf16(folder, model, paths):
     )  # resized after, not before
     low = resight.load(folder, "cpu", "bf16").embed(paths)
     assert (low * model.embed(paths)).sum(1).min() > 0.999
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_dinov2", "resnet50"])
+def test_weights_in_sixteen_bits_give_what_autocast_gives(backbone, tmp_path):
+    """With layer scales taken into them, where there are some."""
+    settings = {} if backbone == "resnet50" else {"jpm": True, "side": ("camera",)}
+    pictures = Pictures(size=(64, 32) if backbone != "vit_small_patch14_dinov2" else (56, 28))
+    torch.manual_seed(0)
+    card = Card(
+        model=Model(backbone=backbone, **settings), pictures=pictures, vocabulary=Vocabulary(("a",), ("c", "d"))
+    )
+    network = card.build().eval()
+    for name, value in network.named_parameters():
+        if name.endswith("gamma"):
+            value.data.normal_(1, 0.3)
+    x, labels = torch.randn(3, 3, *pictures.size), torch.tensor([0, 1, -1])
+    side = {"camera": labels, "view": -torch.ones_like(labels), "modality": torch.zeros_like(labels)}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = network.embed(x, side)
+        settle(network.backbone, torch.bfloat16)
+        assert_allclose(network.embed(x, side), expected, atol=1e-6)
+    assert not [name for name, _ in network.named_parameters() if name.endswith("gamma")]
 
 
 def test_more_pictures_than_a_batch_and_a_device_without_memory(folder, paths, monkeypatch):

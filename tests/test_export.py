@@ -115,6 +115,11 @@ assert "timm" not in sys.modules
 
 
 @pytest.mark.slow
+def test_an_export_is_of_float32(folder, tmp_path):
+    with pytest.raises(ConfigError, match="load the model with fp32, not bf16"):
+        export(resight.load(folder, "cpu", "bf16"), tmp_path / "out", "onnx")
+
+
 def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, model, paths, tmp_path, capsys):
     assert (
         main(

@@ -16,7 +16,7 @@ from resight.model.transreid import TransReID
 from resight.sections import Evaluation, Pictures, Precision
 from resight.sightings import SightingTable
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,7 +37,7 @@ def pick_device(name: str) -> torch.device:
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The matrix products' arithmetic for a stretch of code."""
-    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
 def embed_table(

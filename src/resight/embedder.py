@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.embed import autocast, pick_device
+from resight.embed import DTYPES, autocast, pick_device
 from resight.errors import ConfigError, PictureError
 from resight.loading.augment import normalise
 from resight.loading.batch import UNKNOWN
 from resight.loading.pictures import decode, resize
 from resight.memory import keep_memory
+from resight.model.blocks import settle
 from resight.model.folder import CARD, WEIGHTS, Card, load_model, read_calibration
 from resight.model.side import SideInformation, UnknownSide
 from resight.model.transreid import TransReID
@@ -38,7 +39,7 @@ class Embedder:
     """Embeds pictures with one model.
 
     Args:
-        model: the network.
+        model: the network, which is the embedder's from then on.
         card: what its folder says of it.
         fingerprint: of its weights and preprocessing; embeddings are only comparable under the same one.
         calibration: from similarity to probability, where the model has one.
@@ -73,6 +74,8 @@ class Embedder:
                 module.unknown = unknown
         fast = fast_bf16() if self.device.type == "cpu" else self.device.type == "cuda"
         self.precision: Precision = precision or ("bf16" if fast else "fp32")
+        if self.precision != "fp32":
+            settle(self.model.backbone, DTYPES[self.precision])
         self.flip = flip
         self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
 

@@ -61,7 +61,7 @@ def export(embedder: Embedder, out: Path, kind: Kind, pictures: Sequence[Tensor]
     """Writes a folder with the model as one file and `export.json`, checked at batches of 1, 2 and 17.
 
     Args:
-        embedder: of the model, on the CPU.
+        embedder: of the model, on the CPU, in fp32.
         out: a new folder.
         kind: of file.
         pictures: uint8 [3, H, W] each, of the model's own size, that are tried; and that int8 is fitted to. Noise is
@@ -73,6 +73,8 @@ def export(embedder: Embedder, out: Path, kind: Kind, pictures: Sequence[Tensor]
         ExportError: what was written does not give what the model gives; it is not kept.
         StorageError: it cannot be written.
     """
+    if embedder.precision != "fp32":
+        raise ConfigError(f"an export is checked against float32: load the model with fp32, not {embedder.precision}")
     if int8 and kind == "torch-export":
         raise ConfigError("int8 is for onnx and openvino; torch-export keeps float32")
     if int8 and len(pictures) < 16:

@@ -177,3 +177,20 @@ def scaled_linear(linear: nn.Linear, scale: nn.Module, x: Tensor) -> Tensor:
         return linear(x)
     bias = cast(Tensor | None, linear.bias)
     return F.linear(x, scale.gamma[:, None] * linear.weight, None if bias is None else scale.gamma * bias)
+
+
+def settle(network: nn.Module, dtype: torch.dtype) -> None:
+    """Readies a network that will not be trained any more: layer scales go into the weights, and weights of products
+    become `dtype` once, as autocast would make them at every call."""
+    for module in network.modules():
+        if isinstance(module, Block):
+            for name, linear in (("ls1", module.attn.proj), ("ls2", cast(Any, module.mlp).fc2)):
+                scale = getattr(module, name)
+                if isinstance(scale, LayerScale):
+                    linear.weight.data = scale.gamma.data[:, None] * linear.weight.data
+                    if linear.bias is not None:
+                        linear.bias.data = scale.gamma.data * linear.bias.data
+                    setattr(module, name, nn.Identity())
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(dtype)

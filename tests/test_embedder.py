@@ -120,19 +120,27 @@ def test_weights_in_sixteen_bits_give_what_autocast_gives(backbone, tmp_path):
     assert not [name for name, _ in network.named_parameters() if name.endswith("gamma")]
 
 
+@pytest.mark.slow
+def test_compiled_it_gives_the_same(folder, paths):
+    """A batch of 3 is filled up to 4."""
+    compiled = resight.load(folder, "cpu", "bf16", compile=True)
+    plain = resight.load(folder, "cpu", "fp32").embed(paths[:3], camera=["c1", None, "c2"])
+    assert (compiled.embed(paths[:3], camera=["c1", None, "c2"]) * plain).sum(1).min() > 0.999
+
+
 def test_more_pictures_than_a_batch_and_a_device_without_memory(folder, paths, monkeypatch):
     model = resight.load(folder, "cpu", "fp32")
     many = [paths[n % 5] for n in range(70)]
     expected = model.embed(paths)[np.arange(70) % 5]
     assert_allclose(model.embed(many), expected, atol=1e-5)
-    real = type(model.model).embed
+    real = model.model.embed
 
-    def small(self, x, side):
+    def small(x, side):
         if len(x) > 9:
             raise torch.OutOfMemoryError("no more")
-        return real(self, x, side)
+        return real(x, side)
 
-    monkeypatch.setattr(type(model.model), "embed", small)
+    monkeypatch.setattr(model, "_network", small)
     assert_allclose(model.embed(many), expected, atol=1e-5)
     assert model._batch <= 9
     assert_allclose(model.embed(many), expected, atol=1e-5)

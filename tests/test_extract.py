@@ -142,8 +142,9 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table, tmp_path):
+def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table, tmp_path, monkeypatch):
     """Ray's own nodes, as processes of this machine; what they embed is handed back and written here."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     cluster = cluster_utils.Cluster()
     try:
@@ -154,7 +155,7 @@ def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table
         def progress(done, total):
             told.append(done)
             if not killed and done:
-                killed.extend(workers_of(cluster))
+                killed.extend(workers())
                 os.kill(killed[0], signal.SIGKILL)
 
         found = extract(
@@ -168,7 +169,7 @@ def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table
     check(tmp_path / "e.parquet", folder, table)
 
 
-def workers_of(cluster):
+def workers():
     """The processes that embed."""
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "ray::" in line and "_Worker" in line]

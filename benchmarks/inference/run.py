@@ -89,23 +89,12 @@ def speed() -> None:
             arrays = {"pictures": pictures.numpy(), **{kind: x.numpy() for kind, x in labels.items()}}
             return lambda n: network({kind: x[:n] for kind, x in arrays.items()})
 
-        def compiled():
-            embedder = resight.load(folder, "cpu", "bf16")
-            embedder.model.embed = torch.compile(embedder.model.embed, dynamic=False)
-            work = ours(embedder)
-
-            def frozen(n):
-                with torch._inductor.config.patch(freezing=True):  # weights are laid out as the products want them
-                    return work(n)
-
-            return frozen
-
         plain = plain_of(exact)
         ways = {
             "plain float32, eager": lambda: lambda n: inference(plain, pictures[:n], camera[:n]),
             "ours, float32": lambda: ours(exact),
             "ours, bf16": lambda: ours(resight.load(folder, "cpu", "bf16")),
-            "ours, bf16, compiled": compiled,
+            "ours, bf16, compiled": lambda: ours(resight.load(folder, "cpu", "bf16", compile=True)),
             "ONNX, float32": lambda: exported("onnx"),
             "ONNX, int8": lambda: exported("onnx-int8"),
             "OpenVINO, float32": lambda: exported("openvino"),

@@ -1,8 +1,9 @@
 """A model at hand: pictures of any form in, embeddings out."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 """A file, what a file holds, uint8 [h, w, 3] in RGB, uint8 [3, h, w], or a picture of Pillow's."""
 
 Label = str | None
+Network = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 _CPU_BATCH: Final = 32
 _GPU_BATCH: Final = 512
 
@@ -48,6 +50,8 @@ class Embedder:
         flip: whether an embedding is the mean over the picture and its mirror image.
         unknown: what a picture is given whose camera, view or modality is not known, or was not there in training: the
             mean of the learned side information, or none (`off`).
+        compile: have torch.compile make it faster, by a fifth in bf16 on a CPU; the first batch of a size takes up to a
+            minute, and sizes are filled up to powers of two.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Embedder:
         precision: Precision | None = None,
         flip: bool = False,
         unknown: UnknownSide = "mean",
+        compile: bool = False,
     ) -> None:
         keep_memory()
         self.device = pick_device(device)
@@ -76,6 +81,7 @@ class Embedder:
         self.precision: Precision = precision or ("bf16" if fast else "fp32")
         if self.precision != "fp32":
             settle(self.model.backbone, DTYPES[self.precision])
+        self._network = _compiled(self.model.embed) if compile else self.model.embed
         self.flip = flip
         self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
 
@@ -145,9 +151,9 @@ class Embedder:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = normalise(pictures.to(self.device), self.card.pictures.mean, self.card.pictures.std)
                 side = {kind: numbers.to(self.device) for kind, numbers in side.items()}
-                found = F.normalize(self.model.embed(x, side).float())
+                found = F.normalize(self._network(x, side).float())
                 if self.flip:
-                    found = F.normalize(found + F.normalize(self.model.embed(x.flip(-1), side).float()))
+                    found = F.normalize(found + F.normalize(self._network(x.flip(-1), side).float()))
                 return found.cpu().numpy()
         except torch.OutOfMemoryError:
             if len(pictures) == 1:
@@ -164,6 +170,7 @@ def load(
     precision: Precision | None = None,
     flip: bool = False,
     unknown: UnknownSide = "mean",
+    compile: bool = False,
 ) -> Embedder:
     """A model's folder, ready to embed; the arguments are the `Embedder`'s.
 
@@ -173,7 +180,23 @@ def load(
     """
     path = Path(folder)
     model, card = load_model(path)
-    return Embedder(model, card, fingerprint_of(path), read_calibration(path), device, precision, flip, unknown)
+    calibration = read_calibration(path)
+    return Embedder(model, card, fingerprint_of(path), calibration, device, precision, flip, unknown, compile)
+
+
+def _compiled(embed: Network) -> Network:
+    """`embed` as torch.compile makes it, its weights laid out once as the products want them."""
+    made, settings = torch.compile(embed, dynamic=False), import_module("torch._inductor.config")
+
+    def run(pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        count = len(pictures)
+        more = (1 << (count - 1).bit_length()) - count
+        pictures = torch.cat([pictures, pictures[:1].expand(more, -1, -1, -1)])
+        side = {kind: torch.cat([numbers, numbers[:1].expand(more)]) for kind, numbers in side.items()}
+        with settings.patch(freezing=True):
+            return made(pictures, side)[:count]
+
+    return run
 
 
 def fingerprint_of(folder: Path) -> str:

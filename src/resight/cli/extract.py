@@ -41,6 +41,8 @@ class Extract:
     """Mean of the picture's and its mirror image's embedding."""
     precision: Precision | None = None
     """Arithmetic of the matrix products; by itself bf16 where that is faster."""
+    compile: bool = False
+    """Have torch.compile make it faster, by a fifth in bf16 on a CPU; its first batches take up to a minute each."""
     processes: int = 1
     """That share the pictures out, on this machine."""
     ray: str | None = None
@@ -61,7 +63,7 @@ def run(arguments: list[str]) -> None:
     from resight.screen import Screen
 
     source = _source(options)
-    way = Way(options.model.absolute(), options.device, options.precision, options.flip)
+    way = Way(options.model.absolute(), options.device, options.precision, options.flip, options.compile)
     crew = crews.local(options.processes) if options.ray is None else crews.ray(options.ray)
     with Screen() as screen:
         screen.begin("embedding", len(source))

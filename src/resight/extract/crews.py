@@ -1,6 +1,7 @@
 """Who makes shards: this process, several of this machine, or the workers of a Ray cluster."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -43,8 +44,10 @@ def ray(address: str) -> Generator[Make]:
         ray_, data = import_module("ray"), import_module("ray.data")
     except ImportError as error:
         raise ConfigError("a cluster needs Ray: pip install 'resight[ray]'") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers; nothing leaves the machine
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray_.init(address=address, log_to_driver=False, logging_level="warning")
+        ray_.init(address=address, log_to_driver=False, logging_level="warning", **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
     data.DataContext.get_current().enable_progress_bars = False

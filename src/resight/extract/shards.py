@@ -37,6 +37,7 @@ class Way:
     device: str = "auto"
     precision: Precision | None = None
     flip: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
 
 @cache
 def _embedder(way: Way) -> Embedder:
-    return load(way.model, way.device, way.precision, way.flip)
+    return load(way.model, way.device, way.precision, way.flip, compile=way.compile)
 
 
 def _plan(way: Way, source: Source, shard: int) -> dict[str, Any]:

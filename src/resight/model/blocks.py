@@ -109,7 +109,10 @@ class Attention(nn.Module):
             q = self.split(F.linear(x[:, :queries], weight[:d], bias_q))[0]
             k, v = self.split(F.linear(x, weight[d:], bias_kv)).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
-        if self.explicit or (torch.is_grad_enabled() and _formed_is_faster(k)):
+        formed = (
+            torch.is_grad_enabled() or torch.compiler.is_compiling()
+        )  # fused with what is around it by the compiler
+        if self.explicit or (formed and _formed_is_faster(k)):
             out = self.attn_drop(self.weights(q, k)) @ v
         else:
             drop = self.attn_drop.p if self.training else 0.0
@@ -146,7 +149,7 @@ class Block(TimmBlock):
 
 
 def _formed_is_faster(keys: Tensor) -> bool:
-    """Whether a backward pass is faster through [B, h, T, T] weights than through the fused kernel.
+    """Whether a backward pass, or one that is compiled, is faster through [B, h, T, T] weights than the fused kernel.
 
     In 16 bits on a CPU it is, up to some length (measured: benchmarks/training/attention.py). The rule is fixed, not
     measured anew by each run, so that a run's arithmetic is the same on every machine of a kind.

@@ -1,5 +1,6 @@
 """Who makes shards: this process, several of this machine, or the workers of a Ray cluster."""
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -51,6 +52,7 @@ def ray(address: str) -> Generator[Make]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
     data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every plan and every end
     try:
         yield lambda works: _by_ray(ray_, data, works)
     finally:
@@ -80,8 +82,7 @@ def _by_ray(ray_: Any, data: Any, works: list[Work]) -> Iterator[tuple[int, byte
     count = gpus or sum(int(held.get("CPU", 0)) // cores for held in machines)
     asked = {"num_gpus": 1} if gpus else {"num_cpus": cores}
     items = data.from_items([{"work": pickle.dumps(work)} for work in works], override_num_blocks=max(1, len(works)))
-    made = items.map_batches(
-        _Worker, fn_constructor_args=(cores,), batch_size=1, concurrency=(1, max(1, min(count, len(works)))), **asked
-    )
+    pool = data.ActorPoolStrategy(min_size=1, max_size=max(1, min(count, len(works))))
+    made = items.map_batches(_Worker, fn_constructor_args=(cores,), batch_size=1, compute=pool, **asked)
     for row in made.iter_rows():
         yield int(row["number"]), bytes(row["made"])

@@ -226,6 +226,17 @@ def test_an_index_left_behind_catches_up(tmp_path):
         edge.close()
 
 
+def test_an_index_is_put_in_order_however_little_is_added_at_a_time(tmp_path, monkeypatch):
+    tidied, real = [], EdgeEngine._tidy
+    monkeypatch.setattr(EdgeEngine, "_tidy", lambda self: (tidied.append(self.count()), real(self)))
+    again = in_folder("edge", tmp_path)
+    for start in range(0, 12_000, 3000):
+        engine = again()
+        engine.add(records(3000, seed=start, first=start))
+        engine.close()
+    assert tidied == [12_000]
+
+
 def test_one_process_at_a_time_and_no_gallery_over_another(folder, tmp_path):
     with pytest.raises(GalleryError, match="open in another process"):
         open_engine(str(folder.path))

@@ -47,7 +47,7 @@ class EdgeEngine(FolderEngine):
         self.exact_under = exact_under
         self._edge: Any = None
         self._shard: Any = None
-        self._loose = 0  # points since the index was last put in order
+        self._loose = 0  # points that came after the index was last put in order
         self._catch_up()
 
     def add(self, records: Sequence[Record]) -> None:
@@ -124,6 +124,8 @@ class EdgeEngine(FolderEngine):
                 f"the index {index} cannot be opened ({error}); delete it, and it is made anew"
             ) from error
         now = self._stamps()
+        info = self._shard.info()
+        self._loose = info.points_count - info.indexed_vectors_count
         if held == now:
             return
         for segment in self.segments:
@@ -179,10 +181,14 @@ class EdgeEngine(FolderEngine):
     def _applied(self) -> None:
         """Puts the index in order where it has grown, and writes down what is in it."""
         if self._loose > max(EXACT_UNDER // 2, len(self._place) // 20):
-            self._shard.optimize()
-            self._loose = 0
+            self._tidy()
         self._shard.flush()
         write_file(self.path / _APPLIED, json.dumps({"format": _FORMAT, "segments": self._stamps()}))
+
+    def _tidy(self) -> None:
+        """Builds what is new into the index."""
+        self._shard.optimize()
+        self._loose = 0
 
     def _stamps(self) -> dict[str, int]:
         return {s.path.name: (s.path / RECORDS).stat().st_mtime_ns for s in self.segments}

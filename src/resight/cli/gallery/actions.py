@@ -101,6 +101,8 @@ def _show(names: list[str], answers: "list[list[Answer]]", options: Search, mean
         return
     for name, found in zip(names, answers, strict=True):
         rows = [_plain(answer) for answer in found]
+        for row in rows:
+            row["time"] = None if row["time"] is None else f"{row['time']:.2f}"  # seconds, however many they are
         shown = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)] if rows else []
         shown = [key for key in shown if key != "members" or options.group]
         print_rows(name, [{key: "" if row[key] is None else row[key] for key in shown} for row in rows])

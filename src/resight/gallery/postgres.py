@@ -16,7 +16,7 @@ from resight.gallery.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.database import Database
 from resight.gallery.records import LABELS, Filter, Near, Record
 
-_SEARCH: Final = 256  # candidates of HNSW; it goes on where a filter leaves too few of them
+_SEARCH, _FILTERED = 256, 1000  # candidates of HNSW; many of those that are met a filter does not mean
 _AGAIN: Final = 3  # times k that the index finds and the vectors themselves put in order
 _WIDEST: Final = 4000  # pgvector's own limit for an index over 16-bit floats
 _PAGE: Final = 2000
@@ -119,7 +119,8 @@ class PostgresEngine:
         query = f"SELECT id, -(vector <#> %(asked)s) FROM {held} ORDER BY vector <#> %(asked)s, number LIMIT %(k)s"
         found = list[list[Near]]()
         with self._database.transaction():
-            for name, value in (("ef_search", str(_SEARCH)), ("iterative_scan", "strict_order")):
+            candidates = _SEARCH if meant == EVERYTHING else _FILTERED  # it goes on where they are too few
+            for name, value in (("ef_search", str(candidates)), ("iterative_scan", "strict_order")):
                 self._database.rows("SELECT set_config(%s, %s, true)", [f"hnsw.{name}", value])
             for vector in np.asarray(vectors, np.float32):
                 rows = self._database.rows(query, {**values, "asked": vector, "more": _AGAIN * k, "k": k})

@@ -58,6 +58,7 @@ class PostgresEngine:
         """
         database = Database(url)
         if database.has("about"):
+            database.close()
             raise GalleryError(f"the database has a gallery {database.schema!r} already; use ?gallery=ANOTHER")
         with database.transaction():
             database.rows("CREATE EXTENSION IF NOT EXISTS vector")

@@ -135,6 +135,7 @@ def test_a_video_is_extracted_as_its_crops_are_embedded(video, tmp_path, capsys)
     assert found.column("frame").to_pylist() == [box.frame for box in rows]
     assert found.column("tracklet").to_pylist() == [box.tracklet for box in rows]
     assert set(found.column("camera").to_pylist()) == {"c2"}
+    assert set(found.column("modality").to_pylist()) == {"rgb"}
     assert_allclose(found.column("time").to_pylist(), [100 + box.frame / 10 for box in rows], atol=2e-3)
     assert_allclose(found.column("bottom").to_pylist(), [box.bottom for box in rows])
     cut = [frames[b.frame, int(b.top) : int(b.bottom), int(b.left) : int(b.right)] for b in rows]

@@ -34,7 +34,7 @@ class Extract:
     camera: str | None = None
     """That the video is from."""
     modality: str | None = None
-    """That the video is in: rgb, nir or tir."""
+    """That the video is in: rgb (which it is without this), nir or tir."""
     start: float = 0.0
     """When the video begins, in seconds on the clock that all cameras share."""
     flip: bool = False
@@ -99,4 +99,4 @@ def _source(options: Extract) -> "Source":
         raise ConfigError("--boxes are of one video, which is the only source then")
     video = Video(options.source[0].absolute())
     boxes = read_boxes(options.boxes, options.least_confidence)
-    return VideoSource(video.path, boxes, options.camera, options.modality, options.start)
+    return VideoSource(video.path, boxes, options.camera, options.modality or "rgb", options.start)

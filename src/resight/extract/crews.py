@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
@@ -12,11 +12,9 @@ from typing import Any, Final
 import torch
 
 from resight.errors import ConfigError
-from resight.extract.shards import Work, make_shard
+from resight.extract.shards import Make, Work, make_shard
 
 _CORES: Final = 4  # of a worker in a cluster without accelerators, where its machine has so many
-
-Make = Callable[[list[Work]], Iterator[tuple[int, bytes]]]
 
 
 @contextmanager

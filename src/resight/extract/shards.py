@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from resight.storage import make_folder, write_file
 
 SHARD: Final = 1024
 """Pictures of a shard: what is lost, at most, when a process is stopped."""
+_AT_ONCE: Final = 128  # pictures that are held decoded, however large they are
 _DAMAGED: Final = b"damaged"
 _NUMBERS: Final = {"time": pa.float64(), "frame": pa.int64(), "confidence": pa.float64()} | {
     edge: pa.float64() for edge in ("left", "top", "right", "bottom")
@@ -49,8 +51,11 @@ class Work:
     part: Source
 
 
-Crew = AbstractContextManager[Callable[[list[Work]], Iterator[tuple[int, bytes]]]]
-"""Those who make shards, in any order: `resight.extract.crews`."""
+Make = Callable[[list[Work]], Iterator[tuple[int, bytes]]]
+"""Makes shards, in any order: the number of each, and what is written."""
+
+Crew = AbstractContextManager[Make]
+"""Those who make them: `resight.extract.crews`."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +135,16 @@ def make_shard(work: Work) -> tuple[int, bytes]:
 
 def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
     """A table of some rows with their embeddings, and why each of those that are left out is damaged."""
-    rows, pictures, damaged = list[Row](), list[Any](), list[str]()
-    for row, picture in part.read():
-        if isinstance(picture, str):
-            damaged.append(picture)
-        else:
-            rows.append(row)
-            pictures.append(picture)
+    rows, damaged, found = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
+    read = part.read()
+    while some := list(islice(read, _AT_ONCE)):
+        damaged += [picture for _, picture in some if isinstance(picture, str)]
+        held = [(row, picture) for row, picture in some if not isinstance(picture, str)]
+        side = {name: [row.get(name) for row, _ in held] for name in ("camera", "view", "modality")}
+        found.append(embedder.embed([picture for _, picture in held], **side))
+        rows += [row for row, _ in held]
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in part.columns}
-    vectors = embedder.embed(
-        pictures, camera=columns.get("camera"), view=columns.get("view"), modality=columns.get("modality")
-    )
+    vectors = np.concatenate(found)  # [rows, D]
     arrays: dict[str, Any] = {n: pa.array(held, _NUMBERS.get(n, pa.string())) for n, held in columns.items()}
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embedder.width)

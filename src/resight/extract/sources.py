@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from resight.loading.pictures import decode
 from resight.loading.video import Video
 from resight.sightings import LABELS, MODALITIES, Sighting, SightingTable
 
+_AHEAD: Final = 64  # pictures that are decoded before they are asked for
 Row = dict[str, Any]
 """What is known of a picture, by column."""
 
@@ -70,12 +71,14 @@ class PictureSource:
         return PictureSource(self.rows[rows])
 
     def read(self) -> Iterator[tuple[Row, Tensor | str]]:
-        """By several threads, in order."""
+        """By several threads, some at a time, in order."""
         with ThreadPoolExecutor() as pool:
-            decoded = pool.map(_decoded, [s.pictures[m] for s, m in self.rows])
-            for (sighting, modality), picture in zip(self.rows, decoded, strict=True):
-                labels = {name: getattr(sighting, name) for name in (*LABELS, "time")}
-                yield {"picture": str(sighting.pictures[modality]), "modality": modality, **labels}, picture
+            for start in range(0, len(self.rows), _AHEAD):
+                some = self.rows[start : start + _AHEAD]
+                decoded = pool.map(_decoded, [s.pictures[m] for s, m in some])
+                for (sighting, modality), picture in zip(some, decoded, strict=True):
+                    labels = {name: getattr(sighting, name) for name in (*LABELS, "time")}
+                    yield {"picture": str(sighting.pictures[modality]), "modality": modality, **labels}, picture
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class VideoSource:
     video: Path
     boxes: Sequence[Box]
     camera: str | None = None
-    modality: str | None = None
+    modality: str = "rgb"
     start: float = 0.0
     """When the video begins, in seconds on the clock of all cameras."""
 

@@ -21,7 +21,7 @@ from resight.gallery.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.points import conditions, number_of, to_point, to_record
 from resight.gallery.records import LABELS, Filter, Near, Record
 
-_SEARCH: Final = 256  # candidates of HNSW
+_SEARCH, _FILTERED = 512, 1024  # candidates of HNSW, as `FOLDER` has them; a filter does not mean many of those met
 _AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
 _BYTES: Final = 8_000_000  # of a request; the server takes 32 MiB
 _PAGE: Final = 1000
@@ -65,7 +65,7 @@ class QdrantEngine:
                     scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
                 ),
             )
-            for name in ("id", *LABELS, "tags", "fields"):
+            for name in (*LABELS, "tags", "fields"):
                 client.create_payload_index(collection, name, models.PayloadSchemaType.KEYWORD)
             client.create_payload_index(collection, "number", models.PayloadSchemaType.INTEGER)
             client.create_payload_index(collection, "time", models.PayloadSchemaType.FLOAT)
@@ -104,7 +104,7 @@ class QdrantEngine:
         models = self._models
         params = models.SearchParams(
             exact=self.count(meant) <= self.exact_under,
-            hnsw_ef=max(_SEARCH, 2 * k),
+            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 4 * k),
             quantization=models.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
         asked, found = conditions(models, meant), list[list[Near]]()

@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
 from resight.datasets.catalog import read
-from resight.embed import embed_batch, embed_table, pick_device
+from resight.device import pick_device
+from resight.embed import embed_batch, embed_table
 from resight.errors import ConfigError
 from resight.evaluate import evaluate
 from resight.loading.batch import Batch, Loader, Vocabulary

@@ -1,11 +1,13 @@
 """Exported models: as near as they claim, refused where they are not, and run without torch."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture, small_model
 from numpy.testing import assert_allclose
 
@@ -13,11 +15,21 @@ import resight
 from resight import export as exporting
 from resight import runtime
 from resight.cli import main
+from resight.device import processor_kind
 from resight.errors import CheckpointError, ConfigError, ExportError, PictureError
 from resight.export import export
 from resight.loading.pictures import decode, resize
 
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
+
+EMBED = """
+import sys
+sys.modules["torch"] = None
+from resight import runtime
+model = runtime.load(sys.argv[1], 1)
+print(model.embed(sys.argv[2:], camera="c2").tolist())
+assert "timm" not in sys.modules
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +62,126 @@ def test_an_export_gives_what_the_model_gives(kind, model, paths, tmp_path):
     done = export(model, tmp_path / "out", kind)
     assert done.cosine > 0.99999
     labels = {"camera": ["c1", "c3", None, "c9", "c2"], "modality": ["rgb", "tir", None, "rgb", "tir"]}
-    expected = model.embed(paths[:5], **labels)
     if kind == "torch-export":
         with pytest.raises(ConfigError, match=r"torch\.export\.load"):
             runtime.load(tmp_path / "out")
         return
     small = runtime.load(tmp_path / "out", threads=1)
     assert (small.width, small.fingerprint) == (model.width, model.fingerprint)
-    assert_allclose(small.embed(paths[:5], **labels), expected, atol=1e-4)
+    assert_allclose(small.embed(paths[:5], **labels), model.embed(paths[:5], **labels), atol=1e-4)
     assert_allclose(small.embed(paths * 2), model.embed(paths * 2), atol=1e-4)  # more than a batch
     assert_allclose(small.embed(paths[0]), small.embed(paths[0].read_bytes()), atol=1e-6)
     assert small.embed([]).shape == (0, model.width)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_int8_comes_near(kind, model, paths, pictures, tmp_path):
-    done = export(model, tmp_path / "out", kind, pictures, int8=True)
-    assert 0.995 <= done.cosine < 0.999999
-    found = runtime.load(tmp_path / "out").embed(paths)
-    assert (found * model.embed(paths)).sum(1).min() > 0.99
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["int8"] is True
+@pytest.mark.parametrize(("target", "low", "high"), [("avx2", 60, 64), ("vnni", 120, 128)])
+def test_int8_in_onnx_has_weights_in_the_range_of_its_target(target, low, high, model, paths, pictures, tmp_path):
+    import onnx
+
+    result = export(model, tmp_path / "out", "onnx", pictures, int8=True, target=target)
+    check_int8(result, model, paths)
+    assert metadata_of(tmp_path / "out")["target"] == result.target == target
     assert not (tmp_path / "out" / "prepared.onnx").exists()
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    tensors = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    largest = [np.abs(onnx.numpy_helper.to_array(x).astype(int)).max() for x in tensors if len(x.dims) == 2]
+    assert len(largest) > 20
+    assert low <= min(largest) <= max(largest) <= high
+
+
+@pytest.mark.slow
+def test_int8_in_openvino_gives_the_same_without_vnni(model, paths, pictures, tmp_path):
+    check_int8(export(model, tmp_path / "out", "openvino", pictures, int8=True, target="avx2"), model, paths)
+    # OpenVINO computes as a CPU with AVX2 would, which saturates sums in 16 bits
+    command = [sys.executable, "-c", EMBED, str(tmp_path / "out"), *map(str, paths)]
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert_allclose(json.loads(process.stdout), runtime.load(tmp_path / "out").embed(paths, camera="c2"), atol=1e-4)
+
+
+def check_int8(result, model, paths):
+    """The smallest cosine is in the range of int8: near the model, and not its float32."""
+    assert 0.995 <= result.cosine < 0.999999
+    embeddings = runtime.load(result.folder).embed(paths)
+    assert (embeddings * model.embed(paths)).sum(1).min() > 0.99
+    assert metadata_of(result.folder)["checked_on"] == result.checked_on == processor_kind()
+
+
+def metadata_of(folder):
+    return json.loads((folder / "export.json").read_text())
+
+
+@pytest.fixture
+def targets(model, monkeypatch):
+    """The targets that this test exports for; no graph is written, and the check compares the model with itself."""
+    targets = []
+
+    def write(network, inputs, folder, kind, quantize):
+        targets.append(quantize and quantize.keywords["target"])
+
+    def run_network(inputs):
+        with torch.inference_mode():
+            return exporting.Network32(model)(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
+
+    monkeypatch.setattr(exporting, "_write", write)
+    monkeypatch.setattr(exporting, "_open", lambda file, kind: run_network)
+    monkeypatch.setattr(exporting, "processor_kind", lambda: "AVX9")
+    return targets
+
+
+@pytest.mark.parametrize(("vnni", "resolved"), [(True, "vnni"), (False, "avx2")])
+def test_the_target_this_follows_the_machine(vnni, resolved, targets, model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "has_vnni", lambda: vnni)
+    for n, target in enumerate((None, "this", "avx2", "vnni")):
+        result = export(model, tmp_path / str(n), "onnx", pictures, int8=True, target=target)
+        assert metadata_of(tmp_path / str(n)).items() >= {"int8": True, "target": result.target}.items()
+        assert result.target == targets[-1]
+    assert targets == [resolved, resolved, "avx2", "vnni"]
+
+
+def test_without_int8_there_is_no_target(targets, folder, model, pictures, tmp_path, capsys):
+    export(model, tmp_path / "out", "onnx", pictures)
+    expected = {"int8": False, "target": None, "checked_on": "AVX9"}
+    assert expected.items() <= metadata_of(tmp_path / "out").items()
+    with pytest.raises(ConfigError, match="the target this is for int8: add --int8, or leave --target out"):
+        export(model, tmp_path / "two", "onnx", pictures, target="this")
+    arguments = ["export", str(folder), "--to", "onnx", "--target", "avx2", "--out", str(tmp_path / "two")]
+    assert main([*arguments, "--pictures", str(tmp_path / "no such folder")]) == 2
+    assert "the target avx2 is for int8" in capsys.readouterr().err
+    assert targets == [None]
+
+
+@pytest.mark.parametrize(
+    ("vnni", "target", "texts"),
+    [
+        (
+            False,
+            "vnni",
+            ("0.995", "int8 for the target vnni", "try --target avx2 (this CPU has no VNNI", "more --pict"),
+        ),
+        (True, "vnni", ("0.995", "int8 for the target vnni", "try more --pictures, or an export without --int8")),
+        (False, "avx2", ("0.995", "int8 for the target avx2", "try more --pictures, or an export without --int8")),
+        (True, "avx2", ("0.995", "int8 for the target avx2", "try --target vnni (if every CPU", "more --pictures")),
+        (True, None, ("0.9999", "onnx in float32", "try another kind of file (--to)")),
+    ],
+)
+def test_a_refusal_says_what_to_try(vnni, target, texts, targets, model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(exporting, "_min_cosine", lambda network, exported, trials: 0.125)
+    with pytest.raises(ExportError) as error:
+        export(model, tmp_path / "out", "onnx", pictures, int8=target is not None, target=target)
+    for text in ("0.12500", f"(AVX9), where {texts[0]} is required, so nothing is written", *texts[1:]):
+        assert text in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cosine_that_is_not_a_number_is_the_smallest(model):
+    trials = [exporting.trial(model, size, (), seed=0) for size in (2, 3)]
+    network = exporting.Network32(model).eval()
+    embeddings = iter([np.full((2, model.width), 1, np.float32), np.full((3, model.width), np.nan, np.float32)])
+    assert np.isnan(exporting._min_cosine(network, lambda inputs: next(embeddings), trials))
+    assert exporting._min_cosine(network, lambda inputs: np.zeros((1, 1), np.float32), trials) == -1
 
 
 def test_int8_needs_pictures_and_a_file_for_it(model, pictures, tmp_path):
@@ -82,36 +192,25 @@ def test_int8_needs_pictures_and_a_file_for_it(model, pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_graph_is_not_kept(model, tmp_path, monkeypatch):
+def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
     real = exporting._write
 
-    def damaged(network, inputs, folder, kind, calibration):
+    def corrupt(network, inputs, folder, kind, quantize):
         import onnx
 
-        real(network, inputs, folder, kind, calibration)
+        real(network, inputs, folder, kind, quantize)
         graph = onnx.load(folder / "model.onnx")
         for weight in graph.graph.initializer:
             if len(weight.dims) == 2 and weight.raw_data:
                 numbers = np.frombuffer(weight.raw_data, np.float32)
-                weight.raw_data = (
-                    (numbers + numbers.std() * np.sin(np.arange(len(numbers)))).astype(np.float32).tobytes()
-                )
+                noise = numbers.std() * np.sin(np.arange(len(numbers)))
+                weight.raw_data = (numbers + noise).astype(np.float32).tobytes()
         onnx.save(graph, folder / "model.onnx")
 
-    monkeypatch.setattr(exporting, "_write", damaged)
-    with pytest.raises(ExportError, match="is not kept"):
+    monkeypatch.setattr(exporting, "_write", corrupt)
+    with pytest.raises(ExportError, match="is required, so nothing is written"):
         export(model, tmp_path / "out", "onnx")
     assert not list(tmp_path.iterdir())
-
-
-WITHOUT = """
-import sys
-sys.modules["torch"] = None
-from resight import runtime
-model = runtime.load(sys.argv[1], 1)
-print(model.embed(sys.argv[2:], camera="c2").tolist())
-assert "timm" not in sys.modules
-"""
 
 
 @pytest.mark.slow
@@ -121,14 +220,12 @@ def test_an_export_is_of_float32(folder, tmp_path):
 
 
 def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, model, paths, tmp_path, capsys):
-    assert (
-        main(
-            ["export", str(folder), "--to", "onnx", "--out", str(tmp_path / "out"), "--pictures", *map(str, paths[:6])]
-        )
-        == 0
-    )
-    assert "cosine to the model in float32 1.0" in capsys.readouterr().out.replace("0.99999", "1.0")
-    command = [sys.executable, "-c", WITHOUT, str(tmp_path / "out"), *map(str, paths[:3])]
+    arguments = ["export", str(folder), "--to", "onnx", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--pictures", *map(str, paths[:6])]) == 0
+    printed = capsys.readouterr().out
+    assert "cosine to the model in float32 1.0" in printed.replace("0.99999", "1.0")
+    assert printed.strip().endswith(f"checked on this machine's CPU ({processor_kind()})")
+    command = [sys.executable, "-c", EMBED, str(tmp_path / "out"), *map(str, paths[:3])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert_allclose(json.loads(done.stdout), model.embed(paths[:3], camera="c2"), atol=1e-4)
     (tmp_path / "out" / "model.onnx").write_bytes(b"no")
@@ -141,12 +238,9 @@ def test_what_the_runtime_refuses(tmp_path):
         runtime.load(tmp_path)
     sheet = {"modalities": ["rgb"], "cameras": [], "views": [], "width": 2, "size": [4, 2], "interpolation": "bilinear"}
     small = runtime.Runtime(sheet, lambda inputs: np.ones((len(inputs["pictures"]), 2), np.float32))
-    (tmp_path / "x.jpg").write_bytes(b"no")
-    for bad, says in (
-        (tmp_path / "x.jpg", "is no picture"),
-        (tmp_path / "y.jpg", "cannot be read"),
-        (np.ones(3), "uint8"),
-    ):
+    file = tmp_path / "x.jpg"
+    file.write_bytes(b"no")
+    for bad, says in ((file, "is no picture"), (tmp_path / "y.jpg", "cannot be read"), (np.ones(3), "uint8")):
         with pytest.raises(PictureError, match=says):
             small.embed(bad)
     with pytest.raises(ConfigError, match="2 labels of view are given for 1 pictures"):

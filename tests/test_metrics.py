@@ -119,7 +119,7 @@ def clustered(rng, queries=40, size=700, width=96, spread=1.0):
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("spread", [0.3, 2.0])
 def test_approximate_products_count_as_exact_ones(bf16, spread, monkeypatch):
-    monkeypatch.setattr(products, "fast_bf16", lambda: bf16)
+    monkeypatch.setattr(products, "bf16_product_is_faster", lambda: bf16)
     monkeypatch.setattr(counting, "stretches", lambda n: (slice(a, min(a + 300, n)) for a in range(0, n, 300)))
     for seed in range(3):
         query, gallery, q, g = clustered(np.random.default_rng(seed), spread=spread)

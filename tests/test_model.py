@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.model.backbone import ResNet50, plain_vit
-from resight.model.blocks import Attention, OverlapPatchEmbed, _formed_is_faster
+from resight.model.blocks import Attention, OverlapPatchEmbed
 from resight.model.jigsaw import rearrange
 from resight.model.side import SideInformation
 from resight.model.transreid import TransReID
@@ -84,11 +84,6 @@ def test_fused_and_explicit_attention_agree(dtype):
     for fused, formed in zip(*found, strict=True):
         scale = 1e-4 if dtype == torch.float32 else 0.05
         assert (fused - formed).float().norm() <= scale * formed.float().norm() + 1e-5
-
-
-def test_formed_weights_are_for_16_bits_and_short_sequences_on_a_cpu():
-    for dtype, tokens, formed in ((torch.float32, 56, False), (torch.bfloat16, 56, True), (torch.bfloat16, 442, False)):
-        assert _formed_is_faster(torch.empty(1, 1, tokens, 8, dtype=dtype)) is formed
 
 
 def test_plain_vit_equals_timm():

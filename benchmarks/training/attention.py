@@ -1,27 +1,20 @@
 """Which attention is faster, by device, dtype and length: formed [B, h, T, T] weights, or torch's fused kernel; forward
-alone, and forward with backward. `python benchmarks/training/attention.py`. The rule in model/blocks.py follows it."""
+alone, and forward with backward. `python benchmarks/training/attention.py`. `resight.device.forms_attention` follows
+it."""
 
-import time
-from statistics import median
+import sys
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-
-def seconds(work) -> float:
-    work()
-    found = []
-    for _ in range(9):
-        began = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return median(found)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from timing import describe_machine, median_seconds
 
 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(describe_machine())
     print(f"{device}, batch 32, 12 heads of 64; milliseconds")
     print(f"{'':24s}{'formed':>10s}{'fused':>10s}{'formed, with backward':>24s}{'fused, with backward':>24s}")
     for dtype in (torch.float32, torch.bfloat16):
@@ -38,12 +31,14 @@ def main() -> None:
                 return F.scaled_dot_product_attention(q, k, v, scale=0.125)
 
             cells = []
-            for work in (formed, fused):
+            for attention in (formed, fused):
                 with torch.no_grad():
-                    cells.append(seconds(work))
-            cells += [seconds(lambda work=work: work().sum().backward()) for work in (formed, fused)]
+                    cells.append(median_seconds(attention, 9))
+            for attention in (formed, fused):
+                cells.append(median_seconds(lambda attention=attention: attention().sum().backward(), 9))
             name = f"{str(dtype).removeprefix('torch.')}, {length} tokens"
-            print(f"{name:24s}" + "".join(f"{1e3 * c:{w}.1f}" for c, w in zip(cells, (10, 10, 24, 24), strict=True)))
+            row = "".join(f"{1e3 * cell:{width}.1f}" for cell, width in zip(cells, (10, 10, 24, 24), strict=True))
+            print(f"{name:24s}{row}", flush=True)
 
 
 if __name__ == "__main__":

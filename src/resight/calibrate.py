@@ -32,7 +32,7 @@ def calibrate_model(
     split: Split,
     settings: Evaluation,
     false_match_rate: float,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Calibrated:
     """Embeds a data set's query and gallery and fits what their pairs show.

@@ -38,8 +38,9 @@ class Run(Section):
     """Decides every draw: weights, batches, augmentation, drop-path."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is."""
-    precision: Precision = "bf16"
-    """Arithmetic of the matrix products; losses and weights stay in float32."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; losses and weights stay in float32. `auto` means bf16 where that was measured
+    to be faster on this machine, else fp32; what it came to is in the run folder's `compute.json`."""
     piece: int | None = Field(default=None, ge=1)
     """Pictures that go through the backbone at once in training. None: the batch whole. Fewer need less memory and give
     the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""

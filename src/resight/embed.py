@@ -8,36 +8,12 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from resight.errors import ConfigError
+from resight.device import autocast, resolve_compute
 from resight.loading.augment import normalise
 from resight.loading.batch import Batch, Loader, Vocabulary
-from resight.memory import keep_memory
 from resight.model.transreid import TransReID
 from resight.sections import Evaluation, Pictures, Precision
 from resight.sightings import SightingTable
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; for `auto` the best there is.
-
-    Raises:
-        ConfigError: this machine has no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"this machine has no device {name!r} that torch {torch.__version__} can use") from error
-    return device
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The matrix products' arithmetic for a stretch of code."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
 def embed_table(
@@ -46,7 +22,7 @@ def embed_table(
     vocabulary: Vocabulary,
     pictures: Pictures,
     settings: Evaluation,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """Embeds every sighting of a table, in its order.
@@ -57,7 +33,7 @@ def embed_table(
         vocabulary: the model's own.
         pictures: the model's own preprocessing.
         settings: how modalities are fused, whether mirror images count, and the batch.
-        precision: of the matrix products.
+        precision: of the matrix products; `auto` is measured on this machine.
         progress: is told how many sightings are done.
 
     Processes that train together each embed a share, and each get the whole.
@@ -68,15 +44,15 @@ def embed_table(
     Raises:
         PictureError: a picture cannot be decoded.
     """
-    keep_memory()
     model.eval()
     device = next(model.parameters()).device
+    compute = resolve_compute(device, precision, settings.batch)
     loader = Loader(table, vocabulary, pictures.size, pictures.test_interpolation)
     step = max(1, settings.batch // len(vocabulary.modalities))
     first, last = _share(len(table))
     rows = [list(range(i, min(i + step, last))) for i in range(first, last, step)]
     done: list[np.ndarray] = []
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode(), autocast(device, compute.precision):
         for batch in loader.batches(rows):
             done.append(embed_batch(model, batch.to(device), pictures, settings).cpu().numpy())
             progress(sum(map(len, done)))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,27 +14,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.embed import DTYPES, autocast, pick_device
+from resight.device import DTYPES, autocast, pick_device, resolve_compute
 from resight.errors import ConfigError, PictureError
 from resight.loading.augment import normalise
 from resight.loading.batch import UNKNOWN
 from resight.loading.pictures import decode, resize
-from resight.memory import keep_memory
 from resight.model.blocks import settle
 from resight.model.folder import CARD, WEIGHTS, Card, load_model, read_calibration
 from resight.model.side import SideInformation, UnknownSide
 from resight.model.transreid import TransReID
 from resight.retrieval.calibration import Calibration
-from resight.retrieval.products import fast_bf16
-from resight.sections import Precision
+from resight.sections import Precision, ResolvedPrecision
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 """A file, what a file holds, uint8 [h, w, 3] in RGB, uint8 [3, h, w], or a picture of Pillow's."""
 
 Label = str | None
 Network = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-_CPU_BATCH: Final = 32
-_GPU_BATCH: Final = 512
 
 
 class Embedder:
@@ -46,7 +42,7 @@ class Embedder:
         fingerprint: of its weights and preprocessing; embeddings are only comparable under the same one.
         calibration: from similarity to probability, where the model has one.
         device: as `resight.embed.pick_device` takes it.
-        precision: of the matrix products; None for bf16 where that is faster, else fp32.
+        precision: of the matrix products; `auto` is measured on this machine.
         flip: whether an embedding is the mean over the picture and its mirror image.
         unknown: what a picture is given whose camera, view or modality is not known, or was not there in training: the
             mean of the learned side information, or none (`off`).
@@ -61,12 +57,11 @@ class Embedder:
         fingerprint: str,
         calibration: Calibration | None = None,
         device: str = "auto",
-        precision: Precision | None = None,
+        precision: Precision = "auto",
         flip: bool = False,
         unknown: UnknownSide = "mean",
         compile: bool = False,
     ) -> None:
-        keep_memory()
         self.device = pick_device(device)
         self.model, self.card, self.fingerprint, self.calibration = (
             model.eval().to(self.device),
@@ -77,13 +72,19 @@ class Embedder:
         for module in model.modules():
             if isinstance(module, SideInformation):
                 module.unknown = unknown
-        fast = fast_bf16() if self.device.type == "cpu" else self.device.type == "cuda"
-        self.precision: Precision = precision or ("bf16" if fast else "fp32")
+        self.compute = resolve_compute(self.device, precision)
+        """What it computes with: `auto` resolved on this machine."""
+        self.precision: ResolvedPrecision = self.compute.precision
         if self.precision != "fp32":
             settle(self.model.backbone, DTYPES[self.precision])
         self._network = _compiled(self.model.embed) if compile else self.model.embed
         self.flip = flip
-        self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        self._batch = self.compute.batch_size
+
+    @property
+    def description(self) -> str:
+        """What is computed, and with what, in one line."""
+        return self.compute.describe(self.card.pictures.size, self._batch)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -167,7 +168,7 @@ class Embedder:
 def load(
     folder: str | Path,
     device: str = "auto",
-    precision: Precision | None = None,
+    precision: Precision = "auto",
     flip: bool = False,
     unknown: UnknownSide = "mean",
     compile: bool = False,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from resight.device import Compute, resolve_compute
 from resight.embed import embed_table
 from resight.embeddings import Embedded
 from resight.errors import ConfigError
@@ -37,6 +38,8 @@ class Result:
     score: Callable[[np.ndarray, np.ndarray], Scores]
     """Scores of some rows of both."""
     trials: tuple[Trial, ...]
+    compute: Compute | None = None
+    """What the embeddings were computed with; None for embeddings from disk."""
 
     @property
     def metrics(self) -> Metrics:
@@ -99,7 +102,7 @@ def evaluate(
     vocabulary: Vocabulary,
     pictures: Pictures,
     settings: Evaluation,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
     """Embeds a data set's query and gallery and measures the ranking, exactly.
@@ -111,16 +114,20 @@ def evaluate(
         EvaluationError: no query has a match.
         PictureError: a picture cannot be decoded.
     """
-    asked = Embedded(embed_table(model, split.query, vocabulary, pictures, settings, precision, progress), split.query)
+    device = next(model.parameters()).device
+    compute = resolve_compute(device, precision, settings.batch)
+    asked = Embedded(
+        embed_table(model, split.query, vocabulary, pictures, settings, compute.precision, progress), split.query
+    )
     searched = asked
     if split.gallery is not split.query:
         done = len(split.query)
         found = embed_table(
-            model, split.gallery, vocabulary, pictures, settings, precision, lambda more: progress(done + more)
+            model, split.gallery, vocabulary, pictures, settings, compute.precision, lambda more: progress(done + more)
         )
         searched = Embedded(found, split.gallery)
-    on_gpu = next(model.parameters()).device.type == "cuda"
-    return measure_embedded(asked, searched, settings, split.protocol, "cuda" if on_gpu else "cpu")
+    result = measure_embedded(asked, searched, settings, split.protocol, "cuda" if device.type == "cuda" else "cpu")
+    return replace(result, compute=compute)
 
 
 def measure_embedded(

@@ -1,5 +1,6 @@
 """A measured ranking as figures that can be kept and compared, and as sentences."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
         "spread": result.spread(),
         "interval_95": {name: [found.low, found.high] for name, found in intervals.items()},
         "cmc": cmc.tolist(),
+        **({} if result.compute is None else {"compute": asdict(result.compute)}),
         "unmatched": result.metrics.unmatched,
         "unmatched_by_rule": result.metrics.unmatched_by_rule,
         "per_query": [

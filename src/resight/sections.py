@@ -8,7 +8,9 @@ from resight.errors import ConfigError
 
 Side = Literal["camera", "view", "modality"]
 HeadName = Literal["softmax", "arcface", "cosface", "am-softmax", "circle"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""Arithmetic of the matrix products; `auto` is measured on the machine (`resight.device.best_precision`)."""
+ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
 Interpolation = Literal["bilinear", "bicubic"]
 JunkRule = Literal[
     "none",

@@ -17,7 +17,6 @@ VERBS = {
     "calibrate": "Fit similarity to probability, and a threshold for a wanted false match rate, into a model's folder.",
     "shapes": "Run a recipe's model once and print every tensor that a reader of the paper would ask for.",
     "convert": "Turn a checkpoint of the reference implementation into a model folder.",
-    "bench": "Measure training on this machine against a plain way of writing it (bench train).",
     "data": "Look into a data set before anything is trained on it (data inspect NAME ROOT).",
 }
 

@@ -27,7 +27,7 @@ class Calibrate:
     """Share of pairs of different identities that may pass the threshold."""
     flip: bool = False
     """Mean of the picture's and its mirror image's embedding; calibrate as you embed."""
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     """Arithmetic of the model's matrix products."""
     device: str = "auto"
     """Where to embed."""
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
     """Embeds, fits, checks, prints and writes `calibration.json`."""
     options = parse(Calibrate, arguments, "resight calibrate")
     from resight.calibrate import calibrate_model
-    from resight.embed import pick_device
+    from resight.device import pick_device, resolve_compute
     from resight.model.folder import CALIBRATION, load_model
     from resight.report.curves import reliability_curve
     from resight.screen import Screen
@@ -50,6 +50,8 @@ def run(arguments: list[str]) -> None:
     model.to(pick_device(options.device))
     with Screen() as screen:
         split = read(options.dataset, options.root)
+        compute = resolve_compute(next(model.parameters()).device, options.precision, Evaluation().batch)
+        screen.say(compute.describe(card.pictures.size))
         screen.begin(f"embedding {split.name}", split.tested)
         settings = Evaluation(flip=options.flip)
         found = calibrate_model(model, card, split, settings, options.false_match_rate, options.precision, screen.step)

@@ -14,6 +14,8 @@ class Demo:
     """Folder for the pictures, the run and the rank strip; must not exist."""
     seed: int = 0
     """Of the pictures and of the training."""
+    epochs: int | None = None
+    """Epochs of training. None: as many as the recipe `tiny` has."""
 
 
 def run(arguments: list[str]) -> None:
@@ -21,4 +23,4 @@ def run(arguments: list[str]) -> None:
     options = parse(Demo, arguments, "resight demo")
     from resight.demo import run_demo
 
-    run_demo(options.out, options.seed)
+    run_demo(options.out, options.seed, options.epochs)

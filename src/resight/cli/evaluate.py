@@ -32,7 +32,7 @@ class Evaluate:
     """A data set of the catalog. Embeddings bring their own."""
     root: Path | None = None
     """Its folder (or table)."""
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     """Arithmetic of the model's matrix products; ranking is exact."""
     device: str = "auto"
     """Where to embed and, on a GPU, to rank."""
@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _measure_model(options: Evaluate) -> tuple[str, Result]:
-    from resight.embed import pick_device
+    from resight.device import pick_device, resolve_compute
     from resight.evaluate import evaluate
     from resight.model.folder import load_model
     from resight.prepare import require_match, without_damaged
@@ -103,13 +103,15 @@ def _measure_model(options: Evaluate) -> tuple[str, Result]:
         require_match(split, options.settings)
         for note in (*split.notes, *skipped):
             screen.say(note)
+        compute = resolve_compute(next(model.parameters()).device, options.precision, options.settings.batch)
+        screen.say(compute.describe(card.pictures.size))
         screen.begin(f"embedding {split.name}", split.tested)
         settings = (card.vocabulary, card.pictures, options.settings, options.precision)
         return split.name, evaluate(model, split, *settings, screen.step)
 
 
 def _measure_stored(options: Evaluate) -> tuple[str, Result]:
-    from resight.embed import pick_device
+    from resight.device import pick_device
     from resight.evaluate import measure_embedded
 
     if options.dataset is not None or options.root is not None:

@@ -39,8 +39,8 @@ class Extract:
     """When the video begins, in seconds on the clock that all cameras share."""
     flip: bool = False
     """Mean of the picture's and its mirror image's embedding."""
-    precision: Precision | None = None
-    """Arithmetic of the matrix products; by itself bf16 where that is faster."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; `auto` is measured on this machine."""
     compile: bool = False
     """Have torch.compile make it faster, by a fifth in bf16 on a CPU; its first batches take up to a minute each."""
     processes: int = 1
@@ -59,13 +59,14 @@ def run(arguments: list[str]) -> None:
     if options.ray is not None and options.processes > 1:
         raise ConfigError("--processes are of this machine and --ray is a cluster: give one of the two")
     from resight.extract import crews
-    from resight.extract.shards import Way, extract
+    from resight.extract.shards import Way, describe, extract
     from resight.screen import Screen
 
     source = _source(options)
     way = Way(options.model.absolute(), options.device, options.precision, options.flip, options.compile)
     crew = crews.local(options.processes) if options.ray is None else crews.ray(options.ray)
     with Screen() as screen:
+        screen.say(describe(way))
         screen.begin("embedding", len(source))
         found = extract(way, source, options.out, crew, lambda done, _: screen.step(done))
         for reason in found.damaged:

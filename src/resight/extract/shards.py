@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resight.device import pick_device, resolve_compute
 from resight.embedder import Embedder, fingerprint_of, load
 from resight.errors import ConfigError
 from resight.extract.sources import Row, Source
-from resight.sections import Precision
+from resight.model.folder import read_card
+from resight.sections import Precision, ResolvedPrecision
 from resight.storage import make_folder, write_file
 
 SHARD: Final = 1024
@@ -37,7 +39,7 @@ class Way:
 
     model: Path
     device: str = "auto"
-    precision: Precision | None = None
+    precision: Precision = "auto"
     flip: bool = False
     compile: bool = False
 
@@ -101,12 +103,17 @@ def extract(
         raise ConfigError(f"{out} exists already and is not written over; use another name")
     parts, plan = out.with_name(f"{out.name}.parts"), _plan(way, source, shard)
     make_folder(parts)
-    if not (parts / "plan.json").exists():
-        write_file(parts / "plan.json", json.dumps(plan))
-    elif json.loads((parts / "plan.json").read_text()) != plan:
-        raise ConfigError(
-            f"{parts} was begun of other pictures, another model or in another way; delete it, or use another name"
-        )
+    if (parts / "plan.json").exists():
+        begun = json.loads((parts / "plan.json").read_text())
+        resolved: ResolvedPrecision = begun.pop("resolved_precision", "fp32")
+        if begun != plan:
+            raise ConfigError(
+                f"{parts} was begun of other pictures, another model or in another way; delete it, or use another name"
+            )
+    else:
+        resolved = resolve_compute(pick_device(way.device), way.precision).precision
+        write_file(parts / "plan.json", json.dumps({**plan, "resolved_precision": resolved}))
+    way = replace(way, precision=resolved)
     works = [Work(n, way, source.part(slice(at, at + shard))) for n, at in enumerate(range(0, len(source), shard))]
     names = [parts / f"{work.number:07d}.parquet" for work in works]
     left = [work for work, name in zip(works, names, strict=True) if not name.exists()]
@@ -125,6 +132,11 @@ def extract(
     write_file(out, _parquet(whole))
     shutil.rmtree(parts)
     return Extracted(whole.num_rows, before, damaged, seconds)
+
+
+def describe(way: Way) -> str:
+    """What is computed, and with what, in one line."""
+    return resolve_compute(pick_device(way.device), way.precision).describe(read_card(way.model).pictures.size)
 
 
 def make_shard(work: Work) -> tuple[int, bytes]:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_FORMED_TOKENS = 256
+from resight.device import forms_attention
 
 
 class OverlapPatchEmbed(nn.Module):
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         formed = (
             torch.is_grad_enabled() or torch.compiler.is_compiling()
         )  # fused with what is around it by the compiler
-        if self.explicit or (formed and _formed_is_faster(k)):
+        if self.explicit or (formed and forms_attention(k.device, k.dtype, k.shape[2])):
             out = self.attn_drop(self.weights(q, k)) @ v
         else:
             drop = self.attn_drop.p if self.training else 0.0
@@ -146,15 +146,6 @@ class Block(TimmBlock):
     def _mlp(self, x: Tensor) -> Tensor:
         mlp = cast(Any, self.mlp)
         return mlp.drop2(scaled_linear(mlp.fc2, self.ls2, mlp.norm(mlp.drop1(mlp.act(mlp.fc1(x))))))
-
-
-def _formed_is_faster(keys: Tensor) -> bool:
-    """Whether a backward pass, or one that is compiled, is faster through [B, h, T, T] weights than the fused kernel.
-
-    In 16 bits on a CPU it is, up to some length (measured: benchmarks/training/attention.py). The rule is fixed, not
-    measured anew by each run, so that a run's arithmetic is the same on every machine of a kind.
-    """
-    return keys.device.type == "cpu" and keys.dtype != torch.float32 and keys.shape[2] <= _FORMED_TOKENS
 
 
 @cache

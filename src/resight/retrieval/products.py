@@ -1,12 +1,10 @@
 """Inner products, fast and nearly right, with a proven bound on their error; as bf16 numbers, whose bits sort."""
 
-import time
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from resight.device import bf16_product_is_faster
 from resight.retrieval.scores import in_threads
 
 NOTHING = 0xFF80
@@ -122,23 +120,8 @@ def _centred(x: np.ndarray, mean: np.ndarray) -> tuple[Tensor, np.ndarray, np.nd
     bits[:, width:] = 0
     length, lost, shift = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count)
     in_threads(lambda a, b: dots.centre_rows(x, mean, bits, length, lost, shift, a, b), count)
-    if fast_bf16():
+    if bf16_product_is_faster():
         return torch.from_numpy(bits).view(torch.bfloat16), length, lost, shift
     exact = torch.zeros(bits.shape)
     exact[:, :width] = torch.from_numpy(x - mean)
     return exact, length, np.zeros_like(lost), shift
-
-
-@cache
-def fast_bf16() -> bool:
-    """Whether bf16 products are faster than float32 ones on this processor: measured once, in milliseconds."""
-    seconds = dict[torch.dtype, float]()
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(256, 512, dtype=dtype), torch.ones(2048, 512, dtype=dtype)
-        runs = list[float]()
-        for _ in range(3):
-            began = time.perf_counter()
-            torch.mm(a, b.T)
-            runs.append(time.perf_counter() - began)
-        seconds[dtype] = min(runs)
-    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]

@@ -11,7 +11,7 @@ from resight.loading.batch import Loader, Vocabulary
 from resight.loading.sampler import PKSampler
 from resight.screen import Screen
 from resight.sightings import Split
-from resight.training.loop import train_step
+from resight.training.loop import describe, train_step
 from resight.training.state import start
 from resight.training.team import join
 
@@ -65,6 +65,7 @@ def find_rate(
     loader = Loader(split.train, vocabulary, run.pictures.size, run.pictures.train_interpolation)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
     state = start(run, vocabulary, team, screen)
+    screen.say(describe(run, state.compute, split))
     state.model.train()
     state.epoch = run.optimizer.freeze_epochs + 1  # what is found is for the whole network
     rates, losses, mean = np.geomspace(low, high, steps), list[float](), 0.0

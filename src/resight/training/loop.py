@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resight.config import Run
+from resight.device import Compute, processor_kind
 from resight.errors import TrainingError
 from resight.evaluate import Result, evaluate
 from resight.figures import figures
@@ -21,15 +22,17 @@ from resight.loading.batch import Batch, Loader, Vocabulary
 from resight.loading.sampler import PKSampler
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
-from resight.screen import Screen, epoch_line, score_line
+from resight.screen import Screen, duration, epoch_line, score_line
 from resight.sightings import Split
 from resight.training.board import Board
 from resight.training.optimizer import follow, freeze, set_learning_rate
 from resight.training.run_folder import RunFolder
 from resight.training.shards import clip, whole_weights, write_shards
-from resight.training.state import State, resume, start
+from resight.training.state import State, choose_compute, resume, start
 from resight.training.step import gradients
 from resight.training.team import Team, join
+
+_TIMED_STEPS = 12  # before the whole time is estimated; the first is not counted
 
 
 def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team | None = None) -> Result:
@@ -56,37 +59,62 @@ def train(run: Run, split: Split, folder: RunFolder, screen: Screen, team: Team 
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
     chooses = split if run.select_on_test else held
 
-    state = start(run, vocabulary, team, screen)
+    compute = compute_again(folder, team, screen) or choose_compute(run, team)
+    torch.set_num_threads(compute.threads)
+    state = start(run, vocabulary, team, screen, compute)
     if run.cache:
         screen.begin("packing pictures", len(loader.files))
         loader.pack(screen.step)
     if team.leads:
-        folder.begin(run)  # not before all of the above is known to fit
+        folder.begin(run, compute)  # not before all of the above is known to fit
     team.wait()
+    screen.say(describe(run, compute, learned))
     resume(state, folder, card, screen, team)
     if run.tensorboard and team.leads:
         folder.board = Board(folder.path / "tensorboard", state.epoch)
+    first = state.epoch
     while state.epoch <= run.schedule.epochs:
-        train_epoch(run, state, loader, sampler.epoch(state.epoch), team, folder, card, screen)
+        train_epoch(run, state, loader, sampler.epoch(state.epoch), team, folder, card, screen, state.epoch == first)
         epoch, last = state.epoch, state.epoch == run.schedule.epochs
         due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
         better = False
         if chooses is not None and due:
-            found = score(run, shown(state, card), chooses, vocabulary, screen).summary()
+            found = score(run, shown(state, card), chooses, vocabulary, screen, compute).summary()
             better, state.best = found["mAP"] > state.best, max(found["mAP"], state.best)
             record_score(folder, screen, team, epoch, "test" if held is None else "held-out", found)
         elif due and not last:
-            record_score(
-                folder, screen, team, epoch, "test", score(run, shown(state, card), split, vocabulary, screen).summary()
-            )
+            found = score(run, shown(state, card), split, vocabulary, screen, compute).summary()
+            record_score(folder, screen, team, epoch, "test", found)
         state.epoch, state.step, state.sums = epoch + 1, 0, {}
         save(folder, f"epoch-{epoch:04d}", state, card, team, best=better or chooses is None)
 
     chosen = load_model(folder.best)[0].to(team.device)
-    result = score(run, chosen, split, vocabulary, screen)
+    result = score(run, chosen, split, vocabulary, screen, compute)
     if team.leads:
         folder.write_result({"checkpoint": folder.best.resolve().name, **figures(result, split.name)})
     return result
+
+
+def compute_again(folder: RunFolder, team: Team, screen: Screen) -> Compute | None:
+    """What a run that is resumed was computed with so far; None for a new run, and on another kind of device."""
+    before = team.of_first(folder.read_compute())
+    if before is None:
+        return None
+    if torch.device(before.device).type != team.device.type:
+        screen.say(f"the run was computed on {before.device} so far and is resumed on {team.device.type}")
+        return None
+    if before.processor != processor_kind():
+        screen.say(
+            f"the run was computed on a processor with {before.processor} so far; on this one ({processor_kind()}) its "
+            "weights can differ in the last digits"
+        )
+    return before
+
+
+def describe(run: Run, compute: Compute, split: Split) -> str:
+    """What is computed, and with what, in one line."""
+    batch = run.sampling.identities * run.sampling.instances * max(1, len(split.train.modalities))
+    return compute.describe(run.pictures.size, batch)
 
 
 def train_epoch(
@@ -98,11 +126,14 @@ def train_epoch(
     folder: RunFolder,
     card: Card,
     screen: Screen,
+    estimates: bool = False,
 ) -> None:
-    """The steps of an epoch that are not done yet, and its line in the metrics."""
+    """The steps of an epoch that are not done yet, and its line in the metrics; where it `estimates`, it says after
+    the first steps how long the whole run will take."""
     state.model.train()
     began, seen, lr = perf_counter(), 0, 0.0
     screen.begin(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step)
+    timed = list[float]()
     shares = [rows[team.share(len(rows))] for rows in batches[state.step :]]
     for batch in loader.batches(shares):
         position = state.epoch if run.schedule.every == "epoch" else state.epoch - 1 + (state.step + 1) / len(batches)
@@ -119,6 +150,11 @@ def train_epoch(
                 f"or use --precision bf16 instead of fp16 ({folder.last} is as it was)"
             )
         rate = seen / (perf_counter() - began)
+        timed.append(perf_counter())
+        if estimates and (len(timed) == _TIMED_STEPS or (state.step == len(batches) and 1 < len(timed) < _TIMED_STEPS)):
+            left = (run.schedule.epochs - state.epoch + 1) * len(batches) - state.step
+            seconds = left * (timed[-1] - timed[0]) / (len(timed) - 1)
+            screen.say(f"about {duration(seconds)} for the {left:,} steps that are left, evaluation not counted")
         mean = {name: value / state.step for name, value in state.sums.items()}
         screen.step(state.step, f"loss {mean['loss']:.3f}  acc {mean['accuracy']:.3f}  lr {lr:.1e}  {rate:.0f}/s")
         if run.checkpoint_steps and state.step % run.checkpoint_steps == 0 and state.step < len(batches):
@@ -145,7 +181,7 @@ def train_step(run: Run, state: State, batch: Batch, share: tuple[slice, int], t
         batch.side(),
         identity,
         run.loss,
-        run.precision,
+        state.compute.precision,
         team,
         seed,
         run.piece,
@@ -209,10 +245,10 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None
     )
 
 
-def score(run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, screen: Screen) -> Result:
+def score(run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, screen: Screen, compute: Compute) -> Result:
     """Measures a model on a split, as the run says."""
     screen.begin(f"embedding {split.name}", split.tested)
-    return evaluate(model, split, vocabulary, run.pictures, run.evaluation, run.precision, screen.step)
+    return evaluate(model, split, vocabulary, run.pictures, run.evaluation, compute.precision, screen.step)
 
 
 def record_score(

@@ -1,7 +1,8 @@
 """A run on disk.
 
 runs/NAME/
-├── config.json      the resolved configuration
+├── config.json      the configuration, as given
+├── compute.json     what it is computed with: device, precision, threads; a run that is resumed uses the same
 ├── metrics.jsonl    one line an epoch, and one an evaluation on the way
 ├── result.json      the best checkpoint's figures on the test set, once the run is finished
 ├── checkpoints/     whole folders, each a model's with `training.pt` beside it
@@ -15,20 +16,23 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from resight.config import Run, read_run
+from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.model.folder import Card, fill_model_folder
 from resight.storage import make_folder, point, storing, write_file, write_folder
 from resight.training.board import Board
 
-STATE, SHARDS = "training.pt", "shards"
+STATE, SHARDS, COMPUTE = "training.pt", "shards", "compute.json"
 
 
 class RunFolder:
@@ -54,8 +58,8 @@ class RunFolder:
             )
         return cls(path)
 
-    def begin(self, run: Run) -> None:
-        """Makes the folder, and writes the configuration where there is none yet.
+    def begin(self, run: Run, compute: Compute) -> None:
+        """Makes the folder, and writes the configuration, and what it is computed with, where there is none yet.
 
         Raises:
             StorageError: it cannot be written.
@@ -63,6 +67,24 @@ class RunFolder:
         make_folder(self.checkpoints)
         if not (self.path / "config.json").exists():
             write_file(self.path / "config.json", run.model_dump_json(indent=2) + "\n")
+        if not (self.path / COMPUTE).exists():
+            write_file(self.path / COMPUTE, json.dumps(asdict(compute), indent=2) + "\n")
+
+    def read_compute(self) -> Compute | None:
+        """What the run was computed with so far; None for a run that has not begun.
+
+        Raises:
+            CheckpointError: `compute.json` cannot be read.
+        """
+        file = self.path / COMPUTE
+        if not file.exists():
+            return None
+        try:
+            return TypeAdapter(Compute).validate_json(file.read_text())
+        except (OSError, ValidationError) as error:
+            raise CheckpointError(
+                f"{file} does not say what the run is computed with; delete it to have that chosen again"
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", Run]:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from resight.config import Run
+from resight.device import Compute, resolve_compute
 from resight.errors import ConfigError
 from resight.loading.batch import Vocabulary
 from resight.losses.center import CenterLoss
-from resight.memory import keep_memory
 from resight.model.backbone import RESNET, ViT
 from resight.model.folder import Card, load_model
 from resight.model.transreid import TransReID
@@ -38,6 +38,8 @@ class State:
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
     center_optimizer: torch.optim.Optimizer | None
+    compute: Compute
+    """What it is computed with."""
     sharded: bool = False
     """Whether the processes share the backbone's weights out; `dump` then leaves their state out."""
     epoch: int = 1
@@ -103,13 +105,19 @@ def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Te
     screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
 
 
-def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State:
+def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen, compute: Compute | None = None) -> State:
     """A fresh state: the model with its pre-trained weights, and the optimizers.
+
+    Args:
+        run: the whole configuration.
+        vocabulary: of the training set.
+        team: the processes that train together.
+        screen: where progress is shown.
+        compute: what is computed with; None to choose it for this machine.
 
     Raises:
         ConfigError: the settings do not go together.
     """
-    keep_memory()
     device = team.device
     if run.piece is not None and run.model.backbone == RESNET:
         raise ConfigError(f"--piece needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
@@ -144,8 +152,14 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen) -> State
     if run.loss.center_weight:
         center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, run.shard)
+    compute = compute or choose_compute(run, team)
+    scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, compute, run.shard)
+
+
+def choose_compute(run: Run, team: Team) -> Compute:
+    """What a run is computed with on this machine: the first process measures it, for all."""
+    return team.of_first(resolve_compute(team.device, run.precision, run.evaluation.batch, training=True))
 
 
 def _require_shards(run: Run, team: Team) -> None:

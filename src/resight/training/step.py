@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resight.embed import autocast
+from resight.device import autocast
 from resight.losses.objective import Objective, objective
 from resight.model.transreid import Outputs
-from resight.sections import Loss, Precision
+from resight.sections import Loss, ResolvedPrecision
 from resight.training.state import State
 from resight.training.team import Team
 
@@ -31,7 +31,7 @@ def gradients(
     side: Side,
     identity: Tensor,
     settings: Loss,
-    precision: Precision,
+    precision: ResolvedPrecision,
     team: Team,
     seed: tuple[int, ...],
     piece: int | None = None,

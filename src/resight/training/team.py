@@ -7,6 +7,7 @@ belongs to their share. Summed over the processes, that is the gradient of one p
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from resight.embed import pick_device
+from resight.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Team:
         found = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(found, padded)
         return torch.cat([rows[: int(c)] for rows, c in zip(found, counts, strict=True)])
+
+    def of_first(self, value: Any) -> Any:
+        """The first process's value, in every process; a small object."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, device=self.device)
+        return values[0]
 
     def wait(self) -> None:
         """Until all have come here."""

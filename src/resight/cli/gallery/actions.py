@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resight.gallery.records import Filter, Value
     from resight.keep import Kept
     from resight.screen import Screen
+    from resight.sections import Precision
 
 
 def create(options: Create) -> None:
@@ -21,7 +22,7 @@ def create(options: Create) -> None:
     from resight.embedder import load
     from resight.gallery.url import create_engine
 
-    model = load(options.model, "cpu")
+    model = load(options.model, "cpu", "fp32")
     create_engine(options.gallery, {**model.about, "model": str(options.model.resolve())}).close()
     print(f"{options.gallery}: a gallery for {options.model} (embeddings of {model.width} numbers)")
 
@@ -45,7 +46,8 @@ def _add_pictures(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
     from resight.keep import keep
 
     sightings = read_anything(options.pictures, options.identity_from_folder)
-    gallery, embedder = _with_model(options.gallery, options.device)
+    gallery, embedder = _with_model(options.gallery, options.device, options.precision)
+    screen.say(embedder.description)
     screen.begin("embedding", len(sightings))
     return gallery, keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), screen.step)
 
@@ -81,7 +83,7 @@ def search(options: Search) -> None:
         gallery = open_gallery(options.gallery)
         names, vectors = list(options.id), np.stack([gallery.record(i).vector for i in options.id])
     else:
-        gallery, embedder = _with_model(options.gallery, options.device)
+        gallery, embedder = _with_model(options.gallery, options.device, options.precision)
         names, vectors = list(map(str, options.pictures)), embedder.embed(options.pictures)
     gallery.prior = options.prior
     if options.together:
@@ -201,12 +203,12 @@ def export(options: Export) -> None:
     gallery.engine.close()
 
 
-def _with_model(url: str, device: str) -> "tuple[Gallery, Embedder]":
+def _with_model(url: str, device: str, precision: "Precision") -> "tuple[Gallery, Embedder]":
     """A gallery with its own model."""
     from resight.embedder import load
 
     gallery = open_gallery(url)
-    embedder = load(gallery.engine.about["model"], device)
+    embedder = load(gallery.engine.about["model"], device, precision)
     gallery.require(embedder.fingerprint)
     gallery.calibration = embedder.calibration
     return gallery, embedder

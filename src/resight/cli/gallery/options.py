@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from resight.sections import Precision
+
 Device = Annotated[str, tyro.conf.arg(help="`cpu`, `cuda`, ... or `auto`.")]
+Computed = Annotated[
+    Precision, tyro.conf.arg(help="Arithmetic of the matrix products; `auto` is measured on this machine.")
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Add:
     metadata: tuple[str, ...] = ()
     """NAME=VALUE, of all of them; a value that is JSON (3, true) is taken as such."""
     device: Device = "auto"
+    precision: Computed = "auto"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Search:
     json: bool = False
     """Print JSON."""
     device: Device = "auto"
+    precision: Computed = "auto"
 
 
 @dataclass(frozen=True)

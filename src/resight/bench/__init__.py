@@ -1,1 +1,0 @@
-"""Measuring this machine: ours against a plain way of doing the same, in one run."""

@@ -1,0 +1,298 @@
+"""Devices and precision: `auto` follows a measurement, other choices a stated rule, and what was chosen is stored."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+import torch
+from conftest import picture, small_model
+from test_training import small
+
+import resight
+from resight import device
+from resight.cli import main
+from resight.datasets.catalog import read
+from resight.device import (
+    best_precision,
+    configure_process,
+    cpu_quota,
+    default_batch_size,
+    forms_attention,
+    pick_device,
+    processor_kind,
+    resolve_compute,
+)
+from resight.embed import embed_table
+from resight.errors import ConfigError
+from resight.evaluate import evaluate
+from resight.figures import figures
+from resight.screen import Screen
+from resight.sections import Evaluation
+from resight.training.loop import compute_again, describe, train
+from resight.training.run_folder import RunFolder
+from resight.training.state import choose_compute, start
+from resight.training.team import Team
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+@pytest.fixture(params=[True, False], ids=["bf16 is fast", "bf16 is slow"])
+def forced(request, monkeypatch) -> str:
+    """Forces the outcome of the measurement; the precision that it must lead to."""
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: request.param)
+    return "bf16" if request.param else "fp32"
+
+
+def timed(monkeypatch, factors):
+    """Makes the measurement see times: bf16's time over float32's, of the first short trial and of the second."""
+    trials = []
+
+    def seconds(works, runs):
+        trials.append(runs)
+        return [factors[len(trials) - 1], 1.0]
+
+    monkeypatch.setattr(device, "_shortest_seconds", seconds)
+    return trials
+
+
+@pytest.mark.parametrize(("factors", "faster", "trials"), [
+    ([50.0], False, 1), ([1.2, 1.1], False, 2), ([1.2, 0.95], False, 2), ([1.2, 0.5], True, 2), ([0.3, 0.3], True, 2),
+])  # fmt: skip
+@pytest.mark.parametrize("measure", [device.bf16_layer_is_faster, device.bf16_product_is_faster])
+def test_bf16_is_used_only_where_it_was_faster(monkeypatch, measure, factors, faster, trials):
+    asked = timed(monkeypatch, factors)
+    assert measure.__wrapped__() is faster
+    assert len(asked) == trials  # a processor without fast bf16 is not tried at length
+
+
+def test_the_measurement_is_made_once_and_leaves_torch_as_it_was():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        device.bf16_layer_is_faster()
+    assert torch.equal(torch.get_rng_state(), before)
+    began = time.perf_counter()
+    assert device.bf16_layer_is_faster() is device.bf16_layer_is_faster()
+    assert time.perf_counter() - began < 0.01
+
+
+def test_auto_on_other_devices(monkeypatch):
+    for has, inference, training in ((True, "bf16", "bf16"), (False, "fp16", "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has)
+        assert (best_precision(CUDA), best_precision(CUDA, training=True)) == (inference, training)
+    assert best_precision(MPS) == "fp32"
+
+
+def test_a_precision_that_is_given_is_not_measured(monkeypatch):
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: pytest.fail("measured"))
+    for precision in ("fp32", "bf16", "fp16"):
+        assert resolve_compute(CPU, precision).precision == precision
+
+
+def test_attention_and_batch_size_follow_their_rules():
+    assert forms_attention(CPU, torch.bfloat16, 256)
+    assert not forms_attention(CPU, torch.bfloat16, 257)
+    assert not forms_attention(CPU, torch.float32, 10)
+    assert not forms_attention(CUDA, torch.bfloat16, 10)
+    assert (default_batch_size(CPU), default_batch_size(CUDA)) == (32, 512)
+    assert (resolve_compute(CPU, "bf16").attention, resolve_compute(CPU, "fp32").attention) == ("formed", "fused")
+    assert (resolve_compute(CPU, "fp32").batch_size, resolve_compute(CPU, "fp32", 64).batch_size) == (32, 64)
+
+
+@pytest.mark.parametrize(("files", "quota"), [
+    ({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, None), ({"cpu.max": "broken"}, None),
+    ({}, None),
+    ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+])  # fmt: skip
+def test_the_quota_of_a_container(tmp_path, files, quota):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == quota
+
+
+def test_no_more_threads_than_cores_unless_the_environment_says_so(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: set(range(8)))
+    try:
+        for quota, set_before, environment, expected in (
+            (1.5, 4, None, 2),
+            (0.5, 4, None, 1),
+            (None, 4, None, 4),
+            (None, 12, None, 8),
+            (6.0, 3, None, 3),
+            (1.0, 4, "4", 4),
+        ):
+            monkeypatch.setattr(device, "cpu_quota", lambda quota=quota: quota)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if environment:
+                monkeypatch.setenv("OMP_NUM_THREADS", environment)
+            torch.set_num_threads(set_before)
+            configure_process()
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("limit", "capability", "has", "kind"), [
+    ("ALL", "AVX512", {"amx_bf16", "avx512_bf16"}, "AMX"),
+    ("AVX512_CORE_BF16", "AVX512", {"amx_bf16", "avx512_bf16"}, "AVX-512 with bf16"),
+    ("AVX512_CORE", "AVX512", {"avx512_bf16"}, "AVX-512"),
+    ("ALL", "AVX512", set(), "AVX-512"),
+    ("AVX2", "AVX2", {"amx_bf16", "avx512_bf16", "avx2"}, "AVX2"),
+    ("ALL", "AVX2", {"avx2"}, "AVX2"),
+    ("avx2", "AVX512", {"avx2"}, "AVX2"),
+    ("ALL", "DEFAULT", set(), "riscv64"),
+])  # fmt: skip
+def test_the_kind_of_processor(monkeypatch, limit, capability, has, kind):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(has, True))
+    monkeypatch.setattr(device.platform, "machine", lambda: "riscv64")
+    assert processor_kind.__wrapped__() == kind
+
+
+def test_vnni(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for machine, has, expected in (
+        ("x86_64", {"avx512_vnni"}, True),
+        ("AMD64", {"avx_vnni"}, True),
+        ("x86_64", {"avx2"}, False),
+        ("aarch64", set(), True),
+    ):
+        monkeypatch.setattr(device.platform, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: dict.fromkeys(has, True))
+        assert device.has_vnni() is expected
+    monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    for limit, expected in (("AVX2", False), ("avx512_core", False), ("AVX512_CORE_VNNI", True), ("ALL", True)):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert device.has_vnni() is expected
+
+
+def test_a_device_that_is_not_there():
+    assert pick_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="no device 'tpu'"):
+        pick_device("tpu")
+
+
+def test_every_verb_computes_in_what_was_measured(forced, painted, tmp_path, capsys):
+    """Training, evaluation, extraction, a gallery, and calibration; what was chosen is in files and first lines."""
+    run = small(precision="auto", schedule={"epochs": 1})
+    folder = RunFolder.new(tmp_path / "run")
+    train(run, read(run.dataset, painted), folder, Screen())
+    assert f", {forced}; images of " in capsys.readouterr().err
+    for name in ("compute.json", "result.json"):
+        figure = json.loads((folder.path / name).read_text())
+        assert figure.get("compute", figure)["precision"] == forced
+    assert json.loads((folder.path / "config.json").read_text())["precision"] == "auto"
+    on = ["--dataset", "synthetic", "--root", str(painted), "--device", "cpu"]
+    assert main(["evaluate", str(folder.best), *on, "--json", str(tmp_path / "figures.json")]) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["compute"]["precision"] == forced
+    assert f", {forced}; images of " in capsys.readouterr().err
+    assert main(["calibrate", str(folder.best), *on, "--false-match-rate", "0.1"]) == 0
+    assert f", {forced}; images of " in capsys.readouterr().err
+    paths = [str(picture(tmp_path / f"{n}.png", n)) for n in range(3)]
+    assert main(["extract", str(folder.best), *paths, "--out", str(tmp_path / "e.parquet"), "--device", "cpu"]) == 0
+    assert f", {forced}; images of " in capsys.readouterr().err
+    assert main(["gallery", "create", str(tmp_path / "seen"), "--model", str(folder.best)]) == 0
+    assert main(["gallery", "add", str(tmp_path / "seen"), *paths, "--device", "cpu"]) == 0
+    assert f", {forced}; images of " in capsys.readouterr().err
+
+
+def test_every_function_computes_in_what_was_measured(forced, painted, tmp_path):
+    folder = small_model(tmp_path / "model", modalities=("rgb", "nir", "tir"))
+    embedder = resight.load(folder, "cpu")
+    assert embedder.precision == embedder.compute.precision == forced
+    assert next(embedder.model.backbone.blocks[0].attn.qkv.parameters()).dtype == device.DTYPES[forced]
+    model, card = resight.load_model(folder)
+    split = read("synthetic", painted)
+    settings = Evaluation(batch=8)
+    result = evaluate(model, split, card.vocabulary, card.pictures, settings)
+    assert asdict(result.compute) == figures(result, "x")["compute"]
+    assert (result.compute.precision, result.compute.batch_size) == (forced, 8)
+    same = embed_table(model, split.query, card.vocabulary, card.pictures, settings, forced)
+    assert torch.equal(torch.from_numpy(result.query.vectors), torch.from_numpy(same))
+    run = small(precision="auto")
+    state = start(run, card.vocabulary, Team(0, 1, CPU), Screen(quiet=True))
+    assert state.compute == choose_compute(run, Team(0, 1, CPU))
+    assert f", {forced}; images of 64x32, batches of " in describe(run, state.compute, split)
+
+
+def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path, capsys):
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
+    run = small(precision="auto", schedule={"epochs": 1})
+    folder, split = RunFolder.new(tmp_path / "run"), read(run.dataset, painted)
+    train(run, split, folder, Screen(quiet=True))
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)  # another machine, say
+    train(run, split, folder, Screen())
+    assert json.loads((folder.path / "compute.json").read_text())["precision"] == "fp32"
+    assert json.loads((folder.path / "result.json").read_text())["compute"]["precision"] == "fp32"
+    assert ", fp32; images" in capsys.readouterr().err
+
+    team = Team(0, 1, CPU)
+    file = folder.path / "compute.json"
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps({**before, "processor": "Z80"}))
+    assert compute_again(folder, team, Screen()).processor == "Z80"
+    assert "a processor with Z80 so far" in capsys.readouterr().err
+    file.write_text(json.dumps({**before, "device": "cuda"}))
+    assert compute_again(folder, team, Screen()) is None
+    assert "computed on cuda so far and is resumed on cpu" in capsys.readouterr().err
+    file.write_text("{")
+    with pytest.raises(resight.errors.CheckpointError, match="delete it to have that chosen again"):
+        compute_again(folder, team, Screen())
+
+
+def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
+    from resight.datasets.anything import read_anything
+    from resight.extract import shards
+    from resight.extract.crews import local
+    from resight.extract.sources import PictureSource
+
+    folder = small_model(tmp_path / "model")
+    source = PictureSource.of(read_anything([picture(tmp_path / f"{n}.png", n) for n in range(4)], False))
+    precisions = []
+
+    def stopped(works):
+        precisions.append(works[0].way.precision)
+        raise KeyboardInterrupt
+
+    class Crew:
+        def __enter__(self):
+            return stopped
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
+    way = shards.Way(folder, "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        shards.extract(way, source, tmp_path / "e.parquet", Crew())
+    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        shards.extract(way, source, tmp_path / "e.parquet", Crew())
+    assert precisions == ["fp32", "fp32"]
+    assert shards.extract(way, source, tmp_path / "e.parquet", local()).rows == 4
+
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@pytest.mark.skipif(
+    "avx2" not in (k for k, v in torch.cpu.get_capabilities().items() if v is True), reason="needs an x86 CPU with AVX2"
+)
+def test_the_variables_make_this_processor_behave_as_one_without_fast_bf16():
+    code = "from resight import device; import torch; torch.set_num_threads(1); "
+    code += (
+        "print(device.processor_kind(), device.best_precision(torch.device('cpu')), device.bf16_product_is_faster())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **AVX2}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["AVX2", "fp32", "False"]

@@ -21,7 +21,7 @@ from resight.training.state import start
 from resight.training.team import join
 
 _STAGES = ("paint", "measure untrained", "train", "rank strip")
-_SECONDS = (12, 4, 120, 3)  # of each stage on two AVX2 cores
+_SECONDS = (8, 3, 130, 2)  # of each stage on two AVX2 cores
 
 
 def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:

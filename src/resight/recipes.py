@@ -164,13 +164,15 @@ def tiny() -> Run:
     return Run(
         recipe="tiny",
         dataset="synthetic",
-        pictures=Pictures(size=(128, 64)),
+        pictures=Pictures(size=(96, 48)),
         model=Model(backbone="test_vit", side=("modality",), jpm=True, drop_path=0.0),
         augmentation=Augmentation(pad=4, erase=0.0),
         sampling=Sampling(identities=8, instances=4),
         loss=Loss(triplet_within="modality"),
-        optimizer=Optimizer(name="adamw", lr=3e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1),
-        schedule=Schedule(epochs=54, warmup_epochs=2, every="step"),
+        optimizer=Optimizer(
+            name="adamw", lr=2e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5
+        ),
+        schedule=Schedule(epochs=46, warmup_epochs=2, every="step"),
     )
 
 

@@ -45,7 +45,7 @@ class Plan:
 
     train: int = 120
     """Identities to learn from."""
-    test: int = 40
+    test: int = 32
     """Identities to test on."""
     cameras: int = 4
     shots: int = 2

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from resight.datasets import synthetic
-from resight.loading.batch import Vocabulary
-from resight.model.folder import Card, fill_model_folder
-from resight.sections import Model, Pictures
-from resight.storage import write_folder
+from resight.config.sections import Model, Pictures
+from resight.data.synthetic import synthetic
+from resight.data.vocabulary import Vocabulary
+from resight.files import write_folder
+from resight.models.checkpoint import Card, fill_model_folder
 
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from resight.cli import VERBS, main
-from resight.model.folder import load_model
-from resight.recipes import tiny, vary
+from resight.config.recipes import tiny, vary
+from resight.models.checkpoint import load_model
 
 TINY = ["train", "tiny", "--device", "cpu", "--sampling.identities", "3", "--sampling.instances", "2"]
 TINY += ["--schedule.epochs", "1", "--pictures.size", "64", "32"]

@@ -6,9 +6,10 @@ import pytest
 from conftest import SHARED, picture
 from PIL import Image
 
-from resight.datasets import catalog, synthetic
+from resight.data import catalog
+from resight.data.sightings import Sighting, SightingTable
+from resight.data.synthetic import synthetic
 from resight.errors import ConfigError, DatasetError
-from resight.sightings import Sighting, SightingTable
 
 
 def test_market_layout(market):

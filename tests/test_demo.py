@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from resight import demo
 from resight.cli import main
-from resight.datasets import synthetic
-from resight.datasets.synthetic import Plan
-from resight.embeddings import Embedded
+from resight.config.recipes import tiny, vary
+from resight.config.sections import Evaluation
+from resight.data.synthetic import synthetic
+from resight.data.synthetic.synthetic import Plan
 from resight.errors import ConfigError
-from resight.evaluate import measure_embedded
-from resight.recipes import tiny, vary
-from resight.sections import Evaluation
+from resight.evaluation.evaluate import measure_embedded
+from resight.inference.embeddings import Embedded
+from resight.report import demo
 
 
 @pytest.fixture

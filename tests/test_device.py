@@ -15,7 +15,8 @@ from test_training import small
 import resight
 from resight import device
 from resight.cli import main
-from resight.datasets.catalog import read
+from resight.config.sections import Evaluation
+from resight.data.catalog import read
 from resight.device import (
     best_precision,
     configure_process,
@@ -26,16 +27,15 @@ from resight.device import (
     processor_kind,
     resolve_compute,
 )
-from resight.embed import embed_table
 from resight.errors import ConfigError
-from resight.evaluate import evaluate
-from resight.figures import figures
-from resight.screen import Screen
-from resight.sections import Evaluation
+from resight.evaluation.evaluate import evaluate
+from resight.evaluation.result import figures
+from resight.inference.embed import embed_table
+from resight.progress import Screen
+from resight.training.distributed import Team
 from resight.training.loop import compute_again, describe, train
 from resight.training.run_folder import RunFolder
 from resight.training.state import choose_compute, start
-from resight.training.team import Team
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -250,10 +250,10 @@ def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path
 
 
 def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
-    from resight.datasets.anything import read_anything
-    from resight.extract import shards
-    from resight.extract.crews import local
-    from resight.extract.sources import PictureSource
+    from resight.data.readers.anything import read_anything
+    from resight.inference.extract import extract as shards
+    from resight.inference.extract.executors import local
+    from resight.inference.extract.sources import PictureSource
 
     folder = small_model(tmp_path / "model")
     source = PictureSource.of(read_anything([picture(tmp_path / f"{n}.png", n) for n in range(4)], False))

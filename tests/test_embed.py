@@ -6,15 +6,16 @@ import torch
 from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
-from resight.datasets.catalog import read
+from resight.config.sections import Evaluation, Model, Pictures
+from resight.data.catalog import read
+from resight.data.loader import Batch, Loader
+from resight.data.vocabulary import Vocabulary
 from resight.device import pick_device
-from resight.embed import embed_batch, embed_table
 from resight.errors import ConfigError
-from resight.evaluate import evaluate
-from resight.loading.batch import Batch, Loader, Vocabulary
-from resight.model.transreid import TransReID
+from resight.evaluation.evaluate import evaluate
+from resight.inference.embed import embed_batch, embed_table
+from resight.models.transreid import TransReID
 from resight.report.strips import rank_strip
-from resight.sections import Evaluation, Model, Pictures
 
 PICTURES = Pictures(size=(64, 32))
 

@@ -9,14 +9,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import resight
-from resight.embedder import fingerprint_of
+from resight.config.sections import Model, Pictures
+from resight.data.augment.augment import normalise
+from resight.data.image import decode, resize
+from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError, ConfigError, PictureError
-from resight.loading.augment import normalise
-from resight.loading.batch import Vocabulary
-from resight.loading.pictures import decode, resize
-from resight.model.blocks import settle
-from resight.model.folder import Card
-from resight.sections import Model, Pictures
+from resight.models.blocks import settle
+from resight.models.checkpoint import Card, fingerprint_of
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_what_is_not_known_is_the_mean_or_nothing(folder, paths):
 
 
 def test_side_information_can_be_left_out_in_training_at_random():
-    from resight.model.side import SideInformation
+    from resight.models.sie import SideInformation
 
     torch.manual_seed(0)
     side = SideInformation({"camera": 3}, 4, 1.0, dropout=0.3)

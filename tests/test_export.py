@@ -12,20 +12,20 @@ from conftest import picture, small_model
 from numpy.testing import assert_allclose
 
 import resight
-from resight import export as exporting
-from resight import runtime
 from resight.cli import main
+from resight.data.image import decode, resize
 from resight.device import processor_kind
 from resight.errors import CheckpointError, ConfigError, ExportError, PictureError
-from resight.export import export
-from resight.loading.pictures import decode, resize
+from resight.inference import export as exporting
+from resight.inference import runtime
+from resight.inference.export import export
 
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 
 EMBED = """
 import sys
 sys.modules["torch"] = None
-from resight import runtime
+from resight.inference import runtime
 model = runtime.load(sys.argv[1], 1)
 print(model.embed(sys.argv[2:], camera="c2").tolist())
 assert "timm" not in sys.modules

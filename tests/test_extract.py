@@ -14,12 +14,12 @@ from numpy.testing import assert_allclose
 
 import resight
 from resight.cli import main
-from resight.datasets.anything import read_anything
+from resight.data.readers.anything import read_anything
 from resight.errors import ConfigError
-from resight.extract import shards
-from resight.extract.crews import local, ray
-from resight.extract.shards import Way, extract
-from resight.extract.sources import PictureSource
+from resight.inference.extract import extract as shards
+from resight.inference.extract.executors import local, ray
+from resight.inference.extract.extract import Way, extract
+from resight.inference.extract.sources import PictureSource
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,10 @@ def test_what_was_begun_goes_on_and_of_other_pictures_does_not(folder, table, tm
 SLOWLY = """
 import sys, time
 from pathlib import Path
-from resight.extract import crews, shards
-from resight.extract.sources import PictureSource
-from resight.datasets.anything import read_anything
+from resight.inference.extract import executors as crews
+from resight.inference.extract import extract as shards
+from resight.inference.extract.sources import PictureSource
+from resight.data.readers.anything import read_anything
 real = shards.embed_part
 def slow(embedder, part):
     time.sleep(0.02)

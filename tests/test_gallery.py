@@ -19,13 +19,13 @@ from qdrant_client import QdrantClient
 
 from resight.cli import main
 from resight.errors import ConfigError, GalleryError
-from resight.gallery import upkeep
-from resight.gallery.edge import EdgeEngine
-from resight.gallery.folder import FolderEngine
+from resight.gallery import maintenance as upkeep
+from resight.gallery.engines.folder import FolderEngine
+from resight.gallery.engines.postgres import PostgresEngine
+from resight.gallery.engines.qdrant import QdrantEngine
+from resight.gallery.engines.qdrant_edge import EdgeEngine
 from resight.gallery.gallery import Gallery, as_one
-from resight.gallery.postgres import PostgresEngine
-from resight.gallery.qdrant import QdrantEngine
-from resight.gallery.records import Filter, Record
+from resight.gallery.record import Filter, Record
 from resight.gallery.url import create_engine, open_engine
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank

@@ -8,10 +8,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from resight.convert import convert
+from resight.config.sections import Loss
 from resight.losses.objective import objective
-from resight.model.folder import load_model
-from resight.sections import Loss
+from resight.models.checkpoint import load_model
+from resight.models.convert.reference import convert
 
 pytestmark = pytest.mark.slow
 load = cache(golden_cases.load)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resight.cli import main
-from resight.gallery.folder import FolderEngine
-from resight.gallery.records import Record
-from resight.link import agreement, link
+from resight.gallery.cluster import agreement, link
+from resight.gallery.engines.folder import FolderEngine
+from resight.gallery.record import Record
 
 
 def unit(rng, count, width=6):

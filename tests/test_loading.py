@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from resight.errors import ConfigError, DatasetError, PictureError
-from resight.loading.augment import (
+from resight.config.sections import Augmentation
+from resight.data.augment.augment import (
     _erase_together,
     _flip_and_crop_each,
     _flip_and_crop_together,
@@ -23,13 +23,14 @@ from resight.loading.augment import (
     flip_and_crop,
     normalise,
 )
-from resight.loading.batch import Loader, Vocabulary
-from resight.loading.colour import draw, recolour
-from resight.loading.pictures import damaged, decode, resize
-from resight.loading.policy import apply_policies, draw_policies
-from resight.loading.sampler import PKSampler
-from resight.sections import Augmentation
-from resight.sightings import Sighting, SightingTable
+from resight.data.augment.colour import draw, recolour
+from resight.data.augment.policy import apply_policies, draw_policies
+from resight.data.image import damaged, decode, resize
+from resight.data.loader import Loader
+from resight.data.sampler import PKSampler
+from resight.data.sightings import Sighting, SightingTable
+from resight.data.vocabulary import Vocabulary
+from resight.errors import ConfigError, DatasetError, PictureError
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])

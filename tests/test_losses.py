@@ -7,12 +7,12 @@ import torch
 from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
+from resight.config.sections import Loss
 from resight.losses.center import CenterLoss
 from resight.losses.margins import MARGINS, arcface
 from resight.losses.objective import objective
 from resight.losses.triplet import batch_hard_triplet
-from resight.model.heads import Head
-from resight.sections import Loss
+from resight.models.heads import Head
 
 HEADS = {"arcface": "arcface", "cosface": "cosface", "am-softmax": "amsoftmax", "circle": "circle"}
 

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from resight.cli import main
-from resight.embeddings import Embedded, load, save
+from resight.config.sections import Evaluation
+from resight.data.sightings import Sighting, SightingTable
 from resight.errors import DatasetError, EvaluationError
-from resight.evaluate import measure_embedded
-from resight.figures import camera_pairs, figures, in_words
-from resight.labels import keys
-from resight.sections import Evaluation
-from resight.sightings import Sighting, SightingTable
+from resight.evaluation.evaluate import measure_embedded
+from resight.evaluation.labels import keys
+from resight.evaluation.result import camera_pairs, figures, in_words
+from resight.inference.embeddings import Embedded, load, save
 
 
 def sighting(n, identity, camera, **labels):
@@ -241,7 +241,7 @@ def test_evaluate_refuses_in_one_sentence(stored, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_calibrate_keeps_a_curve_beside_the_model(painted, tmp_path, capsys):
-    from resight.model.folder import read_calibration
+    from resight.models.checkpoint import read_calibration
 
     command = ["train", "tiny", "--schedule.epochs", "1", "--sampling.identities", "3", "--device", "cpu"]
     assert main([*command, "--root", str(painted), "--out", str(tmp_path / "run")]) == 0

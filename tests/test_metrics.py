@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from resight.errors import EvaluationError
-from resight.retrieval import counting, products, scores
-from resight.retrieval.keys import Keys
+from resight.retrieval import scores
+from resight.retrieval.junk import RULES, matching
+from resight.retrieval.kernels import counting, products
+from resight.retrieval.labels import Keys
 from resight.retrieval.metrics import measure
-from resight.retrieval.neighbours import nearest, top
-from resight.retrieval.rules import RULES, matching
+from resight.retrieval.neighbors import nearest, top
 from resight.retrieval.scores import InnerProducts, Matrix
 
 MARKET = RULES["same-camera"]
@@ -178,7 +179,7 @@ def test_nearest_is_a_stable_sort_without_junk():
     for scores_of in (InnerProducts(query, gallery), Matrix(exact)):
         np.testing.assert_array_equal(nearest(scores_of, 25, q, g, MARKET).rows, expected)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resight.retrieval.neighbours.compiled", lambda: False)
+        patch.setattr("resight.retrieval.neighbors.compiled", lambda: False)
         np.testing.assert_array_equal(nearest(InnerProducts(query, gallery), 25, q, g, MARKET).rows, expected)
 
 

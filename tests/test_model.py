@@ -5,14 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from resight.config.sections import Model
+from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
-from resight.loading.batch import Vocabulary
-from resight.model.backbone import ResNet50, plain_vit
-from resight.model.blocks import Attention, OverlapPatchEmbed
-from resight.model.jigsaw import rearrange
-from resight.model.side import SideInformation
-from resight.model.transreid import TransReID
-from resight.sections import Model
+from resight.models.backbones.resnet import ResNet50
+from resight.models.backbones.vit import plain_vit
+from resight.models.blocks import Attention, OverlapPatchEmbed
+from resight.models.jpm import rearrange
+from resight.models.sie import SideInformation
+from resight.models.transreid import TransReID
 
 VOCABULARY = Vocabulary(("a", "b", "c"), ("1", "2"), (), ("rgb", "nir", "tir"))
 SIZE = (80, 48)

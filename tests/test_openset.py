@@ -5,11 +5,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from resight.errors import EvaluationError
+from resight.retrieval.bootstrap import difference, interval
 from resight.retrieval.calibration import Calibration, calibrate, reliability
-from resight.retrieval.intervals import difference, interval
-from resight.retrieval.keys import Keys
-from resight.retrieval.openset import BINS, Pairs, open_set
-from resight.retrieval.rules import RULES
+from resight.retrieval.junk import RULES
+from resight.retrieval.labels import Keys
+from resight.retrieval.open_set import BINS, Pairs, open_set
 from resight.retrieval.scores import InnerProducts
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from resight.errors import ConfigError, EvaluationError
-from resight.retrieval.keys import Keys
+from resight.retrieval.junk import RULES, Junk, matching
+from resight.retrieval.labels import Keys
 from resight.retrieval.protocols import PROTOCOLS, find
-from resight.retrieval.rules import RULES, Junk, matching
 from resight.retrieval.scores import Matrix
 from resight.retrieval.trials import draws, measure_trials
 

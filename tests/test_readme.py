@@ -15,10 +15,10 @@ from conftest import picture
 from safetensors.torch import save_file
 
 from resight.cli import main
-from resight.model.backbone import plain_vit
+from resight.config.sections import Model
+from resight.models.backbones.vit import plain_vit
+from resight.retrieval.junk import RULES
 from resight.retrieval.protocols import PROTOCOLS
-from resight.retrieval.rules import RULES
-from resight.sections import Model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

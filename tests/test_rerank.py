@@ -6,11 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from resight.errors import EvaluationError
-from resight.retrieval.expansion import expand, pool
-from resight.retrieval.keys import Keys
+from resight.retrieval.junk import RULES
+from resight.retrieval.labels import Keys
 from resight.retrieval.metrics import measure
+from resight.retrieval.query_expansion import expand, pool
 from resight.retrieval.rerank import rerank
-from resight.retrieval.rules import RULES
 from resight.retrieval.scores import InnerProducts
 
 

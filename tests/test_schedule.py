@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from torch import nn
 
-from resight.sections import Optimizer, Schedule
+from resight.config.sections import Optimizer, Schedule
 from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
 from resight.training.schedule import learning_rate
 
@@ -46,9 +46,9 @@ def test_multistep_with_warmup():
 
 
 def test_layer_decay_and_vectors():
-    from resight.loading.batch import Vocabulary
-    from resight.model.transreid import TransReID
-    from resight.sections import Model
+    from resight.config.sections import Model
+    from resight.data.vocabulary import Vocabulary
+    from resight.models.transreid import TransReID
 
     settings = Model(backbone="vit_tiny_patch16_224", jpm=True, side=("camera",))
     model = TransReID(settings, (64, 32), Vocabulary(("a", "b"), ("1", "2")))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from resight import screen as screens
-from resight.screen import Screen, duration
+from resight import progress as screens
+from resight.progress import Screen, duration
 
 
 class Clock:

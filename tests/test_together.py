@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from resight.config import Run
+from resight.config.recipes import tiny, vary
+from resight.config.run import Run
+from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
-from resight.loading.batch import Vocabulary
 from resight.losses.objective import objective
-from resight.model.folder import load_model
-from resight.recipes import tiny, vary
-from resight.screen import Screen
+from resight.models.checkpoint import load_model
+from resight.progress import Screen
+from resight.training.distributed import Team
 from resight.training.state import start
 from resight.training.step import gradients, reseed
-from resight.training.team import Team
 
 ALONE = Team(0, 1, torch.device("cpu"))
 VOCABULARY = Vocabulary(tuple("abcd"), ("1", "2"), (), ("rgb",))
@@ -229,6 +229,6 @@ def test_weights_in_parts_need_a_team_and_no_pieces(monkeypatch):
 def test_processes_must_be_told_where(monkeypatch, painted, capsys):
     from resight.cli import main
 
-    monkeypatch.setattr("resight.training.team.join", lambda device: Team(0, 2, torch.device("cpu")))
+    monkeypatch.setattr("resight.training.distributed.join", lambda device: Team(0, 2, torch.device("cpu")))
     assert main(["train", "tiny", "--root", str(painted)]) == 2
     assert "several processes need --out" in capsys.readouterr().err

@@ -14,25 +14,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from resight.config import Run
-from resight.datasets.catalog import read
+from resight.config.recipes import RECIPES, tiny, vary
+from resight.config.run import Run
+from resight.data.catalog import read
+from resight.data.sightings import Split, hold_out
+from resight.data.vocabulary import Vocabulary
 from resight.device import resolve_compute
 from resight.errors import ConfigError, StorageError, TrainingError
-from resight.evaluate import evaluate
-from resight.figures import figures
-from resight.loading.batch import Vocabulary
-from resight.model.folder import load_model
-from resight.recipes import RECIPES, tiny, vary
-from resight.screen import Screen
-from resight.sightings import Split
+from resight.evaluation.evaluate import evaluate
+from resight.evaluation.result import figures
+from resight.models.checkpoint import load_model
+from resight.progress import Screen
 from resight.training import loop
-from resight.training.finder import Found, find_rate
-from resight.training.loop import hold_out, train
+from resight.training.distributed import Team
+from resight.training.loop import train
+from resight.training.lr_finder import Found, find_rate
 from resight.training.optimizer import follow
 from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
 from resight.training.step import gradients
-from resight.training.team import Team
 
 pytestmark = pytest.mark.slow
 SMALL = {

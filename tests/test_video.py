@@ -14,10 +14,10 @@ from numpy.testing import assert_allclose
 
 import resight
 from resight.cli import main
-from resight.datasets.boxes import Box, read_boxes
+from resight.data.boxes import Box, read_boxes
+from resight.data.image import edges
+from resight.data.video import Video
 from resight.errors import DatasetError, PictureError
-from resight.loading.crops import edges
-from resight.loading.video import Video
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg: apt install ffmpeg")
 FRAMES, WIDTH, HEIGHT = 24, 96, 64
@@ -201,7 +201,7 @@ def test_without_ffmpeg_it_is_said_what_to_install(tmp_path):
     script = """
 import sys, torch
 from pathlib import Path
-from resight.loading.video import Video
+from resight.data.video import Video
 real = torch.ops.load_library
 def none(path):
     if "libtorchcodec_core" in str(path):

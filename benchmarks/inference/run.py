@@ -24,10 +24,10 @@ Embed = Callable[[int], np.ndarray]
 
 
 def model_folder(folder: Path) -> Path:
-    from resight.loading.batch import Vocabulary
-    from resight.model.folder import Card, fill_model_folder
-    from resight.sections import Model, Pictures
-    from resight.storage import write_folder
+    from resight.config.sections import Model, Pictures
+    from resight.data.vocabulary import Vocabulary
+    from resight.files import write_folder
+    from resight.models.checkpoint import Card, fill_model_folder
 
     torch.manual_seed(0)
     vocabulary = Vocabulary(("a", "b"), tuple("123456"))
@@ -69,8 +69,8 @@ def random_images() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 def speed() -> None:
     import resight
-    from resight import runtime
-    from resight.export import export
+    from resight.inference import runtime
+    from resight.inference.export import export
 
     print(describe_machine())
     with tempfile.TemporaryDirectory() as temporary:
@@ -144,12 +144,12 @@ def measure_row(embed: Embed, expected: np.ndarray, compiled: bool) -> tuple[lis
 def scores(model: Path, root: Path) -> None:
     """Print mAP on CUHK03-NP in float32 and int8, of the same images as the runtime sees them."""
     import resight
-    from resight import runtime
-    from resight.embeddings import Embedded
-    from resight.evaluate import measure_embedded
-    from resight.export import export
-    from resight.loading.pictures import decode, resize
-    from resight.sections import Evaluation
+    from resight.config.sections import Evaluation
+    from resight.data.image import decode, resize
+    from resight.evaluation.evaluate import measure_embedded
+    from resight.inference import runtime
+    from resight.inference.embeddings import Embedded
+    from resight.inference.export import export
 
     print(describe_machine())
     split = resight.read("cuhk03", root)

@@ -33,7 +33,7 @@ def read(name, dtype):
 
 
 def rank_keys(labels):
-    from resight.retrieval.keys import Keys
+    from resight.retrieval.labels import Keys
 
     a, b = len(labels[0]), len(labels[1])
     return (
@@ -43,8 +43,8 @@ def rank_keys(labels):
 
 
 def ours(name, dtype=np.float32, runs=3):
+    from resight.retrieval.junk import RULES
     from resight.retrieval.metrics import measure
-    from resight.retrieval.rules import RULES
     from resight.retrieval.scores import InnerProducts
 
     query, gallery, labels = read(name, dtype)
@@ -87,9 +87,9 @@ def product(name, precision):
 
 
 def rerank_ours(name):
+    from resight.retrieval.junk import RULES
     from resight.retrieval.metrics import measure
     from resight.retrieval.rerank import rerank
-    from resight.retrieval.rules import RULES
     from resight.retrieval.scores import InnerProducts
 
     query, gallery, labels = read(name, np.float32)

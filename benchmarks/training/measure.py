@@ -18,18 +18,19 @@ from timing import median_seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from resight.config import Run
+from resight.config.recipes import tiny, transreid_market, vary
+from resight.config.run import Run
+from resight.config.sections import ResolvedPrecision
+from resight.data.augment.augment import augment
+from resight.data.loader import Loader
+from resight.data.sightings import Sighting, SightingTable
+from resight.data.vocabulary import Vocabulary
 from resight.device import DTYPES
-from resight.loading.augment import augment
-from resight.loading.batch import Loader, Vocabulary
 from resight.losses.objective import objective
-from resight.recipes import tiny, transreid_market, vary
-from resight.screen import Screen
-from resight.sections import ResolvedPrecision
-from resight.sightings import Sighting, SightingTable
+from resight.progress import Screen
+from resight.training.distributed import Team
 from resight.training.loop import train_step
 from resight.training.state import State, start
-from resight.training.team import Team
 
 T = TypeVar("T")
 ModelName = Literal["tiny", "vit-s", "vit-b"]

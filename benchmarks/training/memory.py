@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import ALONE, Case, in_new_process, make_loader, make_state, paint
 from timing import describe_machine
 
-from resight.recipes import vary
+from resight.config.recipes import vary
 from resight.training.loop import train_step
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resight.model.blocks import OverlapPatchEmbed
-from resight.model.jigsaw import rearrange
-from resight.sections import Augmentation
+from resight.config.sections import Augmentation
+from resight.models.blocks import OverlapPatchEmbed
+from resight.models.jpm import rearrange
 
 _PARTS, _SHIFT = 4, 5
 

@@ -30,8 +30,8 @@ from measure import (
 )
 from timing import describe_machine
 
+from resight.config.sections import ResolvedPrecision
 from resight.device import best_precision
-from resight.sections import ResolvedPrecision
 
 IMAGE_COUNT = 256
 DATA_SOURCES = ((64, 128), (1280, 720))  # width and height of image files

@@ -7,39 +7,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resight.convert import convert
-    from resight.datasets.catalog import read
-    from resight.embed import embed_table
-    from resight.embedder import load
-    from resight.evaluate import evaluate
+    from resight.data.catalog import read
+    from resight.data.sightings import Sighting, SightingTable, Split
+    from resight.evaluation.evaluate import evaluate
     from resight.gallery.gallery import Gallery
-    from resight.gallery.records import Filter, Record
+    from resight.gallery.ingest import keep
+    from resight.gallery.record import Filter, Record
     from resight.gallery.url import create_engine, open_engine
-    from resight.keep import keep
-    from resight.model.folder import load_model
-    from resight.sightings import Sighting, SightingTable, Split
-    from resight.tracker import TrackerFeatures
+    from resight.inference.embed import embed_table
+    from resight.inference.embedder import load
+    from resight.inference.tracker_features import TrackerFeatures
+    from resight.models.checkpoint import load_model
+    from resight.models.convert.reference import convert
     from resight.training.loop import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "convert": "resight.convert",
-    "read": "resight.datasets.catalog",
-    "embed_table": "resight.embed",
-    "evaluate": "resight.evaluate",
-    "load": "resight.embedder",
-    "load_model": "resight.model.folder",
+    "convert": "resight.models.convert.reference",
+    "read": "resight.data.catalog",
+    "embed_table": "resight.inference.embed",
+    "evaluate": "resight.evaluation.evaluate",
+    "load": "resight.inference.embedder",
+    "load_model": "resight.models.checkpoint",
     "create_engine": "resight.gallery.url",
     "open_engine": "resight.gallery.url",
-    "Filter": "resight.gallery.records",
+    "Filter": "resight.gallery.record",
     "Gallery": "resight.gallery.gallery",
-    "keep": "resight.keep",
-    "Record": "resight.gallery.records",
-    "TrackerFeatures": "resight.tracker",
-    "Sighting": "resight.sightings",
-    "SightingTable": "resight.sightings",
-    "Split": "resight.sightings",
+    "keep": "resight.gallery.ingest",
+    "Record": "resight.gallery.record",
+    "TrackerFeatures": "resight.inference.tracker_features",
+    "Sighting": "resight.data.sightings",
+    "SightingTable": "resight.data.sightings",
+    "Split": "resight.data.sightings",
     "train": "resight.training.loop",
 }
 

@@ -18,15 +18,15 @@ from typing import Final, Literal
 import torch
 from torch import nn
 
+from resight.config.sections import Precision, ResolvedPrecision
 from resight.errors import ConfigError
-from resight.sections import Precision, ResolvedPrecision
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FORMED_TOKENS: Final = 256
 """The longest sequence whose attention weights are formed; see `forms_attention`."""
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # parameters of mallopt, from malloc.h
 _WORTH_IT: Final = 0.9  # bf16 must take less than this share of float32's time
-_HOPELESS: Final = 2.0  # in a first short trial: bf16 takes this many times float32's time, and is not tried further
+_HOPELESS: Final = 5.0  # in a first short trial: bf16 takes this many times float32's time, and is not tried further
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,21 @@ def bf16_product_is_faster() -> bool:
         a, b = (torch.ones(n, 512, dtype=DTYPES[precision]) for n in (size // 8, size))
         return lambda: torch.mm(a, b.T)
 
-    return _bf16_is_faster(product, 256, 2048)
+    return _bf16_is_faster(product, 128, 2048)
 
 
 def _bf16_is_faster(make: Callable[[int, ResolvedPrecision], Callable[[], object]], small: int, large: int) -> bool:
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng([]):
-        bf16, fp32 = _shortest_seconds((make(small, "bf16"), make(small, "fp32")), 1)
-        if bf16 > _HOPELESS * fp32:
-            return False
-        bf16, fp32 = _shortest_seconds((make(large, "bf16"), make(large, "fp32")), 5)
-        return bf16 < _WORTH_IT * fp32
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for one another where other work runs, and hide what the products take
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng([]):
+            bf16, fp32 = _shortest_seconds((make(small, "bf16"), make(small, "fp32")), 4)
+            if bf16 > _HOPELESS * fp32:
+                return False
+            bf16, fp32 = _shortest_seconds((make(large, "bf16"), make(large, "fp32")), 6)
+            return bf16 < _WORTH_IT * fp32
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _shortest_seconds(works: Sequence[Callable[[], object]], runs: int) -> list[float]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse, print_rows
-from resight.datasets.catalog import read
+from resight.config.sections import Evaluation, Precision
+from resight.data.catalog import read
 from resight.errors import ConfigError
-from resight.sections import Evaluation, Precision
-from resight.storage import write_file
+from resight.files import write_file
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Calibrate:
 def run(arguments: list[str]) -> None:
     """Embeds, fits, checks, prints and writes `calibration.json`."""
     options = parse(Calibrate, arguments, "resight calibrate")
-    from resight.calibrate import calibrate_model
     from resight.device import pick_device, resolve_compute
-    from resight.model.folder import CALIBRATION, load_model
+    from resight.evaluation.calibrate import calibrate_model
+    from resight.models.checkpoint import CALIBRATION, load_model
+    from resight.progress import Screen
     from resight.report.curves import reliability_curve
-    from resight.screen import Screen
 
     if not 0 < options.false_match_rate < 1:
         raise ConfigError(f"--false-match-rate must lie between 0 and 1, not {options.false_match_rate:g}")

@@ -27,7 +27,7 @@ class Compare:
 def run(arguments: list[str]) -> None:
     """Prints mAP and R1 of both, and their difference."""
     options = parse(Compare, arguments, "resight compare")
-    from resight.retrieval.intervals import difference
+    from resight.retrieval.bootstrap import difference
 
     first, second = _read(options.first), _read(options.second)
     for name in ("dataset", "protocol", "junk"):

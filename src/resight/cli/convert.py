@@ -34,7 +34,7 @@ class Convert:
 def run(arguments: list[str]) -> None:
     """Converts, and says what was left out and why."""
     given = parse(Convert, arguments, "resight convert")
-    from resight.convert import convert, read_options
+    from resight.models.convert.reference import convert, read_options
 
     chosen: dict[str, Any] = read_options(given.config) if given.config is not None else {}
     for option in given.options:

@@ -8,9 +8,9 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
-from resight.datasets.catalog import read
+from resight.data.catalog import read
 from resight.errors import ConfigError, PictureError
-from resight.storage import make_folder
+from resight.files import make_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Inspect:
 def run(arguments: list[str]) -> None:
     """Prints what a data set holds, or removes packed pictures."""
     if arguments == ["clean"]:
-        from resight.loading.packed import cache_folder, clean
+        from resight.data.cache import cache_folder, clean
 
         count, size = clean()
         print(f"{count} packed training sets removed from {cache_folder()}, {size / 2**20:.0f} MiB")
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _check(files: list[Path]) -> None:
-    from resight.loading.pictures import damaged
+    from resight.data.image import damaged
 
     faults = damaged(files)
     for _, reason in faults:

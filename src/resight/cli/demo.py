@@ -21,6 +21,6 @@ class Demo:
 def run(arguments: list[str]) -> None:
     """Parses and runs the demo."""
     options = parse(Demo, arguments, "resight demo")
-    from resight.demo import run_demo
+    from resight.report.demo import run_demo
 
     run_demo(options.out, options.seed, options.epochs)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.parsing import parse, print_rows, print_scores
-from resight.datasets.catalog import read
-from resight.embeddings import is_embeddings, load, save
+from resight.config.sections import Evaluation, Precision
+from resight.data.catalog import read
+from resight.data.sightings import SightingTable
 from resight.errors import ConfigError
-from resight.sections import Evaluation, Precision
-from resight.sightings import SightingTable
-from resight.storage import write_file
+from resight.files import write_file
+from resight.inference.embeddings import is_embeddings, load, save
 
 if TYPE_CHECKING:
-    from resight.evaluate import Result
+    from resight.evaluation.evaluate import Result
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Evaluate:
 def run(arguments: list[str]) -> None:
     """Embeds where that is to be done, ranks, and prints what was done in words and the figures in tables."""
     options = parse(Evaluate, arguments, "resight evaluate")
-    from resight.figures import camera_pairs, figures, in_words
+    from resight.evaluation.result import camera_pairs, figures, in_words
 
     if options.half and options.save is None:
         raise ConfigError("--half says how --save writes; give --save FOLDER too")
@@ -88,10 +88,10 @@ def run(arguments: list[str]) -> None:
 
 def _measure_model(options: Evaluate) -> tuple[str, Result]:
     from resight.device import pick_device, resolve_compute
-    from resight.evaluate import evaluate
-    from resight.model.folder import load_model
-    from resight.prepare import require_match, without_damaged
-    from resight.screen import Screen
+    from resight.evaluation.checks import require_match, without_damaged
+    from resight.evaluation.evaluate import evaluate
+    from resight.models.checkpoint import load_model
+    from resight.progress import Screen
 
     if options.dataset is None or options.root is None:
         raise ConfigError(f"{options.source} is a model: say what to measure it on with --dataset NAME --root FOLDER")
@@ -112,7 +112,7 @@ def _measure_model(options: Evaluate) -> tuple[str, Result]:
 
 def _measure_stored(options: Evaluate) -> tuple[str, Result]:
     from resight.device import pick_device
-    from resight.evaluate import measure_embedded
+    from resight.evaluation.evaluate import measure_embedded
 
     if options.dataset is not None or options.root is not None:
         raise ConfigError(
@@ -125,7 +125,7 @@ def _measure_stored(options: Evaluate) -> tuple[str, Result]:
 
 
 def _open_set(result: Result) -> dict[str, Any]:
-    from resight.retrieval.openset import open_set
+    from resight.retrieval.open_set import open_set
     from resight.retrieval.scores import InnerProducts
 
     first = result.trials[0].rankings[0]

@@ -38,10 +38,10 @@ class Export:
 def run(arguments: list[str]) -> None:
     """Write and check the file, and print its smallest cosine to the model."""
     options = parse(Export, arguments, "resight export")
-    from resight.datasets.anything import read_anything
-    from resight.embedder import load
-    from resight.export import check_options, export
-    from resight.loading.pictures import decode, resize
+    from resight.data.image import decode, resize
+    from resight.data.readers.anything import read_anything
+    from resight.inference.embedder import load
+    from resight.inference.export import check_options, export
 
     check_options(options.to, options.int8, options.target)
     embedder = load(options.model, "cpu", "fp32")

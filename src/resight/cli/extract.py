@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
+from resight.config.sections import Precision
 from resight.errors import ConfigError
-from resight.sections import Precision
 
 if TYPE_CHECKING:
-    from resight.extract.sources import Source
+    from resight.inference.extract.sources import Source
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(f"--processes must be 1 or more, not {options.processes}")
     if options.ray is not None and options.processes > 1:
         raise ConfigError("--processes are of this machine and --ray is a cluster: give one of the two")
-    from resight.extract import crews
-    from resight.extract.shards import Way, describe, extract
-    from resight.screen import Screen
+    from resight.inference.extract import executors as crews
+    from resight.inference.extract.extract import Way, describe, extract
+    from resight.progress import Screen
 
     source = _source(options)
     way = Way(options.model.absolute(), options.device, options.precision, options.flip, options.compile)
@@ -79,10 +79,10 @@ def run(arguments: list[str]) -> None:
 
 
 def _source(options: Extract) -> "Source":
-    from resight.extract.sources import PictureSource, VideoSource
+    from resight.inference.extract.sources import PictureSource, VideoSource
 
     if options.boxes is None:
-        from resight.datasets.anything import read_anything
+        from resight.data.readers.anything import read_anything
 
         only = ("least_confidence", "camera", "modality", "start")
         given = [name for name in only if getattr(options, name) != getattr(Extract, name)]
@@ -93,8 +93,8 @@ def _source(options: Extract) -> "Source":
         return PictureSource.of(
             read_anything([path.absolute() for path in options.source], options.identity_from_folder)
         )
-    from resight.datasets.boxes import read_boxes
-    from resight.loading.video import Video
+    from resight.data.boxes import read_boxes
+    from resight.data.video import Video
 
     if len(options.source) != 1 or options.identity_from_folder:
         raise ConfigError("--boxes are of one video, which is the only source then")

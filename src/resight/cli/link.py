@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
     import numpy as np
 
     from resight.cli.gallery.actions import open_gallery
-    from resight.link import agreement, link
+    from resight.gallery.cluster import agreement, link
 
     if options.all and options.name:
         raise ConfigError("--all only compares; --name names records that have none: leave one out")

@@ -8,9 +8,9 @@ import tyro
 
 from resight.cli.parsing import parse
 from resight.cli.train import root_of
-from resight.config import Run
-from resight.datasets.catalog import read
-from resight.recipes import find
+from resight.config.recipes import find
+from resight.config.run import Run
+from resight.data.catalog import read
 
 _USAGE = """usage: resight lr RECIPE [--low 1e-6] [--high 1] [--steps 100] [--plot FILE.png] [OPTIONS]
 
@@ -39,9 +39,9 @@ def run(arguments: list[str]) -> None:
         print(_USAGE)
         return
     options = parse(Search, arguments[1:], f"resight lr {arguments[0]}", Search(find(arguments[0])))
-    from resight.prepare import prepare
-    from resight.screen import Screen
-    from resight.training.finder import find_rate
+    from resight.evaluation.checks import prepare
+    from resight.progress import Screen
+    from resight.training.lr_finder import find_rate
 
     with Screen() as screen:
         split = prepare(options.run, read(options.run.dataset, root_of(options.run)), screen)

@@ -7,9 +7,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from resight.config import Run, read_run
+from resight.config.recipes import find
+from resight.config.run import Run, read_run
 from resight.errors import ConfigError
-from resight.recipes import find
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resight.cli.parsing import parse_run
-from resight.sightings import MODALITIES
+from resight.data.sightings import MODALITIES
 
 _BATCH, _IDENTITIES, _CAMERAS, _VIEWS = 2, 751, 6, 8
 
@@ -17,9 +17,9 @@ def run(arguments: list[str]) -> None:
     chosen = parse_run(arguments if named else ["transreid-market", *arguments], "resight shapes")
     import torch
 
-    from resight.loading.batch import Vocabulary
-    from resight.model.shapes import tour
-    from resight.model.transreid import TransReID
+    from resight.data.vocabulary import Vocabulary
+    from resight.models.summary import tour
+    from resight.models.transreid import TransReID
 
     modalities = MODALITIES if "modality" in chosen.model.side else MODALITIES[:1]
     vocabulary = Vocabulary(_names(_IDENTITIES), _names(_CAMERAS), _names(_VIEWS), modalities)

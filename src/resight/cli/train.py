@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from resight.cli.parsing import parse_run, print_scores
-from resight.config import Run
-from resight.datasets.catalog import read, require_known
+from resight.config.recipes import RECIPES
+from resight.config.run import Run
+from resight.data.catalog import read, require_known
 from resight.errors import ConfigError
-from resight.recipes import RECIPES
 
 _USAGE = """usage: resight train RECIPE [OPTIONS]
        resight train --from CONFIG.json [OPTIONS]
@@ -27,11 +27,11 @@ def run(arguments: list[str]) -> None:
     chosen = resumed or parse_run(arguments, "resight train")
     root = root_of(chosen)
 
-    from resight.prepare import prepare
-    from resight.screen import Screen
+    from resight.evaluation.checks import prepare
+    from resight.progress import Screen
+    from resight.training.distributed import join, leave, restarted
     from resight.training.loop import train
     from resight.training.run_folder import RunFolder, default_folder
-    from resight.training.team import join, leave, restarted
 
     team = join(chosen.device)
     if team.size > 1 and not resumed and chosen.out is None:

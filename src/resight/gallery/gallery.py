@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from resight.errors import ConfigError, GalleryError
-from resight.gallery.contract import EVERYTHING, Engine
-from resight.gallery.records import Filter, Near, Record
+from resight.gallery.engines.contract import EVERYTHING, Engine
+from resight.gallery.record import Filter, Near, Record
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank as rerank_scores
 from resight.retrieval.scores import InnerProducts

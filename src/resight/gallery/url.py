@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import unknown
-from resight.gallery import qdrant
-from resight.gallery.contract import Engine
-from resight.gallery.edge import EdgeEngine
-from resight.gallery.folder import ABOUT, FolderEngine
-from resight.gallery.postgres import PostgresEngine
+from resight.gallery.engines import qdrant
+from resight.gallery.engines.contract import Engine
+from resight.gallery.engines.folder import ABOUT, FolderEngine
+from resight.gallery.engines.postgres import PostgresEngine
+from resight.gallery.engines.qdrant_edge import EdgeEngine
 
 _KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
 

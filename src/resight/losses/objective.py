@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resight.config.sections import Loss
 from resight.losses.center import CenterLoss
 from resight.losses.triplet import batch_hard_triplet
-from resight.sections import Loss
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
-from resight.storage import make_folder, write_file
+from resight.files import make_folder, write_file
 
 
 def reliability_curve(curves: dict[str, np.ndarray], path: Path) -> None:

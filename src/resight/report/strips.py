@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from resight.evaluate import Result
-from resight.sightings import MODALITIES, Sighting
-from resight.storage import make_folder, write_file
+from resight.data.sightings import MODALITIES, Sighting
+from resight.evaluation.evaluate import Result
+from resight.files import make_folder, write_file
 
 _CELL, _FRAME, _GAP, _LABEL = (64, 128), 3, 6, 14  # pixels; a picture keeps its shape inside a cell
 _RIGHT, _WRONG, _QUERY = (30, 150, 60), (200, 40, 40), (90, 90, 90)

@@ -12,9 +12,9 @@ from pydantic import Field
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
+from resight.config.sections import Section
 from resight.errors import EvaluationError
-from resight.retrieval.openset import BINS, Pairs, edge
-from resight.sections import Section
+from resight.retrieval.open_set import BINS, Pairs, edge
 
 Method = Literal["logistic", "isotonic"]
 _STEPS = 4096  # of similarity, that an isotonic curve is fitted at

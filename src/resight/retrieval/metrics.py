@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from resight.errors import EvaluationError
-from resight.retrieval.counting import count_before
-from resight.retrieval.keys import Keys
-from resight.retrieval.rules import Junk, Rule, matching
+from resight.retrieval.junk import Junk, Rule, matching
+from resight.retrieval.kernels.counting import count_before
+from resight.retrieval.labels import Keys
 from resight.retrieval.scores import Scores, chunks
 
 CMC_RANKS = 50

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from resight.config.sections import JunkRule
 from resight.errors import unknown
-from resight.sections import JunkRule
 
 Wanted = Mapping[str, tuple[str, ...]]
 """Labels by column; an item is wanted when each column holds one of its labels."""

@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from resight.errors import EvaluationError
-from resight.retrieval.neighbours import nearest
+from resight.retrieval.neighbors import nearest
 from resight.retrieval.scores import InnerProducts, compiled, in_threads
 
 
@@ -39,7 +39,7 @@ class Reranked:
     def rows(self, part: slice) -> Tensor:
         """float32 [q, G]: the negative of weight x original + (1 - weight) x Jaccard distances (equations 10 and
         12)."""
-        from resight.retrieval import reciprocal
+        from resight.retrieval.kernels import reciprocal
 
         original, some, held = self.original.rows(part).cpu().numpy(), self.asked[part], self.holders
         sets = (some.indptr, some.indices, some.data, held.indptr, held.indices, held.data)
@@ -82,7 +82,7 @@ def rerank(
 
 def _weighted(x: np.ndarray, largest: np.ndarray, near: np.ndarray, k1: int) -> sparse.csr_array:
     """Each row's expanded set of mutual neighbours, weighted by their nearness (equations 3, 5 and 7)."""
-    from resight.retrieval import reciprocal
+    from resight.retrieval.kernels import reciprocal
 
     half = int(np.around(k1 / 2))
     mutual, halves = (np.empty((len(x), k + 1), np.int32) for k in (k1, half))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from resight.errors import EvaluationError
-from resight.retrieval.keys import Keys
+from resight.retrieval.junk import Rule, matching
+from resight.retrieval.labels import Keys
 from resight.retrieval.metrics import Metrics, rank, why_nothing
 from resight.retrieval.protocols import Protocol
-from resight.retrieval.rules import Rule, matching
 from resight.retrieval.scores import Scores
 
 

@@ -5,32 +5,33 @@ bit on a CPU.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from resight.config import Run
+from resight.config.run import Run
+from resight.data.augment.augment import augment
+from resight.data.loader import Batch, Loader
+from resight.data.sampler import PKSampler
+from resight.data.sightings import Split, hold_out
+from resight.data.vocabulary import Vocabulary
 from resight.device import Compute, processor_kind
 from resight.errors import TrainingError
-from resight.evaluate import Result, evaluate
-from resight.figures import figures
-from resight.loading.augment import augment
-from resight.loading.batch import Batch, Loader, Vocabulary
-from resight.loading.sampler import PKSampler
-from resight.model.folder import Card, load_model
-from resight.model.transreid import TransReID
-from resight.screen import Screen, duration, epoch_line, score_line
-from resight.sightings import Split
-from resight.training.board import Board
+from resight.evaluation.evaluate import Result, evaluate
+from resight.evaluation.result import figures
+from resight.models.checkpoint import Card, load_model
+from resight.models.transreid import TransReID
+from resight.progress import Screen, duration
+from resight.training.distributed import Team, join
+from resight.training.fsdp import clip, whole_weights, write_shards
+from resight.training.lines import epoch_line, score_line
 from resight.training.optimizer import follow, freeze, set_learning_rate
 from resight.training.run_folder import RunFolder
-from resight.training.shards import clip, whole_weights, write_shards
 from resight.training.state import State, choose_compute, resume, start
 from resight.training.step import gradients
-from resight.training.team import Team, join
+from resight.training.tensorboard import Board
 
 _TIMED_STEPS = 12  # before the whole time is estimated; the first is not counted
 
@@ -227,22 +228,6 @@ def shown(state: State, card: Card) -> TransReID:
     model = card.build()
     model.load_state_dict(whole_weights(state.shown))
     return model.to(next(state.model.heads.parameters()).device)
-
-
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:
-    """Keeps a share of the training identities aside: what is left to learn from, and a split that asks each picture
-    of those kept aside against all the others (None where the share is 0)."""
-    if share == 0:
-        return split, None
-    identities = split.train.values("identity")
-    count = max(1, round(share * len(identities)))
-    kept = set(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
-    aside = split.train.of_identities(kept)
-    learned = split.train.of_identities(set(identities) - kept)
-    return (
-        replace(split, train=learned),
-        replace(split, name=f"{split.name}, held out", train=learned, query=aside, gallery=aside),
-    )
 
 
 def score(run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, screen: Screen, compute: Compute) -> Result:

@@ -25,12 +25,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from resight.config import Run, read_run
+from resight.config.run import Run, read_run
 from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError, StorageError
-from resight.model.folder import Card, fill_model_folder
-from resight.storage import make_folder, point, storing, write_file, write_folder
-from resight.training.board import Board
+from resight.files import make_folder, point, storing, write_file, write_folder
+from resight.models.checkpoint import Card, fill_model_folder
+from resight.training.tensorboard import Board
 
 STATE, SHARDS, COMPUTE = "training.pt", "shards", "compute.json"
 

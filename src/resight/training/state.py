@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from resight.config import Run
+from resight.config.run import Run
+from resight.data.vocabulary import Vocabulary
 from resight.device import Compute, resolve_compute
 from resight.errors import ConfigError
-from resight.loading.batch import Vocabulary
 from resight.losses.center import CenterLoss
-from resight.model.backbone import RESNET, ViT
-from resight.model.folder import Card, load_model
-from resight.model.transreid import TransReID
-from resight.model.weights import load_pretrained
-from resight.screen import Screen
+from resight.models.backbones.resnet import RESNET
+from resight.models.backbones.vit import ViT
+from resight.models.checkpoint import Card, load_model
+from resight.models.transreid import TransReID
+from resight.models.weights import load_pretrained
+from resight.progress import Screen
+from resight.training.distributed import Team
+from resight.training.fsdp import load_whole, read_shards, shard
 from resight.training.optimizer import make_optimizer, parameter_groups
 from resight.training.run_folder import SHARDS, RunFolder
-from resight.training.shards import load_whole, read_shards, shard
-from resight.training.team import Team
 
 
 @dataclass

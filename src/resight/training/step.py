@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resight.config.sections import Loss, ResolvedPrecision
 from resight.device import autocast
 from resight.losses.objective import Objective, objective
-from resight.model.transreid import Outputs
-from resight.sections import Loss, ResolvedPrecision
+from resight.models.transreid import Outputs
+from resight.training.distributed import Team
 from resight.training.state import State
-from resight.training.team import Team
 
 Side = Mapping[str, Tensor]
 

@@ -9,18 +9,18 @@ from resight.cli.parsing import print_rows
 from resight.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
-    from resight.embedder import Embedder
+    from resight.config.sections import Precision
     from resight.gallery.gallery import Answer, Gallery
-    from resight.gallery.records import Filter, Value
-    from resight.keep import Kept
-    from resight.screen import Screen
-    from resight.sections import Precision
+    from resight.gallery.ingest import Kept
+    from resight.gallery.record import Filter, Value
+    from resight.inference.embedder import Embedder
+    from resight.progress import Screen
 
 
 def create(options: Create) -> None:
     """Makes a gallery."""
-    from resight.embedder import load
     from resight.gallery.url import create_engine
+    from resight.inference.embedder import load
 
     model = load(options.model, "cpu", "fp32")
     create_engine(options.gallery, {**model.about, "model": str(options.model.resolve())}).close()
@@ -29,7 +29,7 @@ def create(options: Create) -> None:
 
 def add(options: Add) -> None:
     """Embeds and keeps, or keeps what is embedded, and says what became of each."""
-    from resight.screen import Screen
+    from resight.progress import Screen
 
     if bool(options.pictures) == (options.embeddings is not None):
         raise ConfigError("say what to add: picture files, folders or tables, or --embeddings FILE, one of the two")
@@ -42,8 +42,8 @@ def add(options: Add) -> None:
 
 
 def _add_pictures(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
-    from resight.datasets.anything import read_anything
-    from resight.keep import keep
+    from resight.data.readers.anything import read_anything
+    from resight.gallery.ingest import keep
 
     sightings = read_anything(options.pictures, options.identity_from_folder)
     gallery, embedder = _with_model(options.gallery, options.device, options.precision)
@@ -53,7 +53,7 @@ def _add_pictures(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
 
 
 def _add_embeddings(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
-    from resight.keep import keep_embeddings
+    from resight.gallery.ingest import keep_embeddings
 
     if options.embeddings is None or options.thumbnails or options.identity_from_folder:
         raise ConfigError("--embeddings have no pictures: --thumbnails and --identity-from-folder do not go with them")
@@ -67,7 +67,7 @@ def search(options: Search) -> None:
     import numpy as np
 
     from resight.gallery.gallery import as_one
-    from resight.gallery.records import Filter
+    from resight.gallery.record import Filter
 
     if bool(options.pictures) == bool(options.id):
         raise ConfigError("say what to search for: picture files, or --id of records, one of the two")
@@ -144,7 +144,7 @@ def remove(options: Remove) -> None:
 
 def name(options: Name) -> None:
     """Names, and says how many there were."""
-    from resight.gallery.records import Filter
+    from resight.gallery.record import Filter
 
     gallery = open_gallery(options.gallery)
     ids = list(options.id)
@@ -167,7 +167,7 @@ def undo(options: Only) -> None:
 
 def stats(options: Only) -> None:
     """Prints what is in it."""
-    from resight.gallery import upkeep
+    from resight.gallery import maintenance as upkeep
 
     gallery = open_gallery(options.gallery)
     for name, value in upkeep.stats(gallery.engine).items():
@@ -179,7 +179,7 @@ def stats(options: Only) -> None:
 
 def verify(options: Verify) -> None:
     """Reads everything; a fault ends with status 2."""
-    from resight.gallery import upkeep
+    from resight.gallery import maintenance as upkeep
 
     gallery = open_gallery(options.gallery)
     faults = upkeep.verify(gallery.engine, options.identity)
@@ -192,7 +192,7 @@ def verify(options: Verify) -> None:
 
 def export(options: Export) -> None:
     """Copies all records."""
-    from resight.gallery import upkeep
+    from resight.gallery import maintenance as upkeep
     from resight.gallery.url import create_engine, exists, open_engine
 
     gallery = open_gallery(options.gallery)
@@ -205,7 +205,7 @@ def export(options: Export) -> None:
 
 def _with_model(url: str, device: str, precision: "Precision") -> "tuple[Gallery, Embedder]":
     """A gallery with its own model."""
-    from resight.embedder import load
+    from resight.inference.embedder import load
 
     gallery = open_gallery(url)
     embedder = load(gallery.engine.about["model"], device, precision)
@@ -218,7 +218,7 @@ def open_gallery(url: str) -> "Gallery":
     """A gallery with its model's calibration, where the model is still there."""
     from resight.gallery.gallery import Gallery
     from resight.gallery.url import open_engine
-    from resight.model.folder import read_calibration
+    from resight.models.checkpoint import read_calibration
 
     engine = open_engine(url)
     model = Path(engine.about.get("model", ""))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from resight.sections import Precision
+from resight.config.sections import Precision
 
 Device = Annotated[str, tyro.conf.arg(help="`cpu`, `cuda`, ... or `auto`.")]
 Computed = Annotated[

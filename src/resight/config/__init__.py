@@ -1,0 +1,1 @@
+"""Configuration: frozen, validated sections. Imports no torch, knows no data set."""

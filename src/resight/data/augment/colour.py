@@ -1,0 +1,67 @@
+"""Random changes of colour, on uint8 pictures, before they are normalised."""
+
+import torch
+from torch import Tensor
+
+from resight.config.sections import Augmentation
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's
+
+
+def draw(count: int, height: int, width: int, settings: Augmentation, generator: torch.Generator) -> dict[str, Tensor]:
+    """What happens to each of `count` pictures; nothing is drawn for what is off, so that it changes no other draw.
+
+    Returns:
+        `factors` float32 [count, 3], of brightness, contrast and saturation; `grey` bool [count], the whole picture;
+        `patch` int64 [count, 4], a box to grey as top, left, height and width.
+    """
+    factors, grey = torch.ones(count, 3), torch.zeros(count, dtype=torch.bool)
+    patch = torch.zeros(count, 4, dtype=torch.int64)
+    if settings.jitter:
+        factors = 1 + settings.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
+    if settings.grey:
+        grey = torch.rand(count, generator=generator) < settings.grey
+    if settings.grey_patch:
+        share = torch.sqrt(
+            0.02 + 0.38 * torch.rand(count, generator=generator)
+        )  # of each side: 2 % to 40 % of the area
+        tall, wide = (share * height).long(), (share * width).long()
+        place = torch.rand(2, count, generator=generator)
+        top, left = (place[0] * (height - tall + 1)).long(), (place[1] * (width - wide + 1)).long()
+        chosen = torch.rand(count, generator=generator) < settings.grey_patch
+        patch = torch.stack([top, left, tall, wide], 1) * chosen[:, None]
+    return {"factors": factors, "grey": grey, "patch": patch}
+
+
+def recolour(pictures: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> Tensor:
+    """Applies what was drawn, where the pictures lie.
+
+    Args:
+        pictures: uint8 [R, 3, H, W].
+        factors: float32 [R, 3], of brightness, then contrast about the mean grey, then saturation.
+        grey: bool [R].
+        patch: int64 [R, 4].
+    """
+    for picture, factor, whole, (top, left, tall, wide) in zip(
+        pictures, factors.tolist(), grey.tolist(), patch.tolist(), strict=True
+    ):
+        if factor != [1.0, 1.0, 1.0]:
+            picture.copy_(_jitter(picture.float(), *factor))
+        if whole:
+            picture.copy_(_grey(picture.float()))
+        elif tall:
+            box = picture[:, top : top + tall, left : left + wide]
+            box.copy_(_grey(box.float()))
+    return pictures
+
+
+def _jitter(x: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    x = (x * brightness).clamp_(0, 255)
+    x = (contrast * x + (1 - contrast) * _grey(x).mean()).clamp_(0, 255)
+    return (saturation * x + (1 - saturation) * _grey(x)).clamp_(0, 255).round_()
+
+
+def _grey(x: Tensor) -> Tensor:
+    """float [3, h, w] to [1, h, w], in whole grey levels."""
+    red, green, blue = _GREY
+    return (red * x[0] + green * x[1] + blue * x[2]).round_()[None]

@@ -1,0 +1,163 @@
+"""A data set that we paint: persons and vehicles in three registered modalities, as real files in RGBNT201's layout.
+
+Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. Nobody real is in it, so it can
+be shown, shipped and published. Everything follows from the seed.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from resight.data.readers import rgbnt201
+from resight.data.readers.rgbnt201 import MODALITY_FOLDERS
+from resight.data.sightings import Split
+from resight.data.synthetic.painting import Pose, Traits, draw_traits, paint
+from resight.files import write_folder
+
+_HEIGHT, _WIDTH, _FINER = 128, 64, 2  # painted at twice the size, then shrunk
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What lasts about a camera."""
+
+    ground: np.ndarray
+    """float [H, W, 5]: its background in r, g, b, near-infrared and thermal."""
+    gain: np.ndarray
+    """[5]: its light, and in the first three its colour cast."""
+    scale: float
+    turned: float
+    """Its viewpoint: what it squeezes widths by."""
+    blur: float
+    occluded: float
+    """Probability that something stands in front."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is painted."""
+
+    train: int = 120
+    """Identities to learn from."""
+    test: int = 32
+    """Identities to test on."""
+    cameras: int = 4
+    shots: int = 2
+    """Sightings of each identity by each camera."""
+    seed: int = 0
+
+
+def write(root: Path, plan: Plan | None = None, painted: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Paints a data set into the new folder `root`, in one step.
+
+    Args:
+        root: must not exist.
+        plan: how much of it.
+        painted: is told how many identities are done, and of how many.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    plan = plan or Plan()
+
+    def fill(folder: Path) -> None:
+        for part in ("train_171", "test"):
+            for name in MODALITY_FOLDERS.values():
+                (folder / part / name).mkdir(parents=True)
+        total = plan.train + plan.test
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            for done, _ in enumerate(
+                pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1
+            ):
+                painted(done, total)
+
+    write_folder(root, fill)
+
+
+def read(root: Path) -> Split:
+    """Reads a painted data set; where there is nothing at `root`, it is painted first.
+
+    Raises:
+        DatasetError: something else is at `root`.
+        StorageError: it cannot be painted there.
+    """
+    if not root.exists():
+        write(root)
+    found = rgbnt201.read(root)
+    return Split("synthetic", found.train, found.query, found.gallery, ("painted by resight; nobody real is in it",))
+
+
+def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
+    traits = draw_traits(np.random.default_rng((plan.seed, 1, identity)))
+    part = "train_171" if identity < plan.train else "test"
+    for number in range(plan.cameras):
+        camera = _draw_camera(np.random.default_rng((plan.seed, 2, number)))
+        for shot in range(plan.shots):
+            rng = np.random.default_rng((plan.seed, 3, identity, number, shot))
+            name = f"{identity + 1:06d}_cam{number + 1}_0_{shot:02d}.jpg"
+            for modality, picture in _take(traits, camera, rng).items():
+                picture.save(folder / part / MODALITY_FOLDERS[modality] / name, quality=92)
+
+
+def _draw_camera(rng: np.random.Generator) -> Camera:
+    coarse = rng.uniform(0.15, 0.75, (rng.integers(3, 9), rng.integers(2, 5), 5))
+    planes = [
+        np.asarray(
+            Image.fromarray((255 * coarse[..., i]).astype(np.uint8)).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+        )
+        for i in range(5)
+    ]
+    gain = rng.uniform(0.55, 1.15) * rng.uniform(0.7, 1.2, 5)
+    return Camera(
+        np.stack(planes, -1) / 255.0,
+        gain,
+        rng.uniform(0.7, 0.95),
+        rng.uniform(0.7, 1.0),
+        rng.uniform(0.0, 1.2),
+        rng.uniform(0.1, 0.4),
+    )
+
+
+def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str, Image.Image]:
+    """One sighting: the same geometry in every modality."""
+    height = camera.scale * rng.uniform(0.92, 1.05)
+    width = camera.turned * rng.uniform(0.78, 0.98)
+    pose = Pose(
+        rng.uniform(-0.05, 1.05 - width), rng.uniform(0.0, max(0.02, 1 - height)), width, height,
+        rng.uniform(-1, 1), bool(rng.random() < 0.5),
+    )  # fmt: skip
+    light, shift = rng.uniform(0.85, 1.15), rng.integers(-6, 7, 2)
+    cover = rng.random() < camera.occluded
+    bar = (rng.uniform(0, 0.8), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.6, 3), rng.random() < 0.5)
+    pictures: dict[str, Image.Image] = {}
+    for modality, channels in (("rgb", [0, 1, 2]), ("nir", [3, 3, 3]), ("tir", [4, 4, 4])):
+        ground = np.roll(camera.ground[..., channels], shift, (0, 1))
+        image = Image.fromarray((255 * ground).astype(np.uint8)).resize((_FINER * _WIDTH, _FINER * _HEIGHT))
+        draw = ImageDraw.Draw(image)
+        paint(draw, traits, pose, modality)
+        if cover:
+            _paint_bar(draw, *bar, modality)
+        image = image.filter(ImageFilter.GaussianBlur(_FINER * (camera.blur + (0.4 if modality == "tir" else 0))))
+        small = np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)) / 255.0
+        noise = rng.normal(0, 0.02, (_HEIGHT, _WIDTH, 1 if modality != "rgb" else 3))
+        seen = small * camera.gain[channels] * (1 if modality == "tir" else light) + noise
+        pictures[modality] = Image.fromarray((255 * seen.clip(0, 1)).astype(np.uint8))
+    return pictures
+
+
+def _paint_bar(
+    draw: ImageDraw.ImageDraw, at: float, size: float, look: np.ndarray, upright: bool, modality: str
+) -> None:
+    """A pole or a rail in front of the individual."""
+    width, height = _FINER * _WIDTH, _FINER * _HEIGHT
+    grey = round(255 * look[0 if modality == "rgb" else 1 if modality == "nir" else 2])
+    if upright:
+        draw.rectangle((at * width, 0, (at + size) * width, height), fill=(grey, grey, grey))
+    else:
+        draw.rectangle((0, (0.4 + at / 2) * height, width, (0.4 + (at + size) / 2) * height), fill=(grey, grey, grey))

@@ -1,0 +1,1 @@
+"""A model, or stored embeddings, to figures."""

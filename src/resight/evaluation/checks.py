@@ -1,0 +1,68 @@
+"""What is found out before hours are spent: damaged pictures, and queries that nothing can match."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from resight.config.run import Run
+from resight.config.sections import Evaluation
+from resight.data.image import damaged
+from resight.data.sightings import SightingTable, Split
+from resight.errors import DatasetError, PictureError
+from resight.evaluation.evaluate import measured_by
+from resight.evaluation.labels import keys
+from resight.progress import Screen
+from resight.retrieval.trials import require_any_match
+
+
+def prepare(run: Run, split: Split, screen: Screen) -> Split:
+    """Checks a data set for training, and leaves out what has no identity and, where the run says so, what is damaged.
+
+    Raises:
+        DatasetError: there is nothing to train on.
+        EvaluationError: no query has a match.
+        PictureError: a picture is damaged and is not to be skipped.
+    """
+    checked, notes = without_damaged(split, run.damaged, screen)
+    learned = checked.train.of_identities(checked.train.values("identity"))
+    if not len(learned):
+        raise DatasetError(f"{split.name} has no training picture of a known identity")
+    if len(learned) < len(checked.train):
+        notes = (*notes, f"{len(checked.train) - len(learned)} training sightings of nobody known are left out")
+    require_match(checked, run.evaluation)
+    return replace(checked, train=learned, notes=(*checked.notes, *notes))
+
+
+def without_damaged(split: Split, policy: Literal["refuse", "skip"], screen: Screen) -> tuple[Split, tuple[str, ...]]:
+    """The split without sightings that have a damaged picture, and a note for each such picture.
+
+    Raises:
+        PictureError: there is one, and the policy is to refuse it.
+    """
+    files = sorted({path for part in (split.train, split.query, split.gallery) for path in part.paths})
+    screen.begin("checking pictures", len(files))
+    faults = damaged(files, screen.step)
+    if not faults:
+        return split, ()
+    if policy == "refuse":
+        more = f" ({len(faults)} pictures are damaged in all)" if len(faults) > 1 else ""
+        raise PictureError(f"{faults[0][1]}{more}; mend it, or leave such pictures out with --damaged skip")
+    bad = {path for path, _ in faults}
+    train, query = _without(split.train, bad), _without(split.query, bad)
+    gallery = query if split.gallery is split.query else _without(split.gallery, bad)
+    notes = (*(f"skipped: {reason}" for _, reason in faults), f"{len(faults)} damaged pictures skipped")
+    return replace(split, train=train, query=query, gallery=gallery), notes
+
+
+def require_match(split: Split, settings: Evaluation) -> None:
+    """Makes sure that at least one query can be answered, before anything is embedded.
+
+    Raises:
+        ConfigError: there is no such protocol.
+        EvaluationError: none can; says which rule removed what.
+    """
+    require_any_match(*measured_by(settings, split.protocol), *keys(split.query, split.gallery))
+
+
+def _without(table: SightingTable, bad: set[Path]) -> SightingTable:
+    return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.pictures.values())])

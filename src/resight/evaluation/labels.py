@@ -1,0 +1,42 @@
+"""From tables of sightings to what the rules of ranking look at."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from resight.data.sightings import LABELS, MODALITIES, SightingTable
+from resight.retrieval.labels import Keys
+
+pc: Any = pyarrow.compute  # makes its functions when it is imported, and types none
+
+
+def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:
+    """The labels of both tables as numbers that mean the same in both, in the order of the labels' names."""
+    columns = {name: [t.arrow.column(name) for t in (query, gallery)] for name in LABELS}
+    columns["picture"] = [_files(t) for t in (query, gallery)]
+    columns["modality"] = [_modalities(t) for t in (query, gallery)]
+    numbers, names = {}, {}
+    for column, (asked, searched) in columns.items():
+        both = pa.chunked_array([*asked.chunks, *searched.chunks], pa.string()).combine_chunks().dictionary_encode()
+        order = pc.sort_indices(both.dictionary).to_numpy()
+        names[column] = both.dictionary.take(order).to_pylist()
+        place = np.append(np.argsort(order), -1)  # -1, at the end, is what is not known
+        numbers[column] = place[both.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    cut = len(query)
+    return tuple(  # pyright: ignore[reportReturnType]
+        Keys(len(t), {c: n[part] for c, n in numbers.items()}, names, t.arrow.column("time").to_numpy())
+        for t, part in ((query, slice(0, cut)), (gallery, slice(cut, None)))
+    )
+
+
+def _files(table: SightingTable) -> Any:
+    paths = [table.arrow.column(m) for m in MODALITIES]
+    return pc.binary_join_element_wise(*paths, "|", null_handling="replace", null_replacement="")
+
+
+def _modalities(table: SightingTable) -> Any:
+    """`rgb`, `nir`, `tir`, or several joined by `+`."""
+    held = [pc.if_else(pc.is_valid(table.arrow.column(m)), m, None) for m in MODALITIES]
+    return pc.binary_join_element_wise(*held, "+", null_handling="skip")

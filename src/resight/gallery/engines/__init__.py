@@ -1,0 +1,1 @@
+"""Where a gallery stores its records: one contract, one engine a file."""

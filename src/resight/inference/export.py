@@ -1,0 +1,249 @@
+"""A model as one file that runs without this library: written, and checked against the model before it is stored."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resight.device import has_vnni, processor_kind
+from resight.errors import ConfigError, ExportError
+from resight.files import write_folder
+from resight.inference.embedder import Embedder
+from resight.inference.runtime import SHEET, Network, open_onnx, open_openvino
+
+Kind = Literal["onnx", "openvino", "torch-export"]
+ResolvedTarget = Literal["avx2", "vnni"]
+Target = Literal["this", "avx2", "vnni"]
+"""The CPUs that int8 is for: `avx2` limits weights to 7 bits, since CPUs without VNNI add pairs of 8-bit products in 16
+bits, which saturate; `vnni` uses 8 bits; `this` is `vnni` where this machine has it, else `avx2`."""
+FILES: Final[dict[str, str]] = {"onnx": "model.onnx", "openvino": "model.xml", "torch-export": "model.pt2"}
+MIN_COSINE: Final = 0.9999
+"""The smallest cosine to the model in float32 that is accepted, over every picture that is tried."""
+MIN_COSINE_INT8: Final = 0.995
+_BATCHES = (1, 2, 17)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and the check that it passed."""
+
+    folder: Path
+    cosine: float
+    """The smallest to the model in float32, over every picture that was tried."""
+    tried: int
+    """Pictures."""
+    target: ResolvedTarget | None
+    """The CPUs that int8 is for; None without int8."""
+    checked_on: str
+    """The kind of CPU: see `resight.device.processor_kind`."""
+
+
+class Network32(nn.Module):
+    """The network of an embedder with its preprocessing, from pixels to an embedding, in float32."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.model = embedder.model
+        self.register_buffer("pixel_mean", torch.tensor(embedder.card.pictures.mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(embedder.card.pictures.std).view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length."""
+        x = (pictures.float() / 255 - self.pixel_mean) / self.pixel_std
+        return F.normalize(self.model.embed(x, {"camera": camera, "view": view, "modality": modality}))
+
+
+def export(
+    embedder: Embedder,
+    out: Path,
+    kind: Kind,
+    pictures: Sequence[Tensor] = (),
+    int8: bool = False,
+    target: Target | None = None,
+) -> Exported:
+    """Write a folder with the model as one file and `export.json`, checked on this machine at batches of 1, 2 and 17.
+
+    Args:
+        embedder: of the model, on the CPU, in fp32.
+        out: a new folder.
+        kind: of file.
+        pictures: uint8 [3, H, W] each, resized for the model, to try and to calibrate int8 on; noise without any.
+        int8: products in int8; the range of their inputs is taken from the pictures.
+        target: the CPUs that int8 is for; None is `this`.
+
+    Raises:
+        ConfigError: the options exclude each other, or a library that writes the file is not installed.
+        ExportError: the embeddings of the file differ from those of the model; nothing is written.
+        StorageError: the folder cannot be written.
+    """
+    check_options(kind, int8, target)
+    if embedder.precision != "fp32":
+        raise ConfigError(f"an export is checked against float32: load the model with fp32, not {embedder.precision}")
+    if int8 and len(pictures) < 16:
+        raise ConfigError(f"int8 is calibrated on pictures like those to embed: give 16 or more, not {len(pictures)}")
+    if int8 and target in ("this", None):
+        target = "vnni" if has_vnni() else "avx2"
+    return _write_checked(embedder, out, kind, pictures, cast("ResolvedTarget | None", target))
+
+
+def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
+    """Raise a ConfigError where options exclude each other; this needs neither a model nor pictures."""
+    if target is not None and not int8:
+        raise ConfigError(f"the target {target} is for int8: add --int8, or leave --target out")
+    if int8 and kind == "torch-export":
+        raise ConfigError("int8 is for onnx and openvino; torch-export keeps float32")
+
+
+def _write_checked(
+    embedder: Embedder, out: Path, kind: Kind, images: Sequence[Tensor], target: ResolvedTarget | None
+) -> Exported:
+    network = Network32(embedder).eval()
+    trials = [trial(embedder, size, images, seed) for seed, size in enumerate(_BATCHES)]
+    quantize = None if target is None else partial(_to_int8, images=images, target=target)
+    results = list[Exported]()
+
+    def fill(folder: Path) -> None:
+        _write(network, trials[1], folder, kind, quantize)
+        cosine = _min_cosine(network, _open(folder / FILES[kind], kind), trials)
+        limit = MIN_COSINE if target is None else MIN_COSINE_INT8
+        if not cosine >= limit:  # NaN too
+            raise ExportError(_parity_error(kind, target, cosine, limit))
+        results.append(Exported(out, cosine, sum(_BATCHES), target, processor_kind()))
+        (folder / SHEET).write_text(json.dumps(_metadata(embedder, kind, results[0]), indent=2) + "\n")
+
+    write_folder(out, fill)
+    return results[0]
+
+
+def _min_cosine(network: Network32, exported: Network, trials: Sequence[dict[str, Tensor]]) -> float:
+    cosines = [-1.0] * len(trials)
+    for n, inputs in enumerate(trials):
+        with torch.inference_mode():
+            expected = network(**inputs).numpy()
+        embeddings = exported({name: x.numpy() for name, x in inputs.items()})
+        if embeddings.shape == expected.shape:
+            cosines[n] = float((expected * embeddings).sum(1).min())
+    return float(np.min(cosines))  # of numpy, since Python's min can pass over NaN
+
+
+def _parity_error(kind: Kind, target: ResolvedTarget | None, cosine: float, limit: float) -> str:
+    advice = "another kind of file (--to)" if target is None else "more --pictures, or an export without --int8"
+    if target == "vnni" and not has_vnni():
+        advice = f"--target avx2 (this CPU has no VNNI, so products with weights of 8 bits saturate), {advice}"
+    if target == "avx2" and has_vnni():
+        advice = f"--target vnni (if every CPU that will run the file has VNNI), {advice}"
+    precision = "in float32" if target is None else f"in int8 for the target {target}"
+    return (
+        f"the exported {kind} {precision} has a cosine of {cosine:.5f} to the model on this machine's CPU "
+        f"({processor_kind()}), where {limit} is required, so nothing is written: try {advice}"
+    )
+
+
+def trial(embedder: Embedder, size: int, pictures: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
+    """A batch to try a network with: pictures, or noise, and labels of every kind, unknown ones too."""
+    generator = torch.Generator().manual_seed(seed)
+    known = embedder.card.vocabulary
+    counts = {"camera": len(known.cameras), "view": len(known.views), "modality": len(known.modalities)}
+    if pictures:
+        x = torch.stack([pictures[(seed + n) % len(pictures)] for n in range(size)])
+    else:
+        x = torch.randint(0, 256, (size, 3, *embedder.card.pictures.size), generator=generator, dtype=torch.uint8)
+    labels = {kind: torch.randint(-1, max(1, n), (size,), generator=generator) for kind, n in counts.items()}
+    return {"pictures": x, **labels}
+
+
+def _write(
+    network: Network32, inputs: dict[str, Tensor], folder: Path, kind: Kind, quantize: Callable[[Path], None] | None
+) -> None:
+    batch = torch.export.Dim("batch", min=1, max=65_536)
+    shapes = {name: {0: batch} for name in inputs}
+    with torch.no_grad():
+        program = torch.export.export(network, (), dict(inputs), dynamic_shapes=shapes, strict=False)
+    openvino = _needed("openvino") if kind == "openvino" else None
+    if kind == "torch-export":
+        torch.export.save(program, folder / FILES[kind])
+    elif openvino and quantize is None:
+        converted = openvino.convert_model(program)
+        for model_input, name in zip(converted.inputs, inputs, strict=True):
+            model_input.set_names({name})
+        openvino.save_model(converted, folder / FILES[kind], compress_to_fp16=False)
+    else:
+        _needed("onnxscript")
+        graph = folder / FILES["onnx"]
+        torch.onnx.export(program, dynamo=True, verbose=False).save(str(graph))  # pyright: ignore[reportOptionalMemberAccess]
+        if quantize is not None:
+            quantize(graph)
+        if openvino:
+            openvino.save_model(openvino.Core().read_model(graph), folder / FILES[kind], compress_to_fp16=False)
+            graph.unlink()
+
+
+def _to_int8(file: Path, images: Sequence[Tensor], target: ResolvedTarget) -> None:
+    """Quantize the weights of products to int8, per channel, and their inputs to uint8, over the calibrated range."""
+    quantization = _needed("onnxruntime.quantization")
+    prepared = file.with_name("prepared.onnx")
+    preprocess = _needed("onnxruntime.quantization.shape_inference").quant_pre_process
+    preprocess(str(file), str(prepared), skip_symbolic_shape=True)
+    unknown = {name: np.full(16, -1, np.int64) for name in ("camera", "view", "modality")}
+    batches = ({"pictures": np.stack(images[n : n + 16]), **unknown} for n in range(0, len(images) - 15, 16))
+    quantization.quantize_static(
+        str(prepared),
+        str(file),
+        SimpleNamespace(get_next=lambda: next(batches, None)),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=target == "avx2",  # weights of -64 to 64: a sum of two products, 2 * 255 * 64, fits 16 bits
+        weight_type=quantization.QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    prepared.unlink()
+
+
+def _open(file: Path, kind: Kind) -> Network:
+    if kind == "onnx":
+        return open_onnx(file, 0)
+    if kind == "openvino":
+        return open_openvino(file, 0)
+    run: Callable[..., Tensor] = torch.export.load(file).module()
+    return lambda inputs: run(**{name: torch.from_numpy(x) for name, x in inputs.items()}).detach().numpy()
+
+
+def _metadata(embedder: Embedder, kind: Kind, result: Exported) -> dict[str, Any]:
+    pictures, known = embedder.card.pictures, embedder.card.vocabulary
+    return {
+        "format": 1,
+        "kind": kind,
+        "file": FILES[kind],
+        "int8": result.target is not None,
+        "target": result.target,
+        "fingerprint": embedder.fingerprint,
+        "width": embedder.width,
+        "input": "pictures uint8 [B, 3, H, W] in RGB, resized; camera, view, modality int64 [B], -1 where not known",
+        "size": list(pictures.size),
+        "interpolation": pictures.test_interpolation,
+        "cameras": list(known.cameras),
+        "views": list(known.views),
+        "modalities": list(known.modalities),
+        "cosine": result.cosine,
+        "checked_on": result.checked_on,
+    }
+
+
+def _needed(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"exporting needs {module.split('.')[0]}: pip install 'resight[export]'") from error

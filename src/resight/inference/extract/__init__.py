@@ -1,0 +1,1 @@
+"""Embeddings of many pictures in one file."""

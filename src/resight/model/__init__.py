@@ -1,1 +1,0 @@
-"""Pictures to embeddings: backbone, side information, jigsaw, BNNeck, heads, and the folder that holds them."""

@@ -1,0 +1,26 @@
+"""ResNet-50, the CNN baseline of the field."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import timm
+from torch import Tensor, nn
+
+RESNET: Final = "resnet50"
+
+
+class ResNet50(nn.Module):
+    """The CNN baseline (Luo et al. 2019): ResNet-50 whose last stage keeps its resolution, averaged over the map."""
+
+    width = 2048
+    features = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = cast(Any, timm.create_model("resnet50", num_classes=0))
+        self.net.layer4[0].conv2.stride = (1, 1)
+        self.net.layer4[0].downsample[0].stride = (1, 1)
+
+    def forward(self, pictures: Tensor, side: Mapping[str, Tensor]) -> list[Tensor]:
+        """[R, 3, H, W] -> [[R, 2048]]; side labels have no place in it."""
+        return [self.net(pictures)]

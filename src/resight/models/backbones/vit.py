@@ -1,0 +1,154 @@
+"""The two kinds of backbone: a plain vision transformer with TransReID's branches, and ResNet-50.
+
+Each maps pictures [R, 3, H, W] and side labels to a list of features [R, D]: the global one, then JPM's parts.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, cast
+
+import timm
+import torch
+from timm.layers.attention import Attention as TimmAttention
+from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from resight.config.sections import Model
+from resight.errors import ConfigError, unknown
+from resight.models.backbones.resnet import RESNET
+from resight.models.blocks import Block, OverlapPatchEmbed
+from resight.models.jpm import Jigsaw
+from resight.models.sie import SideInformation
+
+LEGACY_SMALL: Final = "legacy_vit_small"
+_COMMON: Final = (
+    *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
+    *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
+    *(f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large")),
+)
+
+
+class ViT(nn.Module):
+    """Overlapping patches, side information, transformer blocks, and the global and local branch over the last one.
+
+    Args:
+        settings: the model's section of the configuration.
+        size: height and width of the pictures.
+        counts: known labels of each kind of side information; a kind with fewer than two is off.
+    """
+
+    def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
+        super().__init__()
+        net = plain_vit(settings, size)
+        self.width, self.prefix, self.no_embed_class = net.embed_dim, net.num_prefix_tokens, net.no_embed_class
+        self.patch_embed, self.cls_token, self.reg_token = net.patch_embed, net.cls_token, net.reg_token
+        self.pos_embed, self.pos_drop, self.norm_pre = cast(nn.Parameter, net.pos_embed), net.pos_drop, net.norm_pre
+        self.blocks, self.norm = nn.ModuleList(cast(list[Block], list(net.blocks))), net.norm
+        told = {
+            kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1
+        }
+        self.side = SideInformation(told, self.width, settings.side_weight, settings.side_dropout) if told else None
+        self.recompute = False
+        """Whether training keeps only each block's input and computes the rest again for the backward pass."""
+        self.jigsaw: Jigsaw | None = None
+        if settings.jpm:
+            if self.patch_embed.num_patches < settings.jpm_parts:
+                raise ConfigError(
+                    f"jpm_parts {settings.jpm_parts} needs at least as many patches; {size[0]}x{size[1]} pictures "
+                    f"give {self.patch_embed.num_patches}"
+                )
+            self.jigsaw = Jigsaw(
+                cast(Block, self.blocks[-1]),
+                self.norm,
+                settings.jpm_parts,
+                settings.jpm_shift,
+                settings.jpm_groups,
+                settings.jpm_rearrange,
+                self.prefix,
+            )
+
+    def compile_blocks(self) -> None:
+        """Has training run every block as torch.compile makes it."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compiled = True
+
+    @property
+    def features(self) -> int:
+        """How many features a picture has: 1, or 1 and the parts."""
+        return 1 + (self.jigsaw.parts if self.jigsaw is not None else 0)
+
+    def tokens(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        """[R, 3, H, W] -> [R, 1 + N, D]: class token and patches, with position and side information."""
+        x = self.patch_embed(pictures)  # [R, N, D]
+        first = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        if self.no_embed_class:
+            x = torch.cat([*first, x + self.pos_embed], 1)
+        else:
+            x = torch.cat([*first, x], 1) + self.pos_embed
+        if self.side is not None:
+            x = x + self.side(side)
+        return self.norm_pre(self.pos_drop(x))
+
+    def forward(self, pictures: Tensor, side: Mapping[str, Tensor]) -> list[Tensor]:
+        """[R, 3, H, W] -> the global feature [R, D], then each part's [R, D]."""
+        x = self.tokens(pictures, side)  # [R, 1 + N, D]
+        for block in self.blocks[:-1]:
+            again = self.recompute and self.training and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+        features = [self.norm(self.blocks[-1](x, queries=1))[:, 0]]
+        if self.jigsaw is not None:
+            features += self.jigsaw(x)
+        return features
+
+
+def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
+    """A timm vision transformer with our patches and blocks.
+
+    Raises:
+        ConfigError: timm has no such model, it is no plain ViT, or the pictures are smaller than a patch.
+    """
+    options: dict[str, Any] = {
+        "img_size": size,
+        "num_classes": 0,
+        "global_pool": "token",
+        "drop_path_rate": settings.drop_path,
+        "pos_drop_rate": settings.dropout,
+        "proj_drop_rate": settings.dropout,
+        "attn_drop_rate": settings.attention_dropout,
+    }
+    ours: dict[str, Any] = {"embed_layer": partial(OverlapPatchEmbed, stride=settings.stride), "block_fn": Block}
+    if settings.backbone == LEGACY_SMALL:
+        net = VisionTransformer(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3.0, qkv_bias=False, **ours, **options)
+        for block in net.blocks:
+            cast(Any, block).attn.weights.scale = (
+                768**-0.5
+            )  # of the whole width, not of a head: the reference's old habit
+        return net
+    _check_plain(settings.backbone, size)
+    return cast(VisionTransformer, timm.create_model(settings.backbone, **ours, **options))
+
+
+def _check_plain(name: str, size: tuple[int, int]) -> None:
+    if not timm.is_model(name):
+        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *_COMMON, "and every other plain ViT of timm"])
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=0)
+    blocks = getattr(net, "blocks", None)
+    plain = (
+        isinstance(net, VisionTransformer)
+        and type(blocks[0]) is TimmBlock  # pyright: ignore[reportOptionalSubscript]
+        and type(blocks[0].attn) is TimmAttention  # pyright: ignore[reportOptionalSubscript]
+        and net.cls_token is not None
+        and net.pos_embed is not None
+    )
+    if not plain:
+        raise ConfigError(
+            f"{name} is no plain vision transformer (class token, learned positions, pre-norm blocks); "
+            f"use one such as vit_base_patch16_224, deit_small_patch16_224 or vit_small_patch14_dinov2, or {RESNET}"
+        )
+    patch = cast(Any, net).patch_embed.patch_size[0]
+    if min(size) < patch:
+        raise ConfigError(f"pictures of {size[0]}x{size[1]} are smaller than a patch of {name} ({patch} pixels)")

@@ -1,0 +1,1 @@
+"""Foreign checkpoints, one family a file."""

@@ -1,0 +1,215 @@
+"""A checkpoint of the reference implementation to a folder of ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import yaml
+from torch import Tensor
+
+from resight.config.sections import Model, Pictures, Side
+from resight.data.sightings import MODALITIES
+from resight.data.vocabulary import Vocabulary
+from resight.errors import CheckpointError, ConfigError
+from resight.files import write_folder
+from resight.models.backbones.resnet import RESNET
+from resight.models.backbones.vit import LEGACY_SMALL, ViT
+from resight.models.checkpoint import Card, fill_model_folder
+from resight.models.transreid import TransReID
+from resight.models.weights import fit, read_tensors, resize_positions
+
+BACKBONES: Final = {
+    "vit_base_patch16_224_TransReID": "vit_base_patch16_224",
+    "deit_base_patch16_224_TransReID": "deit_base_patch16_224",
+    "vit_small_patch16_224_TransReID": LEGACY_SMALL,
+    "deit_small_patch16_224_TransReID": "deit_small_patch16_224",
+}
+_HEADS: Final = {
+    "softmax": "softmax",
+    "arcface": "arcface",
+    "cosface": "cosface",
+    "amsoftmax": "am-softmax",
+    "circle": "circle",
+}
+_UNUSED_WITH_JPM: Final = "the reference trains copies of it in b1 and b2 and leaves this one unused"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model and what was done to get it."""
+
+    model: TransReID
+    card: Card
+    left_out: dict[str, str]
+    """Names in the checkpoint that were not used, and why."""
+    notes: tuple[str, ...]
+    """What was changed on the way."""
+
+    def write(self, folder: Path) -> None:
+        """Writes the model's folder, which must not exist.
+
+        Raises:
+            ConfigError: it exists.
+            StorageError: it cannot be written.
+        """
+        if folder.exists():
+            raise ConfigError(f"{folder} exists already and is not written over; choose another --out")
+        write_folder(folder, lambda partial: fill_model_folder(partial, self.model.state_dict(), self.card))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The reference's YAML, flattened to its own dotted names.
+
+    Raises:
+        ConfigError: the file is missing or no such YAML.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as the reference's YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is not the reference's YAML: it holds no sections such as MODEL and INPUT")
+    sections = cast("dict[str, Any]", tree)
+    return {
+        f"{section}.{name}": yaml.safe_load(value) if isinstance(value, str) and value[:1] in "([" else value
+        for section, values in sections.items()
+        if isinstance(values, dict)
+        for name, value in cast("dict[str, Any]", values).items()
+    }
+
+
+def convert(
+    checkpoint: Path,
+    options: Mapping[str, Any],
+    cameras: int | None = None,
+    views: int | None = None,
+    view_is_modality: bool = False,
+) -> Conversion:
+    """Reads a reference checkpoint into our model.
+
+    Args:
+        checkpoint: a state dict saved with `torch.save`, `module.` before its names or not.
+        options: the reference's options by their own names (`MODEL.JPM`, `INPUT.SIZE_TRAIN`); absent ones are as in its
+            transformer recipes.
+        cameras: number of cameras, where SIE tells both camera and view.
+        views: number of views, likewise.
+        view_is_modality: the views that SIE tells are modalities, in the order rgb, nir, tir.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe, or does not fit the options.
+        ConfigError: the options name something that there is not.
+    """
+    given = read_tensors(checkpoint)
+    settings, pictures = _settings(options, view_is_modality)
+    vocabulary, settings = _vocabulary(given, settings, cameras, views)
+    card = Card(model=settings, pictures=pictures, vocabulary=vocabulary)
+    model = card.build()
+    renamed, left_out = _rename(given, settings, model)
+    notes: list[str] = []
+    positions = renamed.get("backbone.pos_embed")
+    if positions is not None and isinstance(model.backbone, ViT):
+        renamed["backbone.pos_embed"] = resize_positions(positions, model.backbone)
+        if renamed["backbone.pos_embed"].shape != positions.shape:
+            was, now = positions.shape[1] - 1, model.backbone.pos_embed.shape[1] - 1
+            notes.append(f"position embedding resized from {was} patches to {now}")
+    fit(model, renamed, checkpoint)
+    return Conversion(model.eval(), card, left_out, tuple(notes))
+
+
+def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model, Pictures]:
+    kind = str(options.get("MODEL.TRANSFORMER_TYPE", "vit_base_patch16_224_TransReID"))
+    resnet = options.get("MODEL.NAME") == RESNET
+    if not resnet and kind not in BACKBONES:
+        raise ConfigError(f"MODEL.TRANSFORMER_TYPE {kind!r} is not one of {', '.join(BACKBONES)}")
+    head = str(options.get("MODEL.ID_LOSS_TYPE", "softmax"))
+    if head not in _HEADS:
+        raise ConfigError(f"MODEL.ID_LOSS_TYPE {head!r} is not one of {', '.join(_HEADS)}")
+    stride = tuple(options.get("MODEL.STRIDE_SIZE", (16, 16)))
+    if stride[0] != stride[1]:
+        raise ConfigError(f"MODEL.STRIDE_SIZE {stride}: one stride for both directions is supported")
+    side: list[Side] = ["camera"] if options.get("MODEL.SIE_CAMERA") else []
+    if options.get("MODEL.SIE_VIEW"):
+        side.append("modality" if view_is_modality else "view")
+    model = Model(
+        backbone=RESNET if resnet else BACKBONES[kind],
+        stride=None if resnet or stride[0] == 16 else int(stride[0]),
+        side=tuple(side),
+        side_weight=options.get("MODEL.SIE_COE", 3.0),
+        jpm=bool(options.get("MODEL.JPM", False)),
+        jpm_shift=options.get("MODEL.SHIFT_NUM", 5),
+        jpm_groups=options.get("MODEL.SHUFFLE_GROUP", 2),
+        jpm_parts=options.get("MODEL.DEVIDE_LENGTH", 4),
+        jpm_rearrange=bool(options.get("MODEL.RE_ARRANGE", True)),
+        head=_HEADS[head],  # pyright: ignore[reportArgumentType]
+        head_scale=options.get("SOLVER.COSINE_SCALE", 30.0),
+        head_margin=options.get("SOLVER.COSINE_MARGIN", 0.5),
+        feature=options.get("TEST.NECK_FEAT", "before"),
+        drop_path=options.get("MODEL.DROP_PATH", 0.1),
+        dropout=options.get("MODEL.DROP_OUT", 0.0),
+        attention_dropout=options.get("MODEL.ATT_DROP_RATE", 0.0),
+    )
+    pictures = Pictures(
+        size=tuple(options.get("INPUT.SIZE_TRAIN", (256, 128))),
+        mean=tuple(options.get("INPUT.PIXEL_MEAN", (0.5,) * 3)),
+        std=tuple(options.get("INPUT.PIXEL_STD", (0.5,) * 3)),
+    )
+    return model, pictures
+
+
+def _vocabulary(
+    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None
+) -> tuple[Vocabulary, Model]:
+    """Label names in the reference's order: it numbers cameras from 1, and does not keep the identities' names."""
+    classes = given["classifier.weight"].shape[0] if "classifier.weight" in given else 0
+    if classes == 0:
+        raise CheckpointError("the checkpoint has no classifier.weight; it is no TransReID checkpoint")
+    identities = tuple(f"{i:0{len(str(classes - 1))}d}" for i in range(classes))
+    if "base.sie_embed" not in given:  # one camera or one view: the reference makes no SIE, and neither do we
+        return Vocabulary(identities), settings.model_copy(update={"side": ()})
+    rows = given["base.sie_embed"].shape[0]
+    counts: dict[str, int] = dict.fromkeys(settings.side, rows)
+    if len(settings.side) == 2:
+        cameras = cameras or rows // (views or rows)
+        counts = {settings.side[0]: cameras, settings.side[1]: rows // cameras}
+        if cameras * (rows // cameras) != rows or 1 in counts.values():
+            raise ConfigError(f"SIE has {rows} rows of camera x view; give the number of cameras with --cameras")
+    if not counts:
+        raise CheckpointError(
+            "the checkpoint has SIE and the options have none; set MODEL.SIE_CAMERA or MODEL.SIE_VIEW"
+        )
+    if counts.get("modality", 1) > len(MODALITIES):
+        raise ConfigError(f"SIE has {rows} rows, more than the modalities {', '.join(MODALITIES)}")
+    names = {kind: tuple(str(i) for i in range(1, counts.get(kind, 0) + 1)) for kind in ("camera", "view")}
+    modalities = MODALITIES[: counts.get("modality", 1)]
+    return Vocabulary(identities, names["camera"], names["view"], modalities), settings
+
+
+def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The reference's names to ours, and those left out."""
+    moved: dict[str, str] = {"base.sie_embed": "backbone.side.table"}
+    left_out = {name: "ImageNet's classifier" for name in given if name.startswith(("base.fc.", "base.head."))}
+    if isinstance(model.backbone, ViT) and settings.jpm:
+        last = f"base.blocks.{len(model.backbone.blocks) - 1}."
+        left_out |= {name: _UNUSED_WITH_JPM for name in given if name.startswith((last, "base.norm."))}
+        prefixes = {"b1.0.": last.replace("base", "backbone"), "b1.1.": "backbone.norm."}
+        prefixes |= {"b2.0.": "backbone.jigsaw.block.", "b2.1.": "backbone.jigsaw.norm."}
+    else:
+        prefixes = {}
+    for branch in range(model.backbone.features):
+        ending = f"_{branch}" if branch else ""
+        prefixes |= {f"classifier{ending}.": f"heads.{branch}.", f"bottleneck{ending}.": f"necks.{branch}."}
+    prefixes["base."] = "backbone." if isinstance(model.backbone, ViT) else "backbone.net."
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        if name in left_out:
+            continue
+        prefix = next((p for p in prefixes if name.startswith(p)), "")
+        ours = moved.get(name) or prefixes.get(prefix, "") + name.removeprefix(prefix)
+        renamed[ours] = tensor.squeeze(1) if name == "base.sie_embed" else tensor
+    if settings.head != "softmax":
+        left_out |= {
+            n: "a margin head has no bias" for n in list(renamed) if n.startswith("heads.") and n.endswith("bias")
+        }
+        renamed = {n: t for n, t in renamed.items() if n not in left_out}
+    return renamed, left_out

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from resight.config.sections import Model, Pictures
+from resight.config.sections import Model, Preprocessing
 from resight.data.synthetic import synthetic
 from resight.data.vocabulary import Vocabulary
 from resight.files import write_folder
-from resight.models.checkpoint import Card, fill_model_folder
+from resight.models.checkpoint import ModelCard, fill_model_folder
 
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
@@ -63,11 +63,11 @@ def picture(path: Path, identity: int = 0, camera: int = 0, size=(32, 64)) -> Pa
 def small_model(folder: Path, cameras=("c1", "c2"), modalities=("rgb",), mean=(0.5, 0.5, 0.5), **settings) -> Path:
     """A model's folder, of a tiny network with weights drawn at random, side information's too."""
     torch.manual_seed(0)
-    model = Model(backbone="test_vit", **{"side": ("camera",), **settings})
+    model = Model(backbone="test_vit", **{"sie": ("camera",), **settings})
     vocabulary = Vocabulary(("a", "b"), cameras, (), modalities)
-    card = Card(model=model, pictures=Pictures(size=(64, 32), mean=mean), vocabulary=vocabulary)
+    card = ModelCard(model=model, preprocessing=Preprocessing(size=(64, 32), mean=mean), vocabulary=vocabulary)
     network = card.build()
-    if model.side:
-        network.backbone.side.table.data.normal_()
+    if model.sie:
+        network.backbone.sie.table.data.normal_()
     write_folder(folder, lambda path: fill_model_folder(path, network.state_dict(), card))
     return folder

@@ -23,7 +23,7 @@ class Golden:
     spec: dict[str, Any]
     options: dict[str, Any]
     state: dict[str, torch.Tensor]
-    pictures: torch.Tensor
+    images: torch.Tensor
     expected: dict[str, np.ndarray]
 
 
@@ -32,9 +32,9 @@ def load(name: str) -> Golden:
     options = dict(zip(spec["options"][::2], spec["options"][1::2], strict=True)) | {"MODEL.DROP_PATH": 0.0}
     state = {key: _weight(key, shape) for key, shape in spec["state_dict"].items()}
     rng = np.random.default_rng(spec["image_seed"])
-    pictures = rng.standard_normal((spec["batch"], 3, *spec["size"])).astype(np.float32)
+    images = rng.standard_normal((spec["batch"], 3, *spec["size"])).astype(np.float32)
     with np.load(GOLDEN / f"{name}.npz") as held:
-        return Golden(spec, options, state, torch.from_numpy(pictures), dict(held))
+        return Golden(spec, options, state, torch.from_numpy(images), dict(held))
 
 
 def _weight(key: str, shape: list[int]) -> torch.Tensor:

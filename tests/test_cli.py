@@ -16,7 +16,7 @@ from resight.config.recipes import tiny, vary
 from resight.models.checkpoint import load_model
 
 TINY = ["train", "tiny", "--device", "cpu", "--sampling.identities", "3", "--sampling.instances", "2"]
-TINY += ["--schedule.epochs", "1", "--pictures.size", "64", "32"]
+TINY += ["--schedule.epochs", "1", "--preprocessing.size", "64", "32"]
 
 
 def refused(capsys, *arguments) -> str:
@@ -74,9 +74,9 @@ def test_skips_damaged_pictures_when_told(painted, tmp_path, capsys):
     bad.write_bytes(bad.read_bytes()[:300])
     says = refused(capsys, *TINY, "--root", root, "--out", tmp_path / "run")
     assert f"{bad} is cut short" in says
-    assert "--damaged skip" in says
+    assert "--on-corrupt skip" in says
     assert not (tmp_path / "run").exists()
-    assert main([*TINY, "--root", str(root), "--out", str(tmp_path / "run"), "--damaged", "skip"]) == 0
+    assert main([*TINY, "--root", str(root), "--out", str(tmp_path / "run"), "--on-corrupt", "skip"]) == 0
     assert "1 damaged pictures skipped" in capsys.readouterr().err
 
 
@@ -215,9 +215,9 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, capsys):
     for name in ("bomb.pth", "bomb2.pth"):
         command = ["convert", tmp_path / name, "--options", "MODEL.JPM=True", "--out", tmp_path / "ours"]
         assert main([str(a) for a in command]) == 2
-        shown = capsys.readouterr()
-        assert "its pickle would run code" in shown.err
-        assert "boom" not in shown.out
+        eval_model = capsys.readouterr()
+        assert "its pickle would run code" in eval_model.err
+        assert "boom" not in eval_model.out
     (tmp_path / "noise.pth").write_bytes(b"\x00\x01nothing")
     says = refused(capsys, "convert", tmp_path / "noise.pth", "--options", "MODEL.JPM=True", "--out", tmp_path / "ours")
     assert "noise.pth" in says
@@ -252,5 +252,5 @@ def test_shapes(capsys):
 
 def test_demo_recipe_is_a_three_modality_transreid():
     run = vary(tiny())
-    assert run.model.side == ("modality",)
+    assert run.model.sie == ("modality",)
     assert run.model.jpm

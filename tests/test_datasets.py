@@ -67,7 +67,7 @@ def test_a_table_with_every_column(tmp_path):
     expected = Sighting({"rgb": tmp_path / "a.jpg"}, "x", "1", "front", 3.5, "s1", "red")
     assert split.train[0] == expected
     assert split.query[0] == Sighting({"tir": tmp_path / "b.jpg"}, "y")
-    assert split.gallery[0].pictures == {"nir": tmp_path / "c.jpg"}
+    assert split.gallery[0].images == {"nir": tmp_path / "c.jpg"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_msmt17(tmp_path, version):
     assert [s.camera for s in split.train] == ["1", "2"]  # val is learned from, and said
     assert (split.query[0].identity, split.gallery[0].camera) == ("test-0000", "15")
     assert split.train[0].identity == "train-0000"  # test numbers start at 0 again: not the same one
-    assert split.gallery[0].pictures["rgb"].parent.parent == tmp_path / folders[1]
+    assert split.gallery[0].images["rgb"].parent.parent == tmp_path / folders[1]
     assert version in split.notes[0]
     assert len(catalog.read("msmt17-train-only", tmp_path).train) == 1
 
@@ -159,7 +159,7 @@ def test_sysu_keeps_places_and_modalities_apart(tmp_path):
         (tmp_path / "exp" / f"{part}_id.txt").write_text(f"{identities}\n")
     split = catalog.read("sysu-mm01", tmp_path)
     assert split.train.values("identity") == ["0001", "0002"]
-    seen = {s.camera: (s.scene, *s.pictures) for s in split.query}
+    seen = {s.camera: (s.scene, *s.images) for s in split.query}
     assert seen == {
         "1": ("1", "rgb"), "2": ("2 and 3", "rgb"), "3": ("2 and 3", "nir"), "4": ("4", "rgb"), "6": ("6", "nir"),
     }  # fmt: skip
@@ -174,8 +174,8 @@ def test_regdb_reads_one_split(tmp_path):
                 row = f"{name.title()}/{part}{trial}/a.bmp {trial}7\n"
                 (tmp_path / "idx" / f"{part}_{name}_{trial}.txt").write_text(row)
     split = catalog.read("regdb-2", tmp_path)
-    assert [(s.identity, *s.pictures) for s in split.gallery] == [("27", "rgb"), ("27", "tir")]
-    assert split.gallery[1].pictures["tir"] == tmp_path / "Thermal" / "test2" / "a.bmp"
+    assert [(s.identity, *s.images) for s in split.gallery] == [("27", "rgb"), ("27", "tir")]
+    assert split.gallery[1].images["tir"] == tmp_path / "Thermal" / "test2" / "a.bmp"
     with pytest.raises(DatasetError, match="train_visible_3"):
         catalog.read("regdb-3", tmp_path)
 
@@ -186,7 +186,7 @@ def test_msvr310_reads_scenes(tmp_path):
             picture(tmp_path / part / "0019" / modality / "0019_s012_v3_000.jpg")
     split = catalog.read("msvr310", tmp_path)
     (found,) = split.query
-    assert (found.identity, found.scene, found.view, list(found.pictures)) == (
+    assert (found.identity, found.scene, found.view, list(found.images)) == (
         "0019",
         "012",
         "3",
@@ -245,7 +245,7 @@ def test_painted_in_the_layout_of_rgbnt201(painted):
     assert (len(split.train), len(split.query)) == (6 * 4, 4 * 4)
     assert split.gallery is split.query
     assert split.train.modalities == ("rgb", "nir", "tir")
-    for path in split.train[0].pictures.values():
+    for path in split.train[0].images.values():
         with Image.open(path) as image:
             assert image.size == (64, 128)
 

@@ -64,7 +64,7 @@ def test_colours_alone_do_not_solve_the_demos_data_set(tmp_path):
         synthetic._paint_identity(tmp_path, plan, identity)
     synthetic._paint_identity(tmp_path, plan, 0)  # the layout has training pictures
     query = synthetic.read(tmp_path).query
-    vectors = np.stack([np.concatenate([histogram(p) for p in sighting.pictures.values()]) for sighting in query])
+    vectors = np.stack([np.concatenate([histogram(p) for p in sighting.images.values()]) for sighting in query])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     items = Embedded(vectors.astype(np.float32), query)
     assert len(query) == plan.test * plan.cameras * plan.shots

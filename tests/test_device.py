@@ -31,8 +31,8 @@ from resight.errors import ConfigError
 from resight.evaluation.evaluate import evaluate
 from resight.evaluation.result import figures
 from resight.inference.embed import embed_table
-from resight.progress import Screen
-from resight.training.distributed import Team
+from resight.progress import Progress
+from resight.training.distributed import DistributedContext
 from resight.training.loop import compute_again, describe, train
 from resight.training.run_folder import RunFolder
 from resight.training.state import choose_compute, start
@@ -185,7 +185,7 @@ def test_every_verb_computes_in_what_was_measured(forced, painted, tmp_path, cap
     """Training, evaluation, extraction, a gallery, and calibration; what was chosen is in files and first lines."""
     run = small(precision="auto", schedule={"epochs": 1})
     folder = RunFolder.new(tmp_path / "run")
-    train(run, read(run.dataset, painted), folder, Screen())
+    train(run, read(run.dataset, painted), folder, Progress())
     assert f", {forced}; images of " in capsys.readouterr().err
     for name in ("compute.json", "result.json"):
         figure = json.loads((folder.path / name).read_text())
@@ -213,14 +213,14 @@ def test_every_function_computes_in_what_was_measured(forced, painted, tmp_path)
     model, card = resight.load_model(folder)
     split = read("synthetic", painted)
     settings = Evaluation(batch=8)
-    result = evaluate(model, split, card.vocabulary, card.pictures, settings)
+    result = evaluate(model, split, card.vocabulary, card.preprocessing, settings)
     assert asdict(result.compute) == figures(result, "x")["compute"]
     assert (result.compute.precision, result.compute.batch_size) == (forced, 8)
-    same = embed_table(model, split.query, card.vocabulary, card.pictures, settings, forced)
+    same = embed_table(model, split.query, card.vocabulary, card.preprocessing, settings, forced)
     assert torch.equal(torch.from_numpy(result.query.vectors), torch.from_numpy(same))
     run = small(precision="auto")
-    state = start(run, card.vocabulary, Team(0, 1, CPU), Screen(quiet=True))
-    assert state.compute == choose_compute(run, Team(0, 1, CPU))
+    state = start(run, card.vocabulary, DistributedContext(0, 1, CPU), Progress(quiet=True))
+    assert state.compute == choose_compute(run, DistributedContext(0, 1, CPU))
     assert f", {forced}; images of 64x32, batches of " in describe(run, state.compute, split)
 
 
@@ -228,25 +228,25 @@ def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
     run = small(precision="auto", schedule={"epochs": 1})
     folder, split = RunFolder.new(tmp_path / "run"), read(run.dataset, painted)
-    train(run, split, folder, Screen(quiet=True))
+    train(run, split, folder, Progress(quiet=True))
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)  # another machine, say
-    train(run, split, folder, Screen())
+    train(run, split, folder, Progress())
     assert json.loads((folder.path / "compute.json").read_text())["precision"] == "fp32"
     assert json.loads((folder.path / "result.json").read_text())["compute"]["precision"] == "fp32"
     assert ", fp32; images" in capsys.readouterr().err
 
-    team = Team(0, 1, CPU)
+    context = DistributedContext(0, 1, CPU)
     file = folder.path / "compute.json"
     before = json.loads(file.read_text())
     file.write_text(json.dumps({**before, "processor": "Z80"}))
-    assert compute_again(folder, team, Screen()).processor == "Z80"
+    assert compute_again(folder, context, Progress()).processor == "Z80"
     assert "a processor with Z80 so far" in capsys.readouterr().err
     file.write_text(json.dumps({**before, "device": "cuda"}))
-    assert compute_again(folder, team, Screen()) is None
+    assert compute_again(folder, context, Progress()) is None
     assert "computed on cuda so far and is resumed on cpu" in capsys.readouterr().err
     file.write_text("{")
     with pytest.raises(resight.errors.CheckpointError, match="delete it to have that chosen again"):
-        compute_again(folder, team, Screen())
+        compute_again(folder, context, Progress())
 
 
 def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
@@ -260,10 +260,10 @@ def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path)
     precisions = []
 
     def stopped(works):
-        precisions.append(works[0].way.precision)
+        precisions.append(works[0].options.precision)
         raise KeyboardInterrupt
 
-    class Crew:
+    class Executor:
         def __enter__(self):
             return stopped
 
@@ -271,14 +271,14 @@ def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path)
             return None
 
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
-    way = shards.Way(folder, "cpu")
+    options = shards.ExtractOptions(folder, "cpu")
     with pytest.raises(KeyboardInterrupt):
-        shards.extract(way, source, tmp_path / "e.parquet", Crew())
+        shards.extract(options, source, tmp_path / "e.parquet", Executor())
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)
     with pytest.raises(KeyboardInterrupt):
-        shards.extract(way, source, tmp_path / "e.parquet", Crew())
+        shards.extract(options, source, tmp_path / "e.parquet", Executor())
     assert precisions == ["fp32", "fp32"]
-    assert shards.extract(way, source, tmp_path / "e.parquet", local()).rows == 4
+    assert shards.extract(options, source, tmp_path / "e.parquet", local()).rows == 4
 
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

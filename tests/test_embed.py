@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
-from resight.config.sections import Evaluation, Model, Pictures
+from resight.config.sections import Evaluation, Model, Preprocessing
 from resight.data.catalog import read
 from resight.data.loader import Batch, Loader
 from resight.data.vocabulary import Vocabulary
@@ -17,7 +17,7 @@ from resight.inference.embed import embed_batch, embed_table
 from resight.models.transreid import TransReID
 from resight.report.strips import rank_strip
 
-PICTURES = Pictures(size=(64, 32))
+PICTURES = Preprocessing(size=(64, 32))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def vocabulary(split):
 @pytest.fixture(scope="module")
 def model(vocabulary):
     torch.manual_seed(0)
-    settings = Model(backbone="test_vit", side=("modality",), jpm=True)
+    settings = Model(backbone="test_vit", sie=("modality",), jpm=True)
     return TransReID(settings, PICTURES.size, vocabulary).eval()
 
 
@@ -43,7 +43,7 @@ def batch(split, vocabulary) -> Batch:
 
 
 def alone(model, batch, row, modality, flip=False):
-    x = batch.pictures[row, modality].float().div(255).sub(0.5).div(0.5)[None]
+    x = batch.images[row, modality].float().div(255).sub(0.5).div(0.5)[None]
     x = x.flip(-1) if flip else x
     return F.normalize(model.embed(x, {"modality": torch.tensor([modality])}))[0]
 
@@ -58,7 +58,7 @@ def test_modalities_lie_side_by_side(model, batch):
 def test_an_absent_modality_has_no_part(model, batch):
     present = batch.present.clone()
     present[1, 2] = False
-    partial = Batch(batch.pictures, present, batch.identity, batch.camera, batch.view)
+    partial = Batch(batch.images, present, batch.identity, batch.camera, batch.view)
     with torch.no_grad():
         concat = embed_batch(model, partial, PICTURES, Evaluation())
         mean = embed_batch(model, partial, PICTURES, Evaluation(fusion="mean"))

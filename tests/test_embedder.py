@@ -9,19 +9,19 @@ from PIL import Image
 from torch.nn import functional as F
 
 import resight
-from resight.config.sections import Model, Pictures
-from resight.data.augment.augment import normalise
+from resight.config.sections import Model, Preprocessing
+from resight.data.augment.augment import normalize
 from resight.data.image import decode, resize
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError, ConfigError, PictureError
-from resight.models.blocks import settle
-from resight.models.checkpoint import Card, fingerprint_of
+from resight.models.blocks import fold_and_cast_weights
+from resight.models.checkpoint import ModelCard, fingerprint_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     at = tmp_path_factory.mktemp("model") / "m"
-    return small_model(at, modalities=("rgb", "tir"), side=("camera", "modality"), jpm=True)
+    return small_model(at, modalities=("rgb", "tir"), sie=("camera", "modality"), jpm=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def paths(tmp_path):
 def naive(model, path, camera, modality):
     """One picture by itself; the label's number, or -1."""
     x = resize(decode(path), (64, 32), "bilinear")[None]
-    x = normalise(x, model.card.pictures.mean, model.card.pictures.std)
+    x = normalize(x, model.card.preprocessing.mean, model.card.preprocessing.std)
     with torch.no_grad():
         return F.normalize(
             model.model.embed(x, {"camera": torch.tensor([camera]), "modality": torch.tensor([modality])})
@@ -69,22 +69,22 @@ def test_what_is_not_known_is_the_mean_or_nothing(folder, paths):
     assert_allclose(told[0], told[1], atol=1e-6)
     without = off.embed(paths)
     assert abs(without - mean.embed(paths)).max() > 1e-3
-    off.model.backbone.side.table.data.zero_()
+    off.model.backbone.sie.table.data.zero_()
     assert_allclose(off.embed(paths, camera="c1"), without, atol=1e-5)
 
 
 def test_side_information_can_be_left_out_in_training_at_random():
-    from resight.models.sie import SideInformation
+    from resight.models.sie import SIE
 
     torch.manual_seed(0)
-    side = SideInformation({"camera": 3}, 4, 1.0, dropout=0.3)
+    side_info = SIE({"camera": 3}, 4, 1.0, dropout=0.3)
     labels = {"camera": torch.arange(3000) % 3}
-    found = side.train()(labels)[:, 0]
-    mean = side.table.mean(0)
+    found = side_info.train()(labels)[:, 0]
+    mean = side_info.table.mean(0)
     hidden = (found - mean).abs().amax(1) < 1e-6
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    torch.testing.assert_close(found[~hidden], side.table[labels["camera"]][~hidden])
-    torch.testing.assert_close(side.eval()(labels)[:, 0], side.table[labels["camera"]])
+    torch.testing.assert_close(found[~hidden], side_info.table[labels["camera"]][~hidden])
+    torch.testing.assert_close(side_info.eval()(labels)[:, 0], side_info.table[labels["camera"]])
 
 
 def test_mirror_images_and_bf16(folder, model, paths):
@@ -100,22 +100,24 @@ def test_mirror_images_and_bf16(folder, model, paths):
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_dinov2", "resnet50"])
 def test_weights_in_sixteen_bits_give_what_autocast_gives(backbone, tmp_path):
     """With layer scales taken into them, where there are some."""
-    settings = {} if backbone == "resnet50" else {"jpm": True, "side": ("camera",)}
-    pictures = Pictures(size=(64, 32) if backbone != "vit_small_patch14_dinov2" else (56, 28))
+    settings = {} if backbone == "resnet50" else {"jpm": True, "sie": ("camera",)}
+    preprocessing = Preprocessing(size=(64, 32) if backbone != "vit_small_patch14_dinov2" else (56, 28))
     torch.manual_seed(0)
-    card = Card(
-        model=Model(backbone=backbone, **settings), pictures=pictures, vocabulary=Vocabulary(("a",), ("c", "d"))
+    card = ModelCard(
+        model=Model(backbone=backbone, **settings),
+        preprocessing=preprocessing,
+        vocabulary=Vocabulary(("a",), ("c", "d")),
     )
     network = card.build().eval()
     for name, value in network.named_parameters():
         if name.endswith("gamma"):
             value.data.normal_(1, 0.3)
-    x, labels = torch.randn(3, 3, *pictures.size), torch.tensor([0, 1, -1])
-    side = {"camera": labels, "view": -torch.ones_like(labels), "modality": torch.zeros_like(labels)}
+    x, labels = torch.randn(3, 3, *preprocessing.size), torch.tensor([0, 1, -1])
+    side_info = {"camera": labels, "view": -torch.ones_like(labels), "modality": torch.zeros_like(labels)}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        expected = network.embed(x, side)
-        settle(network.backbone, torch.bfloat16)
-        assert_allclose(network.embed(x, side), expected, atol=1e-6)
+        expected = network.embed(x, side_info)
+        fold_and_cast_weights(network.backbone, torch.bfloat16)
+        assert_allclose(network.embed(x, side_info), expected, atol=1e-6)
     assert not [name for name, _ in network.named_parameters() if name.endswith("gamma")]
 
 
@@ -134,10 +136,10 @@ def test_more_pictures_than_a_batch_and_a_device_without_memory(folder, paths, m
     assert_allclose(model.embed(many), expected, atol=1e-5)
     real = model.model.embed
 
-    def small(x, side):
+    def small(x, side_info):
         if len(x) > 9:
             raise torch.OutOfMemoryError("no more")
-        return real(x, side)
+        return real(x, side_info)
 
     monkeypatch.setattr(model, "_network", small)
     assert_allclose(model.embed(many), expected, atol=1e-5)

@@ -35,7 +35,7 @@ assert "timm" not in sys.modules
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model with side information of two kinds and JPM."""
-    settings = {"side": ("camera", "modality"), "jpm": True, "stride": 12}
+    settings = {"sie": ("camera", "modality"), "jpm": True, "stride": 12}
     at = tmp_path_factory.mktemp("model") / "m"
     return small_model(at, ("c1", "c2", "c3"), ("rgb", "tir"), (0.4, 0.5, 0.6), **settings)
 
@@ -52,7 +52,7 @@ def paths(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(paths):
+def images(paths):
     return [resize(decode(path), (64, 32), "bilinear") for path in paths]
 
 
@@ -76,10 +76,10 @@ def test_an_export_gives_what_the_model_gives(kind, model, paths, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "low", "high"), [("avx2", 60, 64), ("vnni", 120, 128)])
-def test_int8_in_onnx_has_weights_in_the_range_of_its_target(target, low, high, model, paths, pictures, tmp_path):
+def test_int8_in_onnx_has_weights_in_the_range_of_its_target(target, low, high, model, paths, images, tmp_path):
     import onnx
 
-    result = export(model, tmp_path / "out", "onnx", pictures, int8=True, target=target)
+    result = export(model, tmp_path / "out", "onnx", images, int8=True, target=target)
     check_int8(result, model, paths)
     assert metadata_of(tmp_path / "out")["target"] == result.target == target
     assert not (tmp_path / "out" / "prepared.onnx").exists()
@@ -91,8 +91,8 @@ def test_int8_in_onnx_has_weights_in_the_range_of_its_target(target, low, high, 
 
 
 @pytest.mark.slow
-def test_int8_in_openvino_gives_the_same_without_vnni(model, paths, pictures, tmp_path):
-    check_int8(export(model, tmp_path / "out", "openvino", pictures, int8=True, target="avx2"), model, paths)
+def test_int8_in_openvino_gives_the_same_without_vnni(model, paths, images, tmp_path):
+    check_int8(export(model, tmp_path / "out", "openvino", images, int8=True, target="avx2"), model, paths)
     # OpenVINO computes as a CPU with AVX2 would, which saturates sums in 16 bits
     command = [sys.executable, "-c", EMBED, str(tmp_path / "out"), *map(str, paths)]
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -131,23 +131,23 @@ def targets(model, monkeypatch):
 
 
 @pytest.mark.parametrize(("vnni", "resolved"), [(True, "vnni"), (False, "avx2")])
-def test_the_target_this_follows_the_machine(vnni, resolved, targets, model, pictures, tmp_path, monkeypatch):
+def test_the_target_this_follows_the_machine(vnni, resolved, targets, model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "has_vnni", lambda: vnni)
     for n, target in enumerate((None, "this", "avx2", "vnni")):
-        result = export(model, tmp_path / str(n), "onnx", pictures, int8=True, target=target)
+        result = export(model, tmp_path / str(n), "onnx", images, int8=True, target=target)
         assert metadata_of(tmp_path / str(n)).items() >= {"int8": True, "target": result.target}.items()
         assert result.target == targets[-1]
     assert targets == [resolved, resolved, "avx2", "vnni"]
 
 
-def test_without_int8_there_is_no_target(targets, folder, model, pictures, tmp_path, capsys):
-    export(model, tmp_path / "out", "onnx", pictures)
+def test_without_int8_there_is_no_target(targets, folder, model, images, tmp_path, capsys):
+    export(model, tmp_path / "out", "onnx", images)
     expected = {"int8": False, "target": None, "checked_on": "AVX9"}
     assert expected.items() <= metadata_of(tmp_path / "out").items()
     with pytest.raises(ConfigError, match="the target this is for int8: add --int8, or leave --target out"):
-        export(model, tmp_path / "two", "onnx", pictures, target="this")
+        export(model, tmp_path / "two", "onnx", images, target="this")
     arguments = ["export", str(folder), "--to", "onnx", "--target", "avx2", "--out", str(tmp_path / "two")]
-    assert main([*arguments, "--pictures", str(tmp_path / "no such folder")]) == 2
+    assert main([*arguments, "--images", str(tmp_path / "no such folder")]) == 2
     assert "the target avx2 is for int8" in capsys.readouterr().err
     assert targets == [None]
 
@@ -160,17 +160,17 @@ def test_without_int8_there_is_no_target(targets, folder, model, pictures, tmp_p
             "vnni",
             ("0.995", "int8 for the target vnni", "try --target avx2 (this CPU has no VNNI", "more --pict"),
         ),
-        (True, "vnni", ("0.995", "int8 for the target vnni", "try more --pictures, or an export without --int8")),
-        (False, "avx2", ("0.995", "int8 for the target avx2", "try more --pictures, or an export without --int8")),
-        (True, "avx2", ("0.995", "int8 for the target avx2", "try --target vnni (if every CPU", "more --pictures")),
+        (True, "vnni", ("0.995", "int8 for the target vnni", "try more --images, or an export without --int8")),
+        (False, "avx2", ("0.995", "int8 for the target avx2", "try more --images, or an export without --int8")),
+        (True, "avx2", ("0.995", "int8 for the target avx2", "try --target vnni (if every CPU", "more --images")),
         (True, None, ("0.9999", "onnx in float32", "try another kind of file (--to)")),
     ],
 )
-def test_a_refusal_says_what_to_try(vnni, target, texts, targets, model, pictures, tmp_path, monkeypatch):
+def test_a_refusal_says_what_to_try(vnni, target, texts, targets, model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "has_vnni", lambda: vnni)
     monkeypatch.setattr(exporting, "_min_cosine", lambda network, exported, trials: 0.125)
     with pytest.raises(ExportError) as error:
-        export(model, tmp_path / "out", "onnx", pictures, int8=target is not None, target=target)
+        export(model, tmp_path / "out", "onnx", images, int8=target is not None, target=target)
     for text in ("0.12500", f"(AVX9), where {texts[0]} is required, so nothing is written", *texts[1:]):
         assert text in str(error.value)
     assert not list(tmp_path.iterdir())
@@ -184,11 +184,11 @@ def test_a_cosine_that_is_not_a_number_is_the_smallest(model):
     assert exporting._min_cosine(network, lambda inputs: np.zeros((1, 1), np.float32), trials) == -1
 
 
-def test_int8_needs_pictures_and_a_file_for_it(model, pictures, tmp_path):
+def test_int8_needs_pictures_and_a_file_for_it(model, images, tmp_path):
     with pytest.raises(ConfigError, match="give 16 or more, not 3"):
-        export(model, tmp_path / "out", "onnx", pictures[:3], int8=True)
+        export(model, tmp_path / "out", "onnx", images[:3], int8=True)
     with pytest.raises(ConfigError, match="torch-export keeps float32"):
-        export(model, tmp_path / "out", "torch-export", pictures, int8=True)
+        export(model, tmp_path / "out", "torch-export", images, int8=True)
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_an_export_is_of_float32(folder, tmp_path):
 
 def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, model, paths, tmp_path, capsys):
     arguments = ["export", str(folder), "--to", "onnx", "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--pictures", *map(str, paths[:6])]) == 0
+    assert main([*arguments, "--images", *map(str, paths[:6])]) == 0
     printed = capsys.readouterr().out
     assert "cosine to the model in float32 1.0" in printed.replace("0.99999", "1.0")
     assert printed.strip().endswith(f"checked on this machine's CPU ({processor_kind()})")

@@ -18,7 +18,7 @@ from resight.data.readers.anything import read_anything
 from resight.errors import ConfigError
 from resight.inference.extract import extract as shards
 from resight.inference.extract.executors import local, ray
-from resight.inference.extract.extract import Way, extract
+from resight.inference.extract.extract import ExtractOptions, extract
 from resight.inference.extract.sources import PictureSource
 
 
@@ -62,7 +62,7 @@ def check(file, folder, table):
 def test_embeddings_in_the_order_of_the_pictures(folder, table, tmp_path, processes):
     told = []
     found = extract(
-        Way(folder, "cpu", "fp32"),
+        ExtractOptions(folder, "cpu", "fp32"),
         pictures_of(table),
         tmp_path / "e.parquet",
         local(processes),
@@ -70,15 +70,15 @@ def test_embeddings_in_the_order_of_the_pictures(folder, table, tmp_path, proces
         7,
     )
     assert (found.rows, found.before) == (39, 0)
-    assert len(found.damaged) == 1
-    assert "13.png is no picture" in found.damaged[0]
+    assert len(found.corrupt) == 1
+    assert "13.png is no picture" in found.corrupt[0]
     assert told[0] == (0, 40)
     assert told[-1] == (40, 40)
     check(tmp_path / "e.parquet", folder, table)
 
 
 def test_what_was_begun_goes_on_and_of_other_pictures_does_not(folder, table, tmp_path, monkeypatch):
-    out, way = tmp_path / "e.parquet", Way(folder, "cpu", "fp32")
+    out, options = tmp_path / "e.parquet", ExtractOptions(folder, "cpu", "fp32")
     real, calls = shards.embed_part, []
 
     def stops(embedder, part):
@@ -89,17 +89,17 @@ def test_what_was_begun_goes_on_and_of_other_pictures_does_not(folder, table, tm
 
     monkeypatch.setattr(shards, "embed_part", stops)
     with pytest.raises(KeyboardInterrupt):
-        extract(way, pictures_of(table), out, local(), shard=8)
+        extract(options, pictures_of(table), out, local(), shard=8)
     with pytest.raises(ConfigError, match="was begun of other pictures"):
-        extract(way, pictures_of(table).part(slice(9)), out, local(), shard=8)
+        extract(options, pictures_of(table).part(slice(9)), out, local(), shard=8)
     with pytest.raises(ConfigError, match="was begun of other pictures"):
-        extract(Way(folder, "cpu", "fp32", flip=True), pictures_of(table), out, local(), shard=8)
-    found = extract(way, pictures_of(table), out, local(), shard=8)
+        extract(ExtractOptions(folder, "cpu", "fp32", flip=True), pictures_of(table), out, local(), shard=8)
+    found = extract(options, pictures_of(table), out, local(), shard=8)
     assert (found.rows, found.before) == (39, 15)  # of two shards, one of which had a damaged picture
     assert calls == [8, 8, 8, 8, 8, 8]
     check(out, folder, table)
     with pytest.raises(ConfigError, match="exists already"):
-        extract(way, pictures_of(table), out, local())
+        extract(options, pictures_of(table), out, local())
 
 
 SLOWLY = """
@@ -160,11 +160,16 @@ def test_a_cluster_of_two_machines_goes_on_when_a_worker_is_killed(folder, table
                 os.kill(killed[0], signal.SIGKILL)
 
         found = extract(
-            Way(folder, "cpu", "fp32"), pictures_of(table), tmp_path / "e.parquet", ray(cluster.address), progress, 4
+            ExtractOptions(folder, "cpu", "fp32"),
+            pictures_of(table),
+            tmp_path / "e.parquet",
+            ray(cluster.address),
+            progress,
+            4,
         )
     finally:
         cluster.shutdown()
-    assert (found.rows, found.before, len(found.damaged)) == (39, 0, 1)
+    assert (found.rows, found.before, len(found.corrupt)) == (39, 0, 1)
     assert killed
     assert told[-1] == 40
     check(tmp_path / "e.parquet", folder, table)

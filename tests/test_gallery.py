@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient
 
 from resight.cli import main
 from resight.errors import ConfigError, GalleryError
-from resight.gallery import maintenance as upkeep
+from resight.gallery import maintenance as maintenance
 from resight.gallery.engines.folder import FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
@@ -137,23 +137,23 @@ def same(found, expected):
         assert {n: type(v) for n, v in a.metadata.items()} == {n: type(v) for n, v in b.metadata.items()}
 
 
-def nearest(held, vector, k, meant):
-    scores = [(float(r.vector @ vector), -n, r.id) for n, r in enumerate(held) if meant.holds(r)]
+def nearest(held, vector, k, where):
+    scores = [(float(r.vector @ vector), -n, r.id) for n, r in enumerate(held) if where.holds(r)]
     return [(i, s) for s, _, i in sorted(scores, reverse=True)[:k]]
 
 
 @pytest.mark.parametrize("meant", FILTERS, ids=str)
-def test_what_is_meant_is_found_counted_and_read(engine, meant):
+def test_what_is_meant_is_found_counted_and_read(engine, where):
     held = records(120)
     for part in (held[:50], held[50:51], held[51:]):
         engine.add(part)
-    expected = [r for r in held if meant.holds(r)]
-    assert engine.count(meant) == len(expected)
-    same(list(engine.scan(meant)), expected)
+    expected = [r for r in held if where.holds(r)]
+    assert engine.count(where) == len(expected)
+    same(list(engine.scan(where)), expected)
     asked = np.stack([r.vector for r in records(5, seed=1)])
     for k in (1, 7, 200):
-        for found, vector in zip(engine.search(asked, k, meant), asked, strict=True):
-            wanted = nearest(held, vector, k, meant)
+        for found, vector in zip(engine.search(asked, k, where), asked, strict=True):
+            wanted = nearest(held, vector, k, where)
             assert [n.id for n in found] == [i for i, _ in wanted]
             np.testing.assert_allclose([n.similarity for n in found], [s for _, s in wanted], atol=1e-5)
 
@@ -339,14 +339,14 @@ def without_the_hidden(engine):
     gallery.add([*held[:10], *hidden, *held[10:]])
     gallery.name(["r1", hidden[0].id], "shared-name")
     gallery.name([hidden[0].id], "secret-name")
-    assert upkeep.verify(engine, "secret-name")
+    assert maintenance.verify(engine, "secret-name")
     assert gallery.remove(identity="secret-name") == 3
     return hidden
 
 
 def test_an_identity_that_is_removed_is_not_there_any_more(engine):
     hidden = without_the_hidden(engine)
-    assert upkeep.verify(engine, "secret-name") == []
+    assert maintenance.verify(engine, "secret-name") == []
     assert engine.count() == 30
     assert engine.get([r.id for r in hidden]) == []
     assert "secret" not in json.dumps(engine.read_log())
@@ -402,7 +402,7 @@ def test_a_gallery_refuses_what_is_not_of_its_model(engine):
         gallery.search(np.ones(3))
     gallery.add(records(12))
     with pytest.raises(ConfigError, match="the fields of metadata are: floor, gate, night"):
-        gallery.search(record.vector, meant=Filter(metadata={"gaet": "north"}))
+        gallery.search(record.vector, where=Filter(metadata={"gaet": "north"}))
 
 
 def test_records_move_between_engines_unchanged(engine, tmp_path):
@@ -411,7 +411,7 @@ def test_records_move_between_engines_unchanged(engine, tmp_path):
     gallery.add(held)
     gallery.name(["r0"], "zed")
     other = create_engine(f"exact:{tmp_path / 'other'}", ABOUT)
-    assert upkeep.copy(engine, other) == 50
+    assert maintenance.copy(engine, other) == 50
     same(list(other.scan()), list(engine.scan()))
     assert other.read_log() == engine.read_log()
     other.close()
@@ -432,7 +432,7 @@ def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, p
     assert last.about == {"format": 1, **ABOUT}
     last.close()
     assert "has a gallery 'moved' already" in resight(
-        capsys, "gallery", "create", urls[1], "--model", small_model(tmp_path / "model", side=()), status=2
+        capsys, "gallery", "create", urls[1], "--model", small_model(tmp_path / "model", sie=()), status=2
     )
 
 
@@ -456,7 +456,7 @@ def test_a_server_that_cannot_be_reached_is_said(tmp_path, postgresql):
 def test_stats(engine):
     held = records(40)
     engine.add(held)
-    found = upkeep.stats(engine)
+    found = maintenance.stats(engine)
     assert found["records"] == 40
     assert found["identities"] == len({r.identity for r in held} - {None})
     assert found["without an identity"] == sum(r.identity is None for r in held)
@@ -521,7 +521,7 @@ def resight(capsys, *arguments, status=0):
 
 @pytest.fixture
 def model_folder(tmp_path):
-    return small_model(tmp_path / "model", side=())
+    return small_model(tmp_path / "model", sie=())
 
 
 def test_a_gallery_from_the_command_line(tmp_path, model_folder, capsys):

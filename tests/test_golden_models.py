@@ -22,7 +22,7 @@ def difference(a, b) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def side(spec):
+def side_info(spec):
     labels = {kind: torch.tensor(spec[kind]) for kind in ("camera", "view")}
     return labels | {"modality": labels["view"]}
 
@@ -39,9 +39,9 @@ def test_embedding(name, tmp_path):
     found = converted(golden, tmp_path, prefix="module.")
     found.write(tmp_path / "ours")
     model, card = load_model(tmp_path / "ours")
-    assert card.pictures.size == tuple(golden.spec["size"])
+    assert card.preprocessing.size == tuple(golden.spec["size"])
     with torch.inference_mode():
-        embedding = model.embed(golden.pictures, side(golden.spec))
+        embedding = model.embed(golden.images, side_info(golden.spec))
     assert difference(embedding, golden.expected["eval_embedding"]) < 1e-5
 
 
@@ -50,7 +50,7 @@ def test_training_step(name, tmp_path):
     golden = load(name)
     model = converted(golden, tmp_path).model.train()
     identity = torch.from_numpy(golden.expected["labels"])
-    out = model(golden.pictures, side(golden.spec), identity)
+    out = model(golden.images, side_info(golden.spec), identity)
     for i, (feature, logits) in enumerate(zip(out.features, out.logits, strict=True)):
         assert difference(feature.detach(), golden.expected[f"train_feature_{i}"]) < 1e-5
         assert difference(logits.detach(), golden.expected[f"train_logits_{i}"]) < 1e-5
@@ -68,13 +68,13 @@ def test_training_step(name, tmp_path):
 def ours(key: str, golden) -> str:
     """The reference's parameter name as ours, written down apart from the converter."""
     if golden.options.get("MODEL.JPM"):
-        pairs = {"b1.0": "backbone.blocks.11", "b1.1": "backbone.norm", "b2.0": "backbone.jigsaw.block"}
-        pairs |= {"b2.1": "backbone.jigsaw.norm"}
+        pairs = {"b1.0": "backbone.blocks.11", "b1.1": "backbone.norm", "b2.0": "backbone.jpm.block"}
+        pairs |= {"b2.1": "backbone.jpm.norm"}
         for theirs, mine in pairs.items():
             if key.startswith(theirs + "."):
                 return key.replace(theirs, mine, 1)
     if key == "base.sie_embed":
-        return "backbone.side.table"
+        return "backbone.sie.table"
     name, _, rest = key.partition(".")
     kind, _, branch = name.partition("_")
     rooms = {"base": "backbone", "classifier": f"heads.{branch or 0}", "bottleneck": f"necks.{branch or 0}"}
@@ -86,5 +86,5 @@ def test_view_as_modality(tmp_path):
     found = converted(golden, tmp_path, view_is_modality=True)
     assert found.card.vocabulary.modalities == ("rgb", "nir", "tir")
     with torch.inference_mode():
-        embedding = found.model.embed(golden.pictures, {"modality": torch.tensor(golden.spec["view"])})
+        embedding = found.model.embed(golden.images, {"modality": torch.tensor(golden.spec["view"])})
     assert difference(embedding, golden.expected["eval_embedding"]) < 1e-5

@@ -45,7 +45,7 @@ def test_groups_are_those_of_a_naive_agglomeration(seed, count, threshold):
     vectors = unit(rng, count)
     together = [rng.choice([None, "t1", "t2"], p=[0.7, 0.15, 0.15]) for _ in range(count)]
     apart = [None if rng.random() < 0.3 else ("c", int(rng.integers(4))) for _ in range(count)]
-    found = link(vectors, threshold, together, apart, neighbours=count)
+    found = link(vectors, threshold, together, apart, neighbors=count)
     assert {frozenset(np.flatnonzero(found == g).tolist()) for g in set(found.tolist())} == naive(
         vectors, threshold, together, apart
     )

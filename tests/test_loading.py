@@ -21,11 +21,11 @@ from resight.data.augment.augment import (
     boxes,
     erase,
     flip_and_crop,
-    normalise,
+    normalize,
 )
 from resight.data.augment.colour import draw, recolour
 from resight.data.augment.policy import apply_policies, draw_policies
-from resight.data.image import damaged, decode, resize
+from resight.data.image import corrupt, decode, resize
 from resight.data.loader import Loader
 from resight.data.sampler import PKSampler
 from resight.data.sightings import Sighting, SightingTable
@@ -85,7 +85,7 @@ def test_names_a_damaged_picture(tmp_path, kind, says):
 
 def test_finds_every_damaged_picture(tmp_path):
     files = [*broken(tmp_path).values(), tmp_path / "missing.jpg", tmp_path / "whole.jpg"]
-    assert [path for path, _ in damaged(files)] == files[:-1]
+    assert [path for path, _ in corrupt(files)] == files[:-1]
 
 
 @settings(max_examples=50, deadline=None)
@@ -118,12 +118,12 @@ def test_sampler_differs_by_epoch_and_seed():
 
 def test_flip_and_crop_equals_pillow():
     rng = np.random.default_rng(0)
-    pictures = torch.from_numpy(rng.integers(0, 255, (6, 3, 10, 7), dtype=np.uint8))
+    images = torch.from_numpy(rng.integers(0, 255, (6, 3, 10, 7), dtype=np.uint8))
     flip = torch.tensor([True, False] * 3)
     offset = torch.from_numpy(rng.integers(0, 5, (6, 2)))
-    found = flip_and_crop(pictures, flip, offset, 2)
+    found = flip_and_crop(images, flip, offset, 2)
     for i in range(6):
-        image = Image.fromarray(pictures[i].permute(1, 2, 0).numpy())
+        image = Image.fromarray(images[i].permute(1, 2, 0).numpy())
         image = ImageOps.mirror(image) if flip[i] else image
         top, left = offset[i].tolist()
         plain = ImageOps.expand(image, 2).crop((left, top, left + 7, top + 10))
@@ -131,10 +131,10 @@ def test_flip_and_crop_equals_pillow():
 
 
 def test_normalise_equals_the_formula():
-    pictures = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    plain = (pictures / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    torch.testing.assert_close(normalise(pictures, mean, std), plain, rtol=1e-5, atol=1e-5)
+    plain = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(normalize(images, mean, std), plain, rtol=1e-5, atol=1e-5)
 
 
 def test_boxes_have_the_wanted_area_aspect_and_place():
@@ -152,10 +152,10 @@ def test_boxes_have_the_wanted_area_aspect_and_place():
 
 
 def test_erase_fills_just_the_box():
-    pictures = torch.zeros(2, 3, 6, 5)
+    images = torch.zeros(2, 3, 6, 5)
     box = torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])
     noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(0))
-    found = erase(pictures, box, noise)
+    found = erase(images, box, noise)
     inside = torch.zeros(6, 5, dtype=torch.bool)
     inside[1:4, 2:4] = True
     assert (found[0, :, inside] != 0).all()
@@ -167,17 +167,17 @@ def test_erase_fills_just_the_box():
 def test_modalities_are_moved_together_or_apart(together):
     picture_ = torch.randint(0, 256, (1, 1, 3, 16, 12), dtype=torch.uint8)
     same = picture_.expand(8, 3, -1, -1, -1)
-    options = Augmentation(erase=0, pad=4, modalities_together=together)
+    options = Augmentation(erase=0, pad=4, share_draws=together)
     found = augment(same, options, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(0))
     assert all(torch.equal(s[0], s[1]) and torch.equal(s[0], s[2]) for s in found) == together
     assert not torch.equal(found[0], found[1])
 
 
 def test_without_augmentation_only_normalises():
-    pictures = torch.randint(0, 256, (2, 2, 3, 8, 6), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 2, 3, 8, 6), dtype=torch.uint8)
     options = Augmentation(flip=0, pad=0, erase=0)
-    found = augment(pictures, options, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(0))
-    assert torch.equal(found, normalise(pictures.flatten(0, 1), (0.5,) * 3, (0.5,) * 3).unflatten(0, (2, 2)))
+    found = augment(images, options, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(0))
+    assert torch.equal(found, normalize(images.flatten(0, 1), (0.5,) * 3, (0.5,) * 3).unflatten(0, (2, 2)))
 
 
 def test_batch_keeps_an_absent_modality_absent(tmp_path):
@@ -188,22 +188,22 @@ def test_batch_keeps_an_absent_modality_absent(tmp_path):
     loader = Loader(table, Vocabulary(("x",), ("c",), (), ("rgb", "tir")), (64, 32), "bilinear")
     batch = next(iter(loader.batches([[0, 1]])))
     assert batch.present.tolist() == [[True, True], [False, True]]
-    assert not batch.pictures[1, 0].any()
+    assert not batch.images[1, 0].any()
     assert batch.identity.tolist() == [0, -1]  # y was never seen in training, nor camera q
     assert batch.camera.tolist() == [-1, -1]
-    assert batch.side()["modality"].tolist() == [0, 1, 1]
+    assert batch.side_info()["modality"].tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("pad", [0, 3])
 def test_the_way_of_a_gpu_gives_the_same_pixels(pad):
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (20, 3, 24, 12), dtype=torch.uint8)
+    images = torch.randint(0, 256, (20, 3, 24, 12), dtype=torch.uint8)
     flip, offset = torch.rand(20) < 0.5, torch.randint(0, 2 * pad + 1, (20, 2))
-    each = _flip_and_crop_each(pictures, flip, offset, pad)
-    assert torch.equal(each, _flip_and_crop_together(pictures, flip, offset, pad))
+    each = _flip_and_crop_each(images, flip, offset, pad)
+    assert torch.equal(each, _flip_and_crop_together(images, flip, offset, pad))
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     scale = torch.tensor(std).mul(255).reciprocal().view(1, 3, 1, 1)
-    normal = normalise(each, mean, std)
+    normal = normalize(each, mean, std)
     assert torch.equal(normal, each * scale - (torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
     box = boxes(20, 24, 12, 0.7, generator)
     noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(1))
@@ -252,15 +252,15 @@ def test_colour_draws_follow_their_settings():
 
 @pytest.mark.parametrize("together", [True, False])
 def test_a_share_of_a_batch_is_drawn_as_in_the_whole(together):
-    pictures = torch.randint(0, 256, (9, 2, 3, 24, 12), dtype=torch.uint8)
+    images = torch.randint(0, 256, (9, 2, 3, 24, 12), dtype=torch.uint8)
     colours = {"jitter": 0.3, "grey": 0.3, "grey_patch": 0.5, "autoaugment": 0.4, "augmix": 0.2}
-    settings = Augmentation(pad=2, erase=0.8, **colours, modalities_together=together)
+    settings = Augmentation(pad=2, erase=0.8, **colours, share_draws=together)
 
     def drawn(part):
         generator = torch.Generator().manual_seed(5)
-        return augment(pictures[part], settings, (0.5,) * 3, (0.5,) * 3, generator, (part, 9))
+        return augment(images[part], settings, (0.5,) * 3, (0.5,) * 3, generator, (part, 9))
 
-    whole = augment(pictures, settings, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(5))
+    whole = augment(images, settings, (0.5,) * 3, (0.5,) * 3, torch.Generator().manual_seed(5))
     assert torch.equal(torch.cat([drawn(slice(0, 4)), drawn(slice(4, 9))]), whole)
 
 
@@ -274,8 +274,8 @@ def some_table(folder, count=7):
     """Sightings that lack now one modality and now the other."""
     rows = []
     for n in range(count):
-        pictures = {m: picture(folder / f"{n}{m}.jpg", n, size=(40, 90)) for m in ("rgb", "tir") if n % 3 != len(m) % 2}
-        rows.append(Sighting(pictures or {"rgb": picture(folder / f"{n}.png", n)}, identity=str(n)))
+        images = {m: picture(folder / f"{n}{m}.jpg", n, size=(40, 90)) for m in ("rgb", "tir") if n % 3 != len(m) % 2}
+        rows.append(Sighting(images or {"rgb": picture(folder / f"{n}.png", n)}, identity=str(n)))
     return SightingTable.of(rows)
 
 
@@ -304,7 +304,7 @@ def test_a_changed_picture_size_or_filter_is_packed_anew(tmp_path, cached):
     loader.pack()
     assert len(list(cached.glob("*.u8"))) == 4
     fresh = next(iter(Loader(table, Vocabulary.of(table), (64, 32), "bicubic").batches([[0]])))
-    assert torch.equal(next(iter(loader.batches([[0]]))).pictures, fresh.pictures)
+    assert torch.equal(next(iter(loader.batches([[0]]))).images, fresh.images)
 
 
 def test_a_damaged_picture_leaves_no_half_cache(tmp_path, cached):
@@ -346,15 +346,15 @@ def test_a_sighting_without_a_known_modality_is_refused(tmp_path):
 
 
 def test_policies_change_some_pictures_and_no_other_draw():
-    pictures = torch.randint(0, 256, (40, 3, 24, 12), dtype=torch.uint8)
+    images = torch.randint(0, 256, (40, 3, 24, 12), dtype=torch.uint8)
     for name in ("autoaugment", "augmix"):
         settings = Augmentation(**{name: 0.5})
         drawn = draw_policies(40, settings, torch.Generator().manual_seed(0))
         before = torch.get_rng_state()
-        once, again = (apply_policies(pictures.clone(), drawn) for _ in range(2))
+        once, again = (apply_policies(images.clone(), drawn) for _ in range(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert torch.equal(once, again)  # a seed each: wherever it is drawn, it is the same
-        changed = (once != pictures).flatten(1).any(1)
+        changed = (once != images).flatten(1).any(1)
         assert not changed[drawn[:, 0] == 0].any()
         assert 8 <= changed.sum() <= 32
     generator = torch.Generator().manual_seed(0)

@@ -60,7 +60,7 @@ def test_labels_are_numbered_alike_by_name():
 
 def test_pooled_queries_ask_as_one(sides):
     plain, pooled = (measure_embedded(*sides, Evaluation(multi_query=how)) for how in ("off", "mean"))
-    assert (len(plain.query_keys), len(pooled.query_keys)) == (24, 24)  # one of each identity and camera already
+    assert (len(plain.query_labels), len(pooled.query_labels)) == (24, 24)  # one of each identity and camera already
     twice = Embedded(np.repeat(sides[0].vectors, 2, 0), sides[0].sightings.take(np.repeat(np.arange(24), 2).tolist()))
     again = measure_embedded(twice, sides[1], Evaluation(multi_query="mean"))
     np.testing.assert_allclose(again.ap, plain.ap)
@@ -71,7 +71,7 @@ def test_tracklets_are_one_item_on_both_sides(how):
     query = embedded(0, 48, tracklet=lambda n: f"q{n % 24}")
     gallery = embedded(1, 144, 1000, tracklet=lambda n: f"g{n % 24}")
     found = measure_embedded(query, gallery, Evaluation(tracklets=how))
-    assert (len(found.query_keys), len(found.gallery_keys)) == (24, 24)
+    assert (len(found.query_labels), len(found.gallery_labels)) == (24, 24)
     joined = gallery.vectors[[0, 24, 48, 72, 96, 120]]
     joined = joined.mean(0) if how == "mean" else joined.max(0)
     np.testing.assert_allclose(found.gallery.vectors[0], joined / np.linalg.norm(joined), atol=1e-6)
@@ -108,7 +108,7 @@ def test_the_worst_camera_pair_comes_first(sides):
     pairs = camera_pairs(found)
     assert len(pairs) == 6  # under the rule same-camera no camera is paired with itself
     assert {pairs[0]["query camera"], pairs[0]["gallery camera"]} == {"cam1", "cam2"}  # the two noisiest
-    q, g = found.query_keys, found.gallery_keys
+    q, g = found.query_labels, found.gallery_labels
     asked, searched = np.flatnonzero(q["camera"] == 0), np.flatnonzero(g["camera"] == 2)
     hits = []
     for i in asked:
@@ -196,8 +196,8 @@ def refused(capsys, *command):
 
 def test_evaluate_compare_of_stored_embeddings(stored, tmp_path, capsys):
     a, b = tmp_path / "a.json", tmp_path / "b.json"
-    shown = ["--json", str(a), "--cameras", "--open-set"]
-    assert main(["evaluate", str(stored), *shown]) == 0
+    eval_model = ["--json", str(a), "--cameras", "--open-set"]
+    assert main(["evaluate", str(stored), *eval_model]) == 0
     out = capsys.readouterr().out
     for words in ("24 queries, 120 gallery sightings", "95 % intervals", "camera pairs", "TAR@FAR=0.01", "asked again"):
         assert words in out

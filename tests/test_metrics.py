@@ -11,13 +11,13 @@ from resight.errors import EvaluationError
 from resight.retrieval import scores
 from resight.retrieval.junk import RULES, matching
 from resight.retrieval.kernels import counting, products
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.metrics import measure
 from resight.retrieval.neighbors import nearest, top
 from resight.retrieval.scores import InnerProducts, Matrix
 
 MARKET = RULES["same-camera"]
-WAYS = (counting.by_stretches, counting.by_rows, counting.by_torch)
+WAYS = (counting.by_blocks, counting.by_rows, counting.by_torch)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def golden():
 
 def keys(golden, part, offset=0):
     identity = golden[f"{part}_ids"]
-    return Keys.of(identity=identity, camera=golden[f"{part}_cams"], picture=np.arange(len(identity)) + offset)
+    return Labels.of(identity=identity, camera=golden[f"{part}_cams"], picture=np.arange(len(identity)) + offset)
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -78,7 +78,9 @@ def rankings(draw):
         query, gallery = query.astype(np.float16), gallery.astype(np.float16)
     identities = draw(st.integers(1, 4))
     labels = [
-        Keys.of(identity=rng.integers(-1, identities, n), camera=rng.integers(-1, 3, n), picture=rng.integers(0, 15, n))
+        Labels.of(
+            identity=rng.integers(-1, identities, n), camera=rng.integers(-1, 3, n), picture=rng.integers(0, 15, n)
+        )
         for n in (queries, size)
     ]
     return query, gallery, *labels
@@ -86,7 +88,7 @@ def rankings(draw):
 
 @settings(max_examples=150, deadline=None)
 @given(rankings(), st.sampled_from(["same-camera", "none"]), st.sampled_from(WAYS))
-def test_equals_a_loop(ranking, name, way):
+def test_equals_a_loop(ranking, name, options):
     query, gallery, q, g = ranking
     rule = RULES[name]
     expected = naive(query, gallery, q, g, name)
@@ -96,7 +98,7 @@ def test_equals_a_loop(ranking, name, way):
             measure(InnerProducts(query, gallery), q, g, rule)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resight.retrieval.metrics.count_before", way)
+        patch.setattr("resight.retrieval.metrics.count_before", options)
         found = measure(InnerProducts(query, gallery), q, g, rule)
     assert_allclose([found.map, found.minp], np.mean([row[:2] for row in valid], axis=0), atol=1e-9)
     assert list(found.first) == [0 if row is None else row[2] for row in expected]
@@ -111,7 +113,7 @@ def clustered(rng, queries=40, size=700, width=96, spread=1.0):
     x = [mean + centres[ids] + spread * rng.standard_normal((len(ids), width)) for ids in who]
     x = [(v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for v in x]
     labels = [
-        Keys.of(identity=ids, camera=rng.integers(0, 4, len(ids)), picture=np.arange(len(ids)) + 1000 * n)
+        Labels.of(identity=ids, camera=rng.integers(0, 4, len(ids)), picture=np.arange(len(ids)) + 1000 * n)
         for n, ids in enumerate(who)
     ]
     return x[0], x[1], *labels
@@ -127,7 +129,7 @@ def test_approximate_products_count_as_exact_ones(bf16, spread, monkeypatch):
         matches, _ = matching(q, g, MARKET)
         order = [np.float32(query.astype(float) @ gallery.astype(float).T)] * 2
         expected = counting.by_rows(Matrix(order[0]), q, g, MARKET, matches)
-        found = counting.by_stretches(InnerProducts(query, gallery), q, g, MARKET, matches)
+        found = counting.by_blocks(InnerProducts(query, gallery), q, g, MARKET, matches)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -190,8 +192,8 @@ def test_nearest_of_copies_beyond_the_spare_ones():
 
 def test_top_leaves_junk_out():
     query, gallery = np.ones((1, 1), np.float32), np.array([[3.0], [2.0], [1.0]], np.float32)
-    q = Keys.of(identity=np.array([7]), camera=np.array([0]), picture=np.array([9]))
-    g = Keys.of(identity=np.array([7, 7, 8]), camera=np.array([0, 1, 0]), picture=np.array([0, 1, 2]))
+    q = Labels.of(identity=np.array([7]), camera=np.array([0]), picture=np.array([9]))
+    g = Labels.of(identity=np.array([7, 7, 8]), camera=np.array([0, 1, 0]), picture=np.array([0, 1, 2]))
     nearest_rows, hits = top(InnerProducts(query, gallery), q, g, MARKET, 3)
     assert nearest_rows.tolist() == [[1, 2, -1]]
     assert hits.tolist() == [[True, False, False]]
@@ -200,24 +202,24 @@ def test_top_leaves_junk_out():
 def test_many_matches_take_another_way():
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((40_000, 2)).astype(np.float32)
-    q = Keys.of(identity=np.zeros(1), picture=np.array([-1]))
-    g = Keys.of(identity=np.zeros(40_000), picture=np.arange(40_000))
+    q = Labels.of(identity=np.zeros(1), picture=np.array([-1]))
+    g = Labels.of(identity=np.zeros(40_000), picture=np.arange(40_000))
     found = measure(InnerProducts(gallery[:1], gallery), q, g, MARKET)
     assert found.map == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_embedding_that_is_no_number_is_named(way):
+def test_an_embedding_that_is_no_number_is_named(options):
     query, gallery, q, g = clustered(np.random.default_rng(0))
     gallery[123, 5] = np.nan
     matches, _ = matching(q, g, MARKET)
     with pytest.raises(EvaluationError, match="gallery embedding in row 123 is not finite"):
-        way(InnerProducts(query, gallery), q, g, MARKET, matches)
+        options(InnerProducts(query, gallery), q, g, MARKET, matches)
 
 
 def test_says_which_rule_removed_every_match():
-    one = Keys.of(identity=np.array([5]), camera=np.array([1]), picture=np.array([0]))
-    other = Keys.of(identity=np.array([5]), camera=np.array([1]), picture=np.array([1]))
+    one = Labels.of(identity=np.array([5]), camera=np.array([1]), picture=np.array([0]))
+    other = Labels.of(identity=np.array([5]), camera=np.array([1]), picture=np.array([1]))
     x = np.ones((1, 1), np.float32)
     with pytest.raises(EvaluationError, match=r"same-camera.*removed every match of 1 .*--junk none"):
         measure(InnerProducts(x, x), one, other, MARKET)

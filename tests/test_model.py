@@ -12,7 +12,7 @@ from resight.models.backbones.resnet import ResNet50
 from resight.models.backbones.vit import plain_vit
 from resight.models.blocks import Attention, OverlapPatchEmbed
 from resight.models.jpm import rearrange
-from resight.models.sie import SideInformation
+from resight.models.sie import SIE
 from resight.models.transreid import TransReID
 
 VOCABULARY = Vocabulary(("a", "b", "c"), ("1", "2"), (), ("rgb", "nir", "tir"))
@@ -50,14 +50,14 @@ def test_parts_one_after_another_give_the_same(shuffled):
     tokens = model.backbone.tokens(x, labels())
     for block in model.backbone.blocks[:-1]:
         tokens = block(tokens)
-    jigsaw, patches = model.backbone.jigsaw, tokens[:, 1:]
+    jpm, patches = model.backbone.jpm, tokens[:, 1:]
     length = patches.shape[1] // 4
     if shuffled:
         patches = rearrange(patches, 3, 2)
     found = model.backbone(x, labels())
     for part in range(4):
         run = torch.cat([tokens[:, :1], patches[:, part * length : (part + 1) * length]], 1)
-        whole = jigsaw.norm(jigsaw.block(run))[:, 0]
+        whole = jpm.norm(jpm.block(run))[:, 0]
         torch.testing.assert_close(found[1 + part], whole)
 
 
@@ -114,29 +114,29 @@ def test_layer_scale_in_the_weights_equals_timm():
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "deit_tiny_patch16_224", "deit3_small_patch16_224"])
 def test_other_plain_vits(name):
-    model = build(backbone=name, jpm=True, side=("camera",)).eval()
+    model = build(backbone=name, jpm=True, sie=("camera",)).eval()
     assert model.embed(torch.randn(2, 3, *SIZE), labels(2)).shape == (2, model.width)
 
 
 def test_side_information_rows_and_unknown_labels():
-    side = SideInformation({"camera": 2, "view": 3}, 4, weight=3.0)
-    table = side.table.detach()
-    known = side({"camera": torch.tensor([0, 1, 1]), "view": torch.tensor([2, 0, 2])})[:, 0]
+    side_info = SIE({"camera": 2, "view": 3}, 4, weight=3.0)
+    table = side_info.table.detach()
+    known = side_info({"camera": torch.tensor([0, 1, 1]), "view": torch.tensor([2, 0, 2])})[:, 0]
     torch.testing.assert_close(known, 3.0 * table[[2, 3, 5]])  # camera * views + view
-    unknown = side({"camera": torch.tensor([-1, 1, -1, 9]), "view": torch.tensor([1, -1, -1, 1])})[:, 0]
+    unknown = side_info({"camera": torch.tensor([-1, 1, -1, 9]), "view": torch.tensor([1, -1, -1, 1])})[:, 0]
     expected = torch.stack([table[[1, 4]].mean(0), table[3:].mean(0), table.mean(0), table[[1, 4]].mean(0)])
     torch.testing.assert_close(unknown, 3.0 * expected)
 
 
 def test_side_information_of_one_camera_is_off():
-    one = TransReID(Model(backbone="test_vit", side=("camera",)), SIZE, Vocabulary(("a", "b"), ("1",)))
-    assert one.backbone.side is None
+    one = TransReID(Model(backbone="test_vit", sie=("camera",)), SIZE, Vocabulary(("a", "b"), ("1",)))
+    assert one.backbone.sie is None
 
 
 def test_three_modalities_with_one_camera_change_the_embedding():
-    model = build(side=("modality",)).eval()
-    assert model.backbone.side is not None
-    assert model.backbone.side.table.shape[0] == 3
+    model = build(sie=("modality",)).eval()
+    assert model.backbone.sie is not None
+    assert model.backbone.sie.table.shape[0] == 3
     x = torch.randn(1, 3, *SIZE).expand(3, -1, -1, -1)
     found = model.embed(x, labels())
     assert (found[0] - found[1]).norm() > 1e-3

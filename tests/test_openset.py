@@ -8,19 +8,19 @@ from resight.errors import EvaluationError
 from resight.retrieval.bootstrap import difference, interval
 from resight.retrieval.calibration import Calibration, calibrate, reliability
 from resight.retrieval.junk import RULES
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.open_set import BINS, Pairs, open_set
 from resight.retrieval.scores import InnerProducts
 
 
-def case(seed=0, queries=30, size=200, identities=12, strangers=0):
+def case(seed=0, queries=30, size=200, identities=12, non_mated=0):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((identities + 1, 16))
     who = [rng.integers(0, identities, n) for n in (queries, size)]
-    who[0][:strangers] = identities
+    who[0][:non_mated] = identities
     x = [centres[ids] + 0.9 * rng.standard_normal((len(ids), 16)) for ids in who]
     x = [(v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for v in x]
-    labels = [Keys.of(identity=ids, camera=rng.integers(0, 3, len(ids))) for ids in who]
+    labels = [Labels.of(identity=ids, camera=rng.integers(0, 3, len(ids))) for ids in who]
     return x[0], x[1], *labels
 
 
@@ -58,8 +58,8 @@ def test_verification_equals_all_pairs():
 
 @pytest.mark.parametrize("count", [0, 10])
 def test_strangers_by_a_loop(count):
-    query, gallery, q, g = case(strangers=count)
-    found = open_set(InnerProducts(query, gallery), q, g, RULES["none"]).strangers
+    query, gallery, q, g = case(non_mated=count)
+    found = open_set(InnerProducts(query, gallery), q, g, RULES["none"]).non_mated
     assert found.left_out == (count == 0)
     known, unknown = [], []
     for i in range(len(query)):
@@ -78,8 +78,8 @@ def test_strangers_by_a_loop(count):
 
 def test_unknown_identities_take_no_part():
     query, gallery, q, g = case()
-    hidden = Keys.of(identity=np.where(np.arange(200) < 50, -1, g.identity), camera=g["camera"])
-    some = Keys.of(identity=g.identity[50:], camera=g["camera"][50:])
+    hidden = Labels.of(identity=np.where(np.arange(200) < 50, -1, g.identity), camera=g["camera"])
+    some = Labels.of(identity=g.identity[50:], camera=g["camera"][50:])
     a = open_set(InnerProducts(query, gallery), q, hidden, RULES["none"])
     b = open_set(InnerProducts(query, gallery[50:]), q, some, RULES["none"])
     assert a.summary() == b.summary()
@@ -87,7 +87,7 @@ def test_unknown_identities_take_no_part():
 
 def test_no_pair_of_one_identity():
     query, gallery, q, _ = case()
-    others = Keys.of(identity=np.full(200, 99))
+    others = Labels.of(identity=np.full(200, 99))
     with pytest.raises(EvaluationError, match="need pairs of one identity"):
         open_set(InnerProducts(query, gallery), q, others, RULES["none"])
 

@@ -5,7 +5,7 @@ import pytest
 
 from resight.errors import ConfigError, EvaluationError
 from resight.retrieval.junk import RULES, Junk, matching
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.protocols import PROTOCOLS, find
 from resight.retrieval.scores import Matrix
 from resight.retrieval.trials import draws, measure_trials
@@ -20,7 +20,7 @@ def keys(time=None, names=None, **labels):
         for column, values in labels.items()
     }
     size = len(next(iter(numbers.values())))
-    return Keys(size, numbers, names or {}, None if time is None else np.array(time, float))
+    return Labels(size, numbers, names or {}, None if time is None else np.array(time, float))
 
 
 def kept(rule, query, gallery):

@@ -22,7 +22,7 @@ from resight.retrieval.protocols import PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-SMALL = "--device cpu --model.backbone test_vit --pictures.size 64 32 --schedule.epochs 1 --sampling.identities 2"
+SMALL = "--device cpu --model.backbone test_vit --preprocessing.size 64 32 --schedule.epochs 1 --sampling.identities 2"
 SMALL += " --sampling.instances 2"
 
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from resight.errors import EvaluationError
 from resight.retrieval.junk import RULES
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.metrics import measure
 from resight.retrieval.query_expansion import expand, pool
 from resight.retrieval.rerank import rerank
@@ -30,7 +30,7 @@ def test_golden_reranking(golden, k1, k2):
     as_reference = distances(query, gallery, k1, k2, 0.3, True)
     assert_allclose(as_reference, golden[f"rerank_{k1}_{k2}_dist"], rtol=0, atol=3e-3)
     assert_allclose(distances(query, gallery, k1, k2, 0.3), as_reference, rtol=0, atol=5e-3)  # its sums in float16
-    q, g = (Keys.of(identity=golden[f"{part}_ids"], camera=golden[f"{part}_cams"]) for part in ("query", "gallery"))
+    q, g = (Labels.of(identity=golden[f"{part}_ids"], camera=golden[f"{part}_cams"]) for part in ("query", "gallery"))
     found = measure(rerank(InnerProducts(query, gallery), k1, k2, 0.3), q, g, RULES["same-camera"])
     assert_allclose(found.map, golden[f"rerank_{k1}_{k2}_mAP"], rtol=0, atol=1e-3)
     assert_allclose(found.cmc, golden[f"rerank_{k1}_{k2}_cmc"], rtol=0, atol=1.5 / 60)  # good to one query of 60
@@ -106,7 +106,7 @@ def test_expansion_adds_the_nearest(power):
 @pytest.mark.parametrize(("how", "of"), [("mean", np.mean), ("max", np.max)])
 def test_pooling_joins_what_agrees(how, of):
     x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
-    keys = Keys.of(identity=np.array([3, 1, 3, 1, -1, -1]), camera=np.array([0, 0, 0, 1, 0, 0]))
+    keys = Labels.of(identity=np.array([3, 1, 3, 1, -1, -1]), camera=np.array([0, 0, 0, 1, 0, 0]))
     pooled, first = pool(x, keys, ("identity", "camera"), how)
     assert first.tolist() == [0, 1, 3, 4, 5]  # the unknown stay alone
     expected = unit(np.stack([of(x[[0, 2]], axis=0), x[1], x[3], x[4], x[5]]))

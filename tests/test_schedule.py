@@ -50,7 +50,7 @@ def test_layer_decay_and_vectors():
     from resight.data.vocabulary import Vocabulary
     from resight.models.transreid import TransReID
 
-    settings = Model(backbone="vit_tiny_patch16_224", jpm=True, side=("camera",))
+    settings = Model(backbone="vit_tiny_patch16_224", jpm=True, sie=("camera",))
     model = TransReID(settings, (64, 32), Vocabulary(("a", "b"), ("1", "2")))
     options = Optimizer(lr=1.0, layer_decay=0.5, decay_vectors=False, head_lr_factor=5, bias_lr_factor=1)
     groups = parameter_groups(model.named_parameters(), options, depth=12)
@@ -61,13 +61,13 @@ def test_layer_decay_and_vectors():
         "backbone.pos_embed": 0.5**13,
         "backbone.blocks.0.attn.qkv.weight": 0.5**12,
         "backbone.blocks.11.mlp.fc1.weight": 0.5,
-        "backbone.jigsaw.block.mlp.fc1.weight": 0.5,
+        "backbone.jpm.block.mlp.fc1.weight": 0.5,
         "backbone.norm.weight": 1.0,
-        "backbone.side.table": 5.0,
+        "backbone.sie.table": 5.0,
         "heads.4.weight": 5.0,
         "necks.0.weight": 5.0,
     }.items():
         assert by_name[name]["lr"] == pytest.approx(lr), name
     undecayed = {name for name, group in by_name.items() if group["weight_decay"] == 0}
     vectors = {name for name, p in model.named_parameters() if p.requires_grad and p.ndim == 1}
-    assert undecayed == vectors | {"backbone.pos_embed", "backbone.cls_token", "backbone.side.table"}
+    assert undecayed == vectors | {"backbone.pos_embed", "backbone.cls_token", "backbone.sie.table"}

@@ -3,7 +3,7 @@
 import pytest
 
 from resight import progress as screens
-from resight.progress import Screen, duration
+from resight.progress import Progress, duration
 
 
 class Clock:
@@ -14,11 +14,11 @@ class Clock:
 
 def test_a_line_every_half_minute(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    with Screen() as screen:
-        screen.begin("embedding", 1000)
+    with Progress() as progress:
+        progress.start("embedding", 1000)
         for done in range(1, 101):
             clock.now += 1
-            screen.step(done, "loss 1.5")
+            progress.update(done, "loss 1.5")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "embedding: 30 of 1,000  loss 1.5  about 16 min left",
@@ -29,29 +29,29 @@ def test_a_line_every_half_minute(monkeypatch, capsys):
 
 def test_what_was_done_before_is_not_part_of_the_rate(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    screen = Screen()
-    screen.begin("embedding", 1000, 900)
+    progress = Progress()
+    progress.start("embedding", 1000, 900)
     clock.now += 40
-    screen.step(920)
+    progress.update(920)
     assert capsys.readouterr().err == "embedding: 920 of 1,000  about 160 s left\n".replace("160 s", "3 min")
 
 
 def test_work_of_unknown_length_has_no_estimate(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    screen = Screen()
-    screen.begin("adding", None)
+    progress = Progress()
+    progress.start("adding", None)
     clock.now += 31
-    screen.step(5000)
+    progress.update(5000)
     assert capsys.readouterr().err == "adding: 5,000\n"
 
 
 def test_quiet_prints_nothing(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    screen = Screen(quiet=True)
-    screen.begin("adding", 10)
+    progress = Progress(quiet=True)
+    progress.start("adding", 10)
     clock.now += 31
-    screen.step(5)
-    screen.say("a line")
+    progress.update(5)
+    progress.log("a line")
     assert capsys.readouterr().err == ""
 
 

@@ -18,26 +18,26 @@ from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
-from resight.progress import Screen
-from resight.training.distributed import Team
+from resight.progress import Progress
+from resight.training.distributed import DistributedContext
 from resight.training.state import start
 from resight.training.step import gradients, reseed
 
-ALONE = Team(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 VOCABULARY = Vocabulary(tuple("abcd"), ("1", "2"), (), ("rgb",))
 
 
 def state_of(**model):
-    run = vary(tiny(), pictures={"size": (64, 32)}, model={"side": ("camera",), **model}, precision="fp32")
+    run = vary(tiny(), images={"size": (64, 32)}, model={"sie": ("camera",), **model}, precision="fp32")
     run = vary(run, loss={"center_weight": 0.01})
-    return run, start(run, VOCABULARY, ALONE, Screen(quiet=True))
+    return run, start(run, VOCABULARY, ALONE, Progress(quiet=True))
 
 
 def batch(count=16):
     generator = torch.Generator().manual_seed(3)
-    pictures = torch.randn(count, 3, 64, 32, generator=generator)
+    images = torch.randn(count, 3, 64, 32, generator=generator)
     identity = torch.arange(count) // 4
-    return pictures, {"camera": torch.arange(count) % 2, "modality": torch.zeros(count, dtype=torch.int64)}, identity
+    return images, {"camera": torch.arange(count) % 2, "modality": torch.zeros(count, dtype=torch.int64)}, identity
 
 
 def grads(state):
@@ -51,17 +51,17 @@ def close(found, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("piece", [None, 5, 8])
-def test_pieces_give_the_gradients_of_the_whole_batch(piece):
+def test_pieces_give_the_gradients_of_the_whole_batch(micro_batch_size):
     run, state = state_of(drop_path=0.0)
-    pictures, side, identity = batch()
-    out = state.model(pictures, side, identity)
-    loss = objective(out.features, out.logits, identity, run.loss, state.center, side["modality"])
+    images, side_info, identity = batch()
+    out = state.model(images, side_info, identity)
+    loss = objective(out.features, out.logits, identity, run.loss, state.center, side_info["modality"])
     loss.total.backward()
     expected, centers = grads(state), state.center.centers.grad.clone()
     mean = state.model.necks[0].running_mean.clone()
 
     run, state = state_of(drop_path=0.0)
-    found, _, _ = gradients(state, pictures, side, identity, run.loss, "fp32", ALONE, (0,), piece)
+    found, _, _ = gradients(state, images, side_info, identity, run.loss, "fp32", ALONE, (0,), micro_batch_size)
     assert found.total.item() == pytest.approx(loss.total.item(), rel=1e-6)
     close(grads(state), expected)
     close({"centers": state.center.centers.grad}, {"centers": centers})
@@ -71,29 +71,29 @@ def test_pieces_give_the_gradients_of_the_whole_batch(piece):
 def test_pieces_replay_dropout_and_drop_path():
     options = {"drop_path": 0.4, "dropout": 0.2, "attention_dropout": 0.1, "jpm": True}
     run, state = state_of(**options)
-    pictures, side, identity = batch()
+    images, side_info, identity = batch()
     pieces = []
     for n, part in enumerate((slice(0, 6), slice(6, 12), slice(12, 16))):  # one graph over all pieces: all the memory
         reseed((7, n))
-        pieces.append(state.model.backbone(pictures[part], {kind: labels[part] for kind, labels in side.items()}))
+        pieces.append(state.model.backbone(images[part], {kind: labels[part] for kind, labels in side_info.items()}))
     features = [torch.cat(branch) for branch in zip(*pieces, strict=True)]
     logits = state.model.classify(features, identity)
-    objective(features, logits, identity, run.loss, state.center, side["modality"]).total.backward()
+    objective(features, logits, identity, run.loss, state.center, side_info["modality"]).total.backward()
     expected = grads(state)
 
     run, state = state_of(**options)
-    gradients(state, pictures, side, identity, run.loss, "fp32", ALONE, (7,), 6)
+    gradients(state, images, side_info, identity, run.loss, "fp32", ALONE, (7,), 6)
     close(grads(state), expected)
 
 
 def test_a_piece_holds_no_more_than_its_own_graph():
     """What autograd keeps at one time, in bytes: a quarter of the batch needs a quarter of it."""
 
-    def most(piece):
+    def most(micro_batch_size):
         run, state = state_of()
         held, peak = 0, 0
 
-        class Kept:
+        class IngestReport:
             def __init__(self, tensor):
                 nonlocal held, peak
                 self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
@@ -104,8 +104,8 @@ def test_a_piece_holds_no_more_than_its_own_graph():
                 nonlocal held
                 held -= self.size
 
-        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-            gradients(state, *batch(), run.loss, "fp32", ALONE, (0,), piece)
+        with torch.autograd.graph.saved_tensors_hooks(IngestReport, lambda kept: kept.tensor):
+            gradients(state, *batch(), run.loss, "fp32", ALONE, (0,), micro_batch_size)
         return peak
 
     whole, quarter = most(None), most(4)
@@ -114,9 +114,9 @@ def test_a_piece_holds_no_more_than_its_own_graph():
 
 
 def test_a_backbone_with_batchnorm_is_not_taken_apart():
-    run = vary(tiny(), model={"backbone": "resnet50", "jpm": False, "side": ()}, piece=4)
-    with pytest.raises(ConfigError, match="--piece needs a backbone without BatchNorm"):
-        start(run, VOCABULARY, ALONE, Screen(quiet=True))
+    run = vary(tiny(), model={"backbone": "resnet50", "jpm": False, "sie": ()}, micro_batch_size=4)
+    with pytest.raises(ConfigError, match="--micro-batch-size needs a backbone without BatchNorm"):
+        start(run, VOCABULARY, ALONE, Progress(quiet=True))
 
 
 def command(painted, out, *options):
@@ -162,7 +162,9 @@ def pair(painted, tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_processes_learn_as_one(painted, pair, tmp_path):
-    alone(painted, tmp_path / "one", "--piece", "36")  # 72 pictures: two pieces draw drop-path as two processes do
+    alone(
+        painted, tmp_path / "one", "--micro-batch-size", "36"
+    )  # 72 pictures: two pieces draw drop-path as two processes do
     np.testing.assert_allclose(losses(pair), losses(tmp_path / "one"), rtol=0, atol=1e-4)
     assert len(losses(pair)) == 20
     one, two = (torch.cat([w.flatten().float() for w in weights(out).values()]) for out in (tmp_path / "one", pair))
@@ -201,7 +203,7 @@ def test_weights_in_parts_learn_as_whole_ones_and_resume(painted, pair, tmp_path
     """Through FSDP2 and DCP, gradients clipped; killed on the way and gone on with."""
     options = ["--optimizer.clip", "1e9" if ema == "0" else "0.5", "--optimizer.ema", ema]
     out = tmp_path / "run"
-    kill_one(torchrun(painted, out, "--shard", *options), out)
+    kill_one(torchrun(painted, out, "--fsdp", *options), out)
     if ema == "0":
         whole = pair
     else:
@@ -217,18 +219,20 @@ def test_weights_in_parts_learn_as_whole_ones_and_resume(painted, pair, tmp_path
 
 
 def test_weights_in_parts_need_a_team_and_no_pieces(monkeypatch):
-    for team, options, says in (
-        (ALONE, {}, "--shard is for several processes"),
-        (Team(0, 2, torch.device("cpu")), {"piece": 4}, "does not go together with --piece"),
-        (Team(0, 2, torch.device("cpu")), {"compile": True}, "does not go together with --compile"),
+    for context, options, says in (
+        (ALONE, {}, "--fsdp is for several processes"),
+        (DistributedContext(0, 2, torch.device("cpu")), {"piece": 4}, "does not go together with --micro-batch-size"),
+        (DistributedContext(0, 2, torch.device("cpu")), {"compile": True}, "does not go together with --compile"),
     ):
         with pytest.raises(ConfigError, match=says):
-            start(vary(tiny(), shard=True, **options), VOCABULARY, team, Screen(quiet=True))
+            start(vary(tiny(), fsdp=True, **options), VOCABULARY, context, Progress(quiet=True))
 
 
 def test_processes_must_be_told_where(monkeypatch, painted, capsys):
     from resight.cli import main
 
-    monkeypatch.setattr("resight.training.distributed.join", lambda device: Team(0, 2, torch.device("cpu")))
+    monkeypatch.setattr(
+        "resight.training.distributed.join", lambda device: DistributedContext(0, 2, torch.device("cpu"))
+    )
     assert main(["train", "tiny", "--root", str(painted)]) == 2
     assert "several processes need --out" in capsys.readouterr().err

@@ -24,12 +24,12 @@ from resight.errors import ConfigError, StorageError, TrainingError
 from resight.evaluation.evaluate import evaluate
 from resight.evaluation.result import figures
 from resight.models.checkpoint import load_model
-from resight.progress import Screen
+from resight.progress import Progress
 from resight.training import loop
-from resight.training.distributed import Team
+from resight.training.distributed import DistributedContext
 from resight.training.loop import train
-from resight.training.lr_finder import Found, find_rate
-from resight.training.optimizer import follow
+from resight.training.lr_finder import Found, find_learning_rate
+from resight.training.optimizer import update_ema
 from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
 from resight.training.step import gradients
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 SMALL = {
     "device": "cpu",
     "precision": "fp32",
-    "pictures": {"size": (64, 32)},
+    "preprocessing": {"size": (64, 32)},
     "sampling": {"identities": 3, "instances": 2},
     "schedule": {"epochs": 3, "warmup_epochs": 1},
     "augmentation": {"erase": 0.5},
@@ -56,7 +56,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def run_to(path: Path, run: Run, root: Path):
     split = read(run.dataset, root)
-    return train(run, split, RunFolder.new(path), Screen(quiet=True))
+    return train(run, split, RunFolder.new(path), Progress(quiet=True))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -77,7 +77,7 @@ def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     model, card = load_model(tmp_path / "run" / "best")
     split = read("synthetic", painted)
-    again = evaluate(model, split, card.vocabulary, card.pictures, run.evaluation, "fp32")
+    again = evaluate(model, split, card.vocabulary, card.preprocessing, run.evaluation, "fp32")
     assert again.metrics.map == result.metrics.map
 
 
@@ -115,7 +115,7 @@ def test_killed_in_mid_epoch_it_ends_with_the_same_weights(painted, tmp_path):
 
 
 def test_the_best_is_chosen_by_identities_kept_aside(painted, tmp_path):
-    run = small(held_out=0.34, sampling={"identities": 2}, evaluate_every=1)
+    run = small(validation_fraction=0.34, sampling={"identities": 2}, evaluate_every=1)
     run_to(tmp_path / "run", run, painted)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     held = [line for line in lines if line.get("evaluated") == "held-out"]
@@ -147,10 +147,10 @@ def test_a_loss_that_is_no_number_stops_the_run(painted, tmp_path):
 def test_a_run_is_never_written_over(painted, tmp_path):
     folder = RunFolder.new(tmp_path / "run")
     compute = resolve_compute(torch.device("cpu"), "fp32")
-    folder.begin(small(), compute)
+    folder.create(small(), compute)
     with pytest.raises(ConfigError, match="exists already and is not written over; use --resume"):
         RunFolder.new(folder.path)
-    folder.begin(small(seed=5), compute)
+    folder.create(small(seed=5), compute)
     assert Run.model_validate_json((folder.path / "config.json").read_text()).seed == 0
 
 
@@ -161,7 +161,7 @@ def test_a_run_is_not_resumed_on_another_data_set(painted, tmp_path):
     split = read("synthetic", painted)
     fewer = Split(split.name, split.train.of_identities(split.train.values("identity")[1:]), split.query, split.gallery)
     with pytest.raises(ConfigError, match=r"is not the one that .* was begun with"):
-        train(run, fewer, folder, Screen(quiet=True))
+        train(run, fewer, folder, Progress(quiet=True))
 
 
 def test_runs_are_numbered(tmp_path, monkeypatch):
@@ -219,7 +219,7 @@ def test_the_average_is_what_is_kept_and_resumes(painted, tmp_path):
         with pytest.raises(StopHereError):
             run_to(tmp_path / "broken", small(**options), painted)
     folder, run = RunFolder.open(tmp_path / "broken")
-    train(run, read(run.dataset, painted), folder, Screen(quiet=True))
+    train(run, read(run.dataset, painted), folder, Progress(quiet=True))
     assert same(weights(tmp_path / "broken"), kept)
 
 
@@ -227,7 +227,7 @@ def test_follow_is_a_moving_average():
     a, b = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
     torch.nn.init.constant_(b.weight, 3.0)
     b.running_mean += 7
-    follow(a, b, 0.75)
+    update_ema(a, b, 0.75)
     assert a.weight.tolist() == [1.5] * 3
     assert a.running_mean.tolist() == [7.0] * 3
 
@@ -238,7 +238,9 @@ def test_frozen_epochs_leave_the_backbone_alone(painted, tmp_path):
         run_to(tmp_path / name, small(optimizer=options, schedule={"epochs": 2}), painted)
     run = small()
     vocabulary = load_model(tmp_path / "frozen" / "best")[1].vocabulary
-    begun = start(run, vocabulary, Team(0, 1, torch.device("cpu")), Screen(quiet=True)).model.state_dict()
+    begun = start(
+        run, vocabulary, DistributedContext(0, 1, torch.device("cpu")), Progress(quiet=True)
+    ).model.state_dict()
     frozen, half = weights(tmp_path / "frozen"), weights(tmp_path / "half")
     for name in begun:
         if name.startswith("backbone.") and "side" not in name:
@@ -248,9 +250,9 @@ def test_frozen_epochs_leave_the_backbone_alone(painted, tmp_path):
 
 
 def test_recomputing_blocks_changes_nothing(painted, tmp_path):
-    for name, recompute in (("kept", False), ("again", True)):
+    for name, gradient_checkpointing in (("kept", False), ("again", True)):
         options = {"model": {"drop_path": 0.3, "dropout": 0.1}, "schedule": {"epochs": 1}}
-        run_to(tmp_path / name, small(recompute=recompute, **options), painted)
+        run_to(tmp_path / name, small(gradient_checkpointing=gradient_checkpointing, **options), painted)
     assert same(weights(tmp_path / "kept"), weights(tmp_path / "again"))
 
 
@@ -258,14 +260,17 @@ def test_recomputing_blocks_changes_nothing(painted, tmp_path):
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is here")
 def test_compiled_blocks_train_as_plain_ones(painted):
     """Drop-path included: what it draws does not depend on who computes."""
-    vocabulary, team = Vocabulary(("a", "b"), ("1", "2"), (), ("rgb",)), Team(0, 1, torch.device("cpu"))
-    pictures, identity = torch.randn(8, 3, 64, 32), torch.arange(8) // 4
-    side = {"camera": torch.arange(8) % 2, "modality": torch.zeros(8, dtype=torch.int64)}
+    vocabulary, context = (
+        Vocabulary(("a", "b"), ("1", "2"), (), ("rgb",)),
+        DistributedContext(0, 1, torch.device("cpu")),
+    )
+    images, identity = torch.randn(8, 3, 64, 32), torch.arange(8) // 4
+    side_info = {"camera": torch.arange(8) % 2, "modality": torch.zeros(8, dtype=torch.int64)}
     found = []
     for compiled in (False, True):
         run = small(compile=compiled, precision="fp32", model={"jpm": True, "drop_path": 0.4, "dropout": 0.0})
-        state = start(run, vocabulary, team, Screen(quiet=True))
-        loss, _, _ = gradients(state, pictures, side, identity, run.loss, "fp32", team, (3,))
+        state = start(run, vocabulary, context, Progress(quiet=True))
+        loss, _, _ = gradients(state, images, side_info, identity, run.loss, "fp32", context, (3,))
         found.append((loss.total, {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}))
     (plain, expected), (fast, got) = found
     torch.testing.assert_close(fast, plain)
@@ -278,7 +283,7 @@ def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="--compile needs a C\\+\\+ compiler"):
         run_to(tmp_path / "run", small(compile=True), painted)
-    plain = {"backbone": "resnet50", "jpm": False, "side": ()}
+    plain = {"backbone": "resnet50", "jpm": False, "sie": ()}
     for option in ("compile", "recompute"):
         with pytest.raises(ConfigError, match="has none of"):
             run_to(tmp_path / "run", small(**{option: True}, model=plain), painted)
@@ -287,14 +292,14 @@ def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
 def test_the_rate_at_which_the_loss_falls_fastest(painted):
     split = read("synthetic", painted)
     run = small(model={"drop_path": 0.0, "dropout": 0.0})
-    found = find_rate(run, split, 1e-5, 1e2, 24, Screen(quiet=True))
+    found = find_learning_rate(run, split, 1e-5, 1e2, 24, Progress(quiet=True))
     assert 3 <= len(found.rates) <= 24
     assert len(found.losses) == len(found.rates)
     assert np.allclose(np.diff(np.log(found.rates)), np.log(1e7) / 23)
     assert 1e-5 <= found.steepest < 1e2
     assert Found(np.geomspace(1, 100, 5), np.array([3.0, 2.9, 1.0, 0.9, 4.0])).steepest == pytest.approx(10**0.5)
     with pytest.raises(ConfigError, match="are no range"):
-        find_rate(run, split, 1.0, 0.1, 24, Screen(quiet=True))
+        find_learning_rate(run, split, 1.0, 0.1, 24, Progress(quiet=True))
     with pytest.raises(ConfigError, match="begin lower"):
         _ = Found(np.ones(2), np.ones(2)).steepest
 

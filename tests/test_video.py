@@ -125,7 +125,7 @@ def test_a_video_is_extracted_as_its_crops_are_embedded(video, tmp_path, capsys)
     path, frames = video
     folder, boxes = small_model(tmp_path / "model"), mot(tmp_path / "hall.txt", [*BOXES, Box(99, 0, 0, 9, 9, "1", 1.0)])
     words = ["extract", folder, path, "--boxes", boxes, "--out", tmp_path / "e.parquet", "--precision", "fp32"]
-    words += ["--camera", "c2", "--start", "100", "--least-confidence", "0.25", "--device", "cpu"]
+    words += ["--camera", "c2", "--start", "100", "--min-confidence", "0.25", "--device", "cpu"]
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr()
     assert f"{len(BOXES)} embeddings (0 from an earlier run" in said.out

@@ -24,14 +24,14 @@ Embed = Callable[[int], np.ndarray]
 
 
 def model_folder(folder: Path) -> Path:
-    from resight.config.sections import Model, Pictures
+    from resight.config.sections import Model, Preprocessing
     from resight.data.vocabulary import Vocabulary
     from resight.files import write_folder
-    from resight.models.checkpoint import Card, fill_model_folder
+    from resight.models.checkpoint import ModelCard, fill_model_folder
 
     torch.manual_seed(0)
     vocabulary = Vocabulary(("a", "b"), tuple("123456"))
-    card = Card(model=Model(side=("camera",), jpm=True), pictures=Pictures(), vocabulary=vocabulary)
+    card = ModelCard(model=Model(sie=("camera",), jpm=True), preprocessing=Preprocessing(), vocabulary=vocabulary)
     write_folder(folder, lambda path: fill_model_folder(path, card.build().state_dict(), card))
     return folder
 
@@ -41,7 +41,7 @@ def plain_of(embedder):
     from plain import PlainTransReID
 
     plain = PlainTransReID("vit_base_patch16_224", (256, 128), 16, True, 2, 6).eval()
-    renamed = {"side.table": "sie", "jigsaw.block.": "local.0.", "jigsaw.norm.": "local.1.", "blocks.11.": "last."}
+    renamed = {"sie.table": "sie", "jpm.block.": "local.0.", "jpm.norm.": "local.1.", "blocks.11.": "last."}
     state = {}
     for name, value in embedder.model.backbone.state_dict().items():
         for ours, theirs in renamed.items():
@@ -88,7 +88,7 @@ def speed() -> None:
 
         def exported(name: str) -> Embed:
             network = runtime.load(root / name, torch.get_num_threads()).network
-            arrays = {"pictures": images.numpy(), **{kind: x.numpy() for kind, x in labels.items()}}
+            arrays = {"images": images.numpy(), **{kind: x.numpy() for kind, x in labels.items()}}
             return lambda n: network({kind: x[:n] for kind, x in arrays.items()})
 
         automatic = resight.load(folder, "cpu")
@@ -154,8 +154,8 @@ def scores(model: Path, root: Path) -> None:
     print(describe_machine())
     split = resight.read("cuhk03", root)
     exact = resight.load(model, "cpu", "fp32")
-    size, interpolation = exact.card.pictures.size, exact.card.pictures.test_interpolation
-    files = [next(iter(sighting.pictures.values())) for sighting in list(split.train)[::29]][:256]
+    size, interpolation = exact.card.preprocessing.size, exact.card.preprocessing.test_interpolation
+    files = [next(iter(sighting.images.values())) for sighting in list(split.train)[::29]][:256]
     with tempfile.TemporaryDirectory() as temporary:
         images = [resize(decode(path), size, interpolation) for path in files]
         for kind, int8 in (("openvino", False), ("openvino", True), ("onnx", True)):
@@ -164,7 +164,7 @@ def scores(model: Path, root: Path) -> None:
             exported = runtime.load(out, torch.get_num_threads())
             sides = []
             for table in (split.query, split.gallery):
-                paths = [next(iter(sighting.pictures.values())) for sighting in table]
+                paths = [next(iter(sighting.images.values())) for sighting in table]
                 sides.append(Embedded(exported.embed(paths), table))
             summary = measure_embedded(*sides, Evaluation(), split.protocol).summary()
             name = f"{kind} {'int8' if int8 else 'float32'}"

@@ -33,12 +33,12 @@ def read(name, dtype):
 
 
 def rank_keys(labels):
-    from resight.retrieval.labels import Keys
+    from resight.retrieval.labels import Labels
 
     a, b = len(labels[0]), len(labels[1])
     return (
-        Keys.of(identity=labels[0], camera=labels[2], picture=np.arange(a)),
-        Keys.of(identity=labels[1], camera=labels[3], picture=np.arange(a, a + b)),
+        Labels.of(identity=labels[0], camera=labels[2], picture=np.arange(a)),
+        Labels.of(identity=labels[1], camera=labels[3], picture=np.arange(a, a + b)),
     )
 
 

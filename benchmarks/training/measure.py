@@ -27,8 +27,8 @@ from resight.data.sightings import Sighting, SightingTable
 from resight.data.vocabulary import Vocabulary
 from resight.device import DTYPES
 from resight.losses.objective import objective
-from resight.progress import Screen
-from resight.training.distributed import Team
+from resight.progress import Progress
+from resight.training.distributed import DistributedContext
 from resight.training.loop import train_step
 from resight.training.state import State, start
 
@@ -69,7 +69,7 @@ class Case:
         """Return the configuration."""
         model: dict[str, Any] = {"stride": self.stride, "jpm": self.jpm}
         if self.model != "tiny":
-            model |= {"backbone": _BACKBONES[self.model], "side": ("camera",)}
+            model |= {"backbone": _BACKBONES[self.model], "sie": ("camera",)}
         recipe = tiny() if self.model == "tiny" else transreid_market()
         sampling = {"identities": self.batch_size // _INSTANCES, "instances": _INSTANCES}
         return vary(recipe, weights=None, device="cpu", precision=precision, model=model, sampling=sampling)
@@ -135,11 +135,11 @@ def measure_data(source: tuple[int, int], image_count: int, batch_size: int = 64
         def ours() -> None:
             generator = torch.Generator().manual_seed(0)
             for batch in loader.batches(rows):
-                augment(batch.pictures, run.augmentation, run.pictures.mean, run.pictures.std, generator)
+                augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, generator)
 
         def plain() -> None:
             for batch in rows[:2]:
-                plain_batch([paths[row] for row in batch], run.pictures.size, run.augmentation)
+                plain_batch([paths[row] for row in batch], run.preprocessing.size, run.augmentation)
 
         plain_rate = 2 * batch_size / median_seconds(plain, 3)
         return {"plain": plain_rate, "ours": batches * batch_size / median_seconds(ours, 3)}
@@ -151,7 +151,7 @@ def measure_plain(case: Case, paths: list[Path], steps: int) -> Measurement:
     modalities = len(case.modalities)
     side_labels = modalities if modalities > 1 else _CAMERAS
     backbone = run.model.backbone
-    model = PlainTransReID(backbone, run.pictures.size, case.stride, case.jpm, _CLASSES, side_labels)
+    model = PlainTransReID(backbone, run.preprocessing.size, case.stride, case.jpm, _CLASSES, side_labels)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     identity = torch.arange(case.batch_size).div(_INSTANCES, rounding_mode="floor").repeat_interleave(modalities)
     modality = torch.arange(case.images) % modalities
@@ -160,7 +160,7 @@ def measure_plain(case: Case, paths: list[Path], steps: int) -> Measurement:
     def step(n: int) -> tuple[float, float]:
         started = time.perf_counter()
         files = [paths[(n * case.images + i) % len(paths)] for i in range(case.images)]
-        images = plain_batch(files, run.pictures.size, run.augmentation)
+        images = plain_batch(files, run.preprocessing.size, run.augmentation)
         loaded = time.perf_counter()
         features, logits = model(images, side_label)
         optimizer.zero_grad()
@@ -193,12 +193,12 @@ def measure_ours(case: Case, precision: ResolvedPrecision, paths: list[Path], st
     return Measurement(**vars(measured) | {"flops_per_second": flops / measured.model_seconds})
 
 
-ALONE = Team(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 def make_state(run: Run, loader: Loader) -> State:
     """Return a model with random weights and its optimizer, ready to be trained."""
-    state = start(run, loader.vocabulary, ALONE, Screen(quiet=True))
+    state = start(run, loader.vocabulary, ALONE, Progress(quiet=True))
     state.model.train()
     return state
 
@@ -216,7 +216,7 @@ def make_loader(case: Case, paths: list[Path]) -> Loader:
         for n in range(count)
     )
     run = case.run("fp32")
-    return Loader(table, Vocabulary.of(table), run.pictures.size, run.pictures.train_interpolation)
+    return Loader(table, Vocabulary.of(table), run.preprocessing.size, run.preprocessing.train_interpolation)
 
 
 def paint(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:

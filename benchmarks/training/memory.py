@@ -14,11 +14,16 @@ from resight.config.recipes import vary
 from resight.training.loop import train_step
 
 
-def step(batch_size: int, micro_batch_size: int | None, recompute: bool) -> str:
+def step(batch_size: int, micro_batch_size: int | None, gradient_checkpointing: bool) -> str:
     case = Case("vit-b", 16, True, batch_size)
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(case, paint(Path(folder), 64, (64, 128)))
-        run = vary(case.run("fp32"), precision="auto", piece=micro_batch_size, recompute=recompute)
+        run = vary(
+            case.run("fp32"),
+            precision="auto",
+            micro_batch_size=micro_batch_size,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         state = make_state(run, loader)
         before = peak_gb()
         for batch in loader.batches([list(range(batch_size))]):
@@ -32,7 +37,7 @@ def peak_gb() -> float:
 
 def main() -> None:
     print(describe_machine())
-    for batch_size, micro_batch_size, recompute in (
+    for batch_size, micro_batch_size, gradient_checkpointing in (
         (64, None, False),
         (64, 8, False),
         (64, None, True),
@@ -40,8 +45,8 @@ def main() -> None:
         (8, None, False),
     ):
         name = f"batch {batch_size}, {f'micro-batches of {micro_batch_size}' if micro_batch_size else 'whole'}"
-        measured = in_new_process(step, batch_size, micro_batch_size, recompute)
-        print(f"{name}{', recomputed blocks' if recompute else ''}: {measured}", flush=True)
+        measured = in_new_process(step, batch_size, micro_batch_size, gradient_checkpointing)
+        print(f"{name}{', recomputed blocks' if gradient_checkpointing else ''}: {measured}", flush=True)
 
 
 if __name__ == "__main__":

@@ -237,13 +237,13 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 def configure_process() -> None:
     """Prepare this process for heavy work: keep the memory of large arrays, and use no more threads than there are
     cores. `OMP_NUM_THREADS` and an earlier, lower `torch.set_num_threads` are respected."""
-    keep_memory()
+    retain_memory()
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > available_cores():
         torch.set_num_threads(available_cores())
 
 
 @cache
-def keep_memory() -> bool:
+def retain_memory() -> bool:
     """Let glibc keep the memory of large arrays instead of returning it to the system each time.
 
     A training step allocates the same gigabytes as the step before. Returned, they come back as fresh pages that the

@@ -1,15 +1,15 @@
-"""What a person sees of a training: a moving line within an epoch, and one that stays after it."""
+"""Progress of long work: a bar on a terminal, a line every half minute elsewhere, and log lines."""
 
 import time
 from types import TracebackType
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _EVERY = 30.0  # seconds between lines where nobody sees the moving bar
 
 
-class Screen:
+class Progress:
     """Shows progress on standard error: a moving bar on a terminal, elsewhere a line every half minute.
 
     Args:
@@ -18,47 +18,47 @@ class Screen:
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[now]}"),
-            TimeRemainingColumn(),
+        self.bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[now]}"),
+            bars.TimeRemainingColumn(),
             console=self.console,
             transient=True,
         )
-        self.task = self.progress.add_task("", total=None, now="")
+        self.task = self.bar.add_task("", total=None, now="")
         self.what = ""
         self.total: int | None = None
         self.first = 0
         self.began = self.last_line = time.monotonic()
 
-    def __enter__(self) -> "Screen":
+    def __enter__(self) -> "Progress":
         if self.console.is_terminal:
-            self.progress.start()
+            self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.progress.live.is_started:
-            self.progress.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def log(self, text: str) -> None:
+        """Print one line."""
         self.console.print(text, soft_wrap=True)
 
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
-        """A new stretch of work of `total` steps; None where nobody knows how many."""
-        self.progress.reset(self.task, total=total, completed=done, description=what, now="")
+    def start(self, what: str, total: int | None, done: int = 0) -> None:
+        """Start a task of `total` steps (None: unknown), of which `done` are done."""
+        self.bar.reset(self.task, total=total, completed=done, description=what, now="")
         self.what, self.total, self.first, self.began = what, total, done, time.monotonic()
 
-    def step(self, done: int, now: str = "") -> None:
-        """`done` steps are done."""
-        self.progress.update(self.task, completed=done, now=now)
+    def update(self, done: int, now: str = "") -> None:
+        """Report that `done` steps of the task are done."""
+        self.bar.update(self.task, completed=done, now=now)
         if not self.console.is_terminal and time.monotonic() - self.last_line >= _EVERY:
             self.last_line = time.monotonic()
-            self.say(self._line(done, now))
+            self.log(self._line(done, now))
 
     def _line(self, done: int, now: str) -> str:
         parts = [f"{self.what}: {done:,}" + (f" of {self.total:,}" if self.total is not None else ""), now]

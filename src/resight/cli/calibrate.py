@@ -41,20 +41,22 @@ def run(arguments: list[str]) -> None:
     from resight.device import pick_device, resolve_compute
     from resight.evaluation.calibrate import calibrate_model
     from resight.models.checkpoint import CALIBRATION, load_model
-    from resight.progress import Screen
+    from resight.progress import Progress
     from resight.report.curves import reliability_curve
 
     if not 0 < options.false_match_rate < 1:
         raise ConfigError(f"--false-match-rate must lie between 0 and 1, not {options.false_match_rate:g}")
     model, card = load_model(options.model)
     model.to(pick_device(options.device))
-    with Screen() as screen:
+    with Progress() as progress:
         split = read(options.dataset, options.root)
         compute = resolve_compute(next(model.parameters()).device, options.precision, Evaluation().batch)
-        screen.say(compute.describe(card.pictures.size))
-        screen.begin(f"embedding {split.name}", split.tested)
+        progress.log(compute.describe(card.preprocessing.size))
+        progress.start(f"embedding {split.name}", split.tested)
         settings = Evaluation(flip=options.flip)
-        found = calibrate_model(model, card, split, settings, options.false_match_rate, options.precision, screen.step)
+        found = calibrate_model(
+            model, card, split, settings, options.false_match_rate, options.precision, progress.update
+        )
     kept = found.calibration
     write_file(options.model / CALIBRATION, kept.model_dump_json(indent=2) + "\n")
     print(

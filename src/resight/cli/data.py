@@ -56,9 +56,9 @@ def run(arguments: list[str]) -> None:
 
 
 def _check(files: list[Path]) -> None:
-    from resight.data.image import damaged
+    from resight.data.image import corrupt
 
-    faults = damaged(files)
+    faults = corrupt(files)
     for _, reason in faults:
         print(reason)
     if faults:

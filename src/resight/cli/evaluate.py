@@ -36,7 +36,7 @@ class Evaluate:
     """Arithmetic of the model's matrix products; ranking is exact."""
     device: str = "auto"
     """Where to embed and, on a GPU, to rank."""
-    damaged: Literal["refuse", "skip"] = "refuse"
+    on_corrupt: Literal["error", "skip"] = "error"
     """What to do about pictures that cannot be decoded."""
     cameras: bool = False
     """Also show each pair of cameras: the queries of one against the pictures of the other alone."""
@@ -88,26 +88,26 @@ def run(arguments: list[str]) -> None:
 
 def _measure_model(options: Evaluate) -> tuple[str, Result]:
     from resight.device import pick_device, resolve_compute
-    from resight.evaluation.checks import require_match, without_damaged
+    from resight.evaluation.checks import require_match, without_corrupt
     from resight.evaluation.evaluate import evaluate
     from resight.models.checkpoint import load_model
-    from resight.progress import Screen
+    from resight.progress import Progress
 
     if options.dataset is None or options.root is None:
         raise ConfigError(f"{options.source} is a model: say what to measure it on with --dataset NAME --root FOLDER")
     model, card = load_model(options.source)
     model.to(pick_device(options.device))
-    with Screen() as screen:
+    with Progress() as progress:
         measured = replace(read(options.dataset, options.root), train=SightingTable())  # training pictures have no part
-        split, skipped = without_damaged(measured, options.damaged, screen)
+        split, skipped = without_corrupt(measured, options.on_corrupt, progress)
         require_match(split, options.settings)
         for note in (*split.notes, *skipped):
-            screen.say(note)
+            progress.log(note)
         compute = resolve_compute(next(model.parameters()).device, options.precision, options.settings.batch)
-        screen.say(compute.describe(card.pictures.size))
-        screen.begin(f"embedding {split.name}", split.tested)
-        settings = (card.vocabulary, card.pictures, options.settings, options.precision)
-        return split.name, evaluate(model, split, *settings, screen.step)
+        progress.log(compute.describe(card.preprocessing.size))
+        progress.start(f"embedding {split.name}", split.tested)
+        settings = (card.vocabulary, card.preprocessing, options.settings, options.precision)
+        return split.name, evaluate(model, split, *settings, progress.update)
 
 
 def _measure_stored(options: Evaluate) -> tuple[str, Result]:
@@ -130,12 +130,12 @@ def _open_set(result: Result) -> dict[str, Any]:
 
     first = result.trials[0].rankings[0]
     similarity = InnerProducts(result.query.vectors[first.query], result.gallery.vectors[first.gallery])
-    keys = (result.query_keys.take(first.query), result.gallery_keys.take(first.gallery))
+    keys = (result.query_labels.take(first.query), result.gallery_labels.take(first.gallery))
     found = open_set(similarity, *keys, result.rule)
     who = (
         "every query has a match, so each is asked again as a stranger, its own identity left out of the gallery"
-        if found.strangers.left_out
-        else f"{len(found.strangers.stranger)} queries without a match are the strangers"
+        if found.non_mated.left_out
+        else f"{len(found.non_mated.stranger)} queries without a match are the strangers"
     )
     same, different = int(found.pairs.same.sum()), int(found.pairs.different.sum())
     print(f"open set: {same} pairs of one identity, {different} of different ones; {who}")

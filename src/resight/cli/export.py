@@ -27,9 +27,9 @@ class Export:
     out: Path
     """The folder to write; must not exist."""
     int8: bool = False
-    """Products in int8 (onnx, openvino), calibrated on --pictures."""
+    """Products in int8 (onnx, openvino), calibrated on --preprocessing."""
     target: Annotated[Literal["this", "avx2", "vnni"] | None, tyro.conf.arg(help=_TARGET_HELP)] = None
-    pictures: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATHS")] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATHS")] = ()
     """Picture files, folders or tables, of the kind that will be embedded: what is written is tried with them."""
     most: int = 256
     """At most so many of them, evenly taken."""
@@ -45,12 +45,12 @@ def run(arguments: list[str]) -> None:
 
     check_options(options.to, options.int8, options.target)
     embedder = load(options.model, "cpu", "fp32")
-    pictures = list[Path]()
-    if options.pictures:
-        pictures = [next(iter(sighting.pictures.values())) for sighting in read_anything(options.pictures)]
-        pictures = pictures[:: max(1, len(pictures) // options.most)][: options.most]
-    size, interpolation = embedder.card.pictures.size, embedder.card.pictures.test_interpolation
-    images = [resize(decode(path), size, interpolation) for path in pictures]
+    images = list[Path]()
+    if options.images:
+        images = [next(iter(sighting.images.values())) for sighting in read_anything(options.images)]
+        images = images[:: max(1, len(images) // options.most)][: options.most]
+    size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
+    images = [resize(decode(path), size, interpolation) for path in images]
     result = export(embedder, options.out, options.to, images, options.int8, options.target)
     target = f"int8 for the target {result.target}, " if result.target else ""
     cosine = f"cosine to the model in float32 {result.cosine:.6f} at the least, over {result.tried} pictures"

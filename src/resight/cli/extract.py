@@ -29,7 +29,7 @@ class Extract:
     """Each picture is of the one that its folder is named after."""
     boxes: Path | None = None
     """Boxes in the source, a video: MOTChallenge's text (.txt), or JSON (.json, .jsonl)."""
-    least_confidence: float | None = None
+    min_confidence: float | None = None
     """Of boxes; those with less are left out."""
     camera: str | None = None
     """That the video is from."""
@@ -59,22 +59,22 @@ def run(arguments: list[str]) -> None:
     if options.ray is not None and options.processes > 1:
         raise ConfigError("--processes are of this machine and --ray is a cluster: give one of the two")
     from resight.inference.extract import executors as crews
-    from resight.inference.extract.extract import Way, describe, extract
-    from resight.progress import Screen
+    from resight.inference.extract.extract import ExtractOptions, describe, extract
+    from resight.progress import Progress
 
     source = _source(options)
-    way = Way(options.model.absolute(), options.device, options.precision, options.flip, options.compile)
-    crew = crews.local(options.processes) if options.ray is None else crews.ray(options.ray)
-    with Screen() as screen:
-        screen.say(describe(way))
-        screen.begin("embedding", len(source))
-        found = extract(way, source, options.out, crew, lambda done, _: screen.step(done))
-        for reason in found.damaged:
-            screen.say(f"left out: {reason}")
+    how = ExtractOptions(options.model.absolute(), options.device, options.precision, options.flip, options.compile)
+    executor = crews.local(options.processes) if options.ray is None else crews.ray(options.ray)
+    with Progress() as progress:
+        progress.log(describe(how))
+        progress.start("embedding", len(source))
+        found = extract(how, source, options.out, executor, lambda done, _: progress.update(done))
+        for reason in found.corrupt:
+            progress.log(f"left out: {reason}")
     now = found.rows - found.before
     print(
         f"{options.out}: {found.rows} embeddings ({found.before} from an earlier run, {now} now, "
-        f"{now / max(found.seconds, 1e-9):.0f} pictures/s), {len(found.damaged)} pictures left out"
+        f"{now / max(found.seconds, 1e-9):.0f} pictures/s), {len(found.corrupt)} pictures left out"
     )
 
 
@@ -99,5 +99,5 @@ def _source(options: Extract) -> "Source":
     if len(options.source) != 1 or options.identity_from_folder:
         raise ConfigError("--boxes are of one video, which is the only source then")
     video = Video(options.source[0].absolute())
-    boxes = read_boxes(options.boxes, options.least_confidence)
+    boxes = read_boxes(options.boxes, options.min_confidence)
     return VideoSource(video.path, boxes, options.camera, options.modality or "rgb", options.start)

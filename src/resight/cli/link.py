@@ -16,7 +16,7 @@ class Link:
     """The gallery."""
     threshold: float | None = None
     """The least mean similarity of what is joined. None: the model's calibrated threshold."""
-    neighbours: int = 20
+    neighbors: int = 20
     """Of each record, that it can be joined through."""
     all: bool = False
     """Named records too, as if they were not; says how the groups agree with the names."""
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> None:
         threshold,
         [None if r.tracklet is None else (r.camera, r.tracklet) for r in held],
         [None if r.camera is None or r.time is None else (r.camera, r.time) for r in held],
-        options.neighbours,
+        options.neighbors,
     )
     sizes = np.bincount(groups) if len(groups) else np.zeros(0, int)
     print(f"{len(held)} records, {len(sizes)} identities, {int((sizes == 1).sum())} of them seen once")

@@ -40,12 +40,12 @@ def run(arguments: list[str]) -> None:
         return
     options = parse(Search, arguments[1:], f"resight lr {arguments[0]}", Search(find(arguments[0])))
     from resight.evaluation.checks import prepare
-    from resight.progress import Screen
-    from resight.training.lr_finder import find_rate
+    from resight.progress import Progress
+    from resight.training.lr_finder import find_learning_rate
 
-    with Screen() as screen:
-        split = prepare(options.run, read(options.run.dataset, root_of(options.run)), screen)
-        found = find_rate(options.run, split, options.low, options.high, options.steps, screen)
+    with Progress() as progress:
+        split = prepare(options.run, read(options.run.dataset, root_of(options.run)), progress)
+        found = find_learning_rate(options.run, split, options.low, options.high, options.steps, progress)
     for rate, loss in zip(found.rates, found.losses, strict=True):
         print(f"{rate:.3e}  {loss:.4f}")
     print(f"the loss falls fastest at {found.steepest:.1e}; --optimizer.lr is {options.run.optimizer.lr:.1e}")

@@ -18,16 +18,16 @@ def run(arguments: list[str]) -> None:
     import torch
 
     from resight.data.vocabulary import Vocabulary
-    from resight.models.summary import tour
+    from resight.models.summary import summarize_model
     from resight.models.transreid import TransReID
 
-    modalities = MODALITIES if "modality" in chosen.model.side else MODALITIES[:1]
+    modalities = MODALITIES if "modality" in chosen.model.sie else MODALITIES[:1]
     vocabulary = Vocabulary(_names(_IDENTITIES), _names(_CAMERAS), _names(_VIEWS), modalities)
-    model = TransReID(chosen.model, chosen.pictures.size, vocabulary)
-    side = {kind: torch.zeros(_BATCH, dtype=torch.int64) for kind in ("camera", "view", "modality")}
+    model = TransReID(chosen.model, chosen.preprocessing.size, vocabulary)
+    side_info = {kind: torch.zeros(_BATCH, dtype=torch.int64) for kind in ("camera", "view", "modality")}
     title = f"{chosen.recipe}: {chosen.model.backbone}, B = {_BATCH}"
     table = Table("stage", "shape", "parameters", "MFLOPs", "source", title=title)
-    for stage in tour(model, torch.randn(_BATCH, 3, *chosen.pictures.size), side):
+    for stage in summarize_model(model, torch.randn(_BATCH, 3, *chosen.preprocessing.size), side_info):
         shape = f"[{', '.join(map(str, stage.shape))}]"
         table.add_row(stage.name, shape, f"{stage.parameters:,}", f"{stage.flops / 1e6:,.1f}", stage.source)
     Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)

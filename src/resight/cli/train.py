@@ -28,24 +28,24 @@ def run(arguments: list[str]) -> None:
     root = root_of(chosen)
 
     from resight.evaluation.checks import prepare
-    from resight.progress import Screen
+    from resight.progress import Progress
     from resight.training.distributed import join, leave, restarted
     from resight.training.loop import train
     from resight.training.run_folder import RunFolder, default_folder
 
-    team = join(chosen.device)
-    if team.size > 1 and not resumed and chosen.out is None:
+    context = join(chosen.device)
+    if context.size > 1 and not resumed and chosen.out is None:
         raise ConfigError("several processes need --out FOLDER, so that all of them, and a restart, mean the same run")
     path = Path(arguments[1]) if resumed else default_folder(chosen)
-    goes_on = bool(resumed) or (restarted() and (path / "config.json").exists()) or not team.leads
+    goes_on = bool(resumed) or (restarted() and (path / "config.json").exists()) or not context.is_main
     folder = RunFolder(path) if goes_on else RunFolder.new(path)
-    with Screen(quiet=not team.leads) as screen:
-        split = prepare(chosen, read(chosen.dataset, root), screen)
+    with Progress(quiet=not context.is_main) as progress:
+        split = prepare(chosen, read(chosen.dataset, root), progress)
         for note in split.notes:
-            screen.say(note)
-        result = train(chosen, split, folder, screen, team)
+            progress.log(note)
+        result = train(chosen, split, folder, progress, context)
     leave()
-    if not team.leads:
+    if not context.is_main:
         return
     print_scores(f"{split.name}, {chosen.schedule.epochs} epochs", result.summary())
     print(f"run: {folder.path}\nmodel: {folder.best}")

@@ -13,7 +13,7 @@ from resight.config.sections import (
     Loss,
     Model,
     Optimizer,
-    Pictures,
+    Preprocessing,
     Sampling,
     Schedule,
     Section,
@@ -31,7 +31,7 @@ def baseline_market() -> Run:
 
 def transreid_market() -> Run:
     """TransReID, ViT-B/16, stride 12, SIE(camera) and JPM, on Market-1501."""
-    model = {"stride": 12, "side": ("camera",), "jpm": True}
+    model = {"stride": 12, "sie": ("camera",), "jpm": True}
     return vary(baseline_market(), recipe="transreid-market", model=model)
 
 
@@ -73,7 +73,7 @@ def deit_occluded_duke() -> Run:
 
 def vit_small_msmt17() -> Run:
     """The reference's old small ViT on MSMT17, without side information or jigsaw; give its weights as a file."""
-    model = {"backbone": "legacy_vit_small", "stride": None, "side": (), "jpm": False}
+    model = {"backbone": "legacy_vit_small", "stride": None, "sie": (), "jpm": False}
     return vary(deit_msmt17(), recipe="vit-small-msmt17", weights=None, model=model)
 
 
@@ -86,41 +86,43 @@ def deit_small_msmt17() -> Run:
 
 def transreid_veri() -> Run:
     """TransReID on VeRi-776: square pictures, SIE(camera x view), a longer shift."""
-    model = {"stride": 12, "side": ("camera", "view"), "jpm": True, "jpm_shift": 8}
-    optimizer, pictures = {"lr": 0.01}, {"size": (256, 256)}
+    model = {"stride": 12, "sie": ("camera", "view"), "jpm": True, "jpm_shift": 8}
+    optimizer, preprocessing = {"lr": 0.01}, {"size": (256, 256)}
     return vary(
         baseline_market(),
         recipe="transreid-veri",
         dataset="veri776",
         model=model,
         optimizer=optimizer,
-        pictures=pictures,
+        preprocessing=preprocessing,
     )
 
 
 def transreid_vehicleid() -> Run:
     """TransReID on VehicleID, which names no camera: batches of 56 x 4."""
     changed = vary(transreid_veri(), recipe="transreid-vehicleid", dataset="vehicleid", optimizer={"lr": 0.045})
-    return vary(changed, model={"side": ()}, sampling={"identities": 56})
+    return vary(changed, model={"sie": ()}, sampling={"identities": 56})
 
 
 def deit_veri() -> Run:
     """TransReID over DeiT-B on VeRi-776, with ImageNet's mean and standard deviation."""
     model = {"backbone": "deit_base_patch16_224"}
-    return vary(transreid_veri(), recipe="deit-veri", model=model, pictures=_IMAGENET, augmentation={"erase": 0.8})
+    return vary(transreid_veri(), recipe="deit-veri", model=model, preprocessing=_IMAGENET, augmentation={"erase": 0.8})
 
 
 def deit_vehicleid() -> Run:
     """TransReID over DeiT-B on VehicleID: batches of 64 x 4."""
-    changed = vary(transreid_vehicleid(), recipe="deit-vehicleid", pictures=_IMAGENET, augmentation={"erase": 0.8})
+    changed = vary(transreid_vehicleid(), recipe="deit-vehicleid", preprocessing=_IMAGENET, augmentation={"erase": 0.8})
     backbone = {"backbone": "deit_base_patch16_224"}
     return vary(changed, model=backbone, optimizer={"lr": 0.03}, sampling={"identities": 64})
 
 
 def transreid_trimodal() -> Run:
     """Three registered modalities through one ViT-B/16 that SIE tells them apart for, on RGBNT201."""
-    model, pictures = {"side": ("modality",)}, {"size": (224, 224)}
-    return vary(baseline_market(), recipe="transreid-trimodal", dataset="rgbnt201", model=model, pictures=pictures)
+    model, preprocessing = {"sie": ("modality",)}, {"size": (224, 224)}
+    return vary(
+        baseline_market(), recipe="transreid-trimodal", dataset="rgbnt201", model=model, preprocessing=preprocessing
+    )
 
 
 def resnet50_market() -> Run:
@@ -129,7 +131,7 @@ def resnet50_market() -> Run:
         recipe="resnet50-market",
         weights="timm",
         model=Model(backbone="resnet50", feature="after"),
-        pictures=Pictures(mean=_MEAN, std=_STD, test_interpolation="bicubic"),
+        preprocessing=Preprocessing(mean=_MEAN, std=_STD, test_interpolation="bicubic"),
         optimizer=Optimizer(name="adam", lr=3.5e-4, weight_decay=5e-4, bias_weight_decay=5e-4, bias_lr_factor=1),
         schedule=Schedule(name="multistep", warmup_epochs=10),
     )
@@ -141,7 +143,7 @@ def cuhk03() -> Run:
         recipe="cuhk03",
         dataset="cuhk03",
         weights="timm",
-        pictures=Pictures(size=(154, 70), mean=_MEAN, std=_STD),
+        preprocessing=Preprocessing(size=(154, 70), mean=_MEAN, std=_STD),
         model=Model(backbone="vit_small_patch14_dinov2"),
         augmentation=Augmentation(pad=6),
         optimizer=Optimizer(
@@ -160,13 +162,13 @@ def cuhk03() -> Run:
 
 def cuhk03_jpm() -> Run:
     """The same with JPM and SIE(camera)."""
-    return vary(cuhk03(), recipe="cuhk03-jpm", model={"jpm": True, "side": ("camera",)})
+    return vary(cuhk03(), recipe="cuhk03-jpm", model={"jpm": True, "sie": ("camera",)})
 
 
 def own() -> Run:
     """Your own pictures: a table, or a folder per identity. The best checkpoint is chosen by identities kept aside."""
-    changed = vary(cuhk03(), recipe="own", dataset="own", held_out=0.1, evaluate_every=5)
-    return vary(changed, pictures={"size": (224, 112)}, schedule={"epochs": 30})
+    changed = vary(cuhk03(), recipe="own", dataset="own", validation_fraction=0.1, evaluate_every=5)
+    return vary(changed, preprocessing={"size": (224, 112)}, schedule={"epochs": 30})
 
 
 def tiny() -> Run:
@@ -174,8 +176,8 @@ def tiny() -> Run:
     return Run(
         recipe="tiny",
         dataset="synthetic",
-        pictures=Pictures(size=(96, 48)),
-        model=Model(backbone="test_vit", side=("modality",), jpm=True, drop_path=0.0),
+        preprocessing=Preprocessing(size=(96, 48)),
+        model=Model(backbone="test_vit", sie=("modality",), jpm=True, drop_path=0.0),
         augmentation=Augmentation(pad=4, erase=0.0),
         sampling=Sampling(identities=8, instances=4),
         loss=Loss(triplet_within="modality"),

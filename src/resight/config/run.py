@@ -11,8 +11,8 @@ from resight.config.sections import (
     Loss,
     Model,
     Optimizer,
-    Pictures,
     Precision,
+    Preprocessing,
     Sampling,
     Schedule,
     Section,
@@ -41,12 +41,12 @@ class Run(Section):
     precision: Precision = "auto"
     """Arithmetic of the matrix products; losses and weights stay in float32. `auto` means bf16 where that was measured
     to be faster on this machine, else fp32; what it came to is in the run folder's `compute.json`."""
-    piece: int | None = Field(default=None, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
     """Pictures that go through the backbone at once in training. None: the batch whole. Fewer need less memory and give
     the same gradients, triplets mined and BatchNorm taken over the whole batch, for one forward pass more."""
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more time."""
-    shard: bool = False
+    fsdp: bool = False
     """Share the backbone's weights, gradients and optimizer state out among the processes of torchrun, for one that no
     device holds whole (FSDP2); the state is checkpointed in as many parts."""
     compile: bool = False
@@ -57,9 +57,9 @@ class Run(Section):
     `resight data clean` removes them. Off: decode in every epoch."""
     tensorboard: bool = False
     """Write the figures for TensorBoard too, into the run's folder (an extra: `pip install 'resight[tensorboard]'`)."""
-    damaged: Literal["refuse", "skip"] = "refuse"
+    on_corrupt: Literal["error", "skip"] = "error"
     """What to do about pictures that cannot be decoded."""
-    held_out: float = Field(default=0.0, ge=0, lt=1)
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the TRAINING identities kept aside to choose the best checkpoint by. 0: the best is the last."""
     select_on_test: bool = False
     """Choose the best checkpoint by the test set, as some papers do. It flatters the result; say so if you use it."""
@@ -67,7 +67,7 @@ class Run(Section):
     """Epochs between evaluations. 0: only after the last."""
     checkpoint_steps: int = Field(default=0, ge=0)
     """Steps between checkpoints within an epoch; one is written after each epoch in any case."""
-    pictures: Pictures = Pictures()
+    preprocessing: Preprocessing = Preprocessing()
     model: Model = Model()
     augmentation: Augmentation = Augmentation()
     sampling: Sampling = Sampling()
@@ -78,7 +78,7 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Run":
-        if self.held_out and self.select_on_test:
+        if self.validation_fraction and self.select_on_test:
             raise ValueError("held_out and select_on_test are two ways to choose the best checkpoint; use one")
         if self.loss.id_weight == 0 and self.loss.triplet_weight == 0:
             raise ValueError("loss.id_weight and loss.triplet_weight are both 0: nothing would be learned")

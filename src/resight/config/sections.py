@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resight.errors import ConfigError
 
-Side = Literal["camera", "view", "modality"]
+SideLabel = Literal["camera", "view", "modality"]
 HeadName = Literal["softmax", "arcface", "cosface", "am-softmax", "circle"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """Arithmetic of the matrix products; `auto` is measured on the machine (`resight.device.best_precision`)."""
@@ -31,7 +31,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Pictures(Section):
+class Preprocessing(Section):
     """How a picture becomes the network's input; stored beside the weights."""
 
     size: tuple[int, int] = (256, 128)
@@ -53,11 +53,11 @@ class Model(Section):
     """A plain ViT by its timm name, `legacy_vit_small` (the reference's old small one), or `resnet50`."""
     stride: int | None = Field(default=None, ge=1)
     """Pixels between patches; less than the patch overlaps them. None: the patch's own size."""
-    side: tuple[Side, ...] = ()
+    sie: tuple[SideLabel, ...] = ()
     """Side information embedding (SIE): any of camera, view and modality."""
-    side_weight: float = 3.0
+    sie_weight: float = 3.0
     """What the SIE is multiplied by before it is added to every token."""
-    side_dropout: float = Field(default=0.0, ge=0, lt=1)
+    sie_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that a training picture's side labels count as unknown, so that what is answered for pictures whose
     camera or view nobody knows is trained too."""
     jpm: bool = False
@@ -105,7 +105,7 @@ class Augmentation(Section):
     """Probability that a picture goes through AutoAugment's policy for ImageNet."""
     augmix: float = Field(default=0.0, ge=0, le=1)
     """Probability that it is mixed of several changed ones (AugMix), instead."""
-    modalities_together: bool = True
+    share_draws: bool = True
     """Whether the modalities of one sighting share their draws (they are registered) or each has its own."""
 
 
@@ -129,7 +129,7 @@ class Loss(Section):
     """Weight of the batch-hard triplet loss."""
     triplet_margin: float | None = None
     """None: the soft margin log(1 + exp(d_ap - d_an)). A number: the hinge with that margin."""
-    triplet_normalise: bool = False
+    triplet_normalize: bool = False
     """Whether triplet distances are between features of unit length."""
     triplet_within: Literal["batch", "modality"] = "batch"
     """Whether triplets are mined across modalities (the reference, and for searching one modality with another), or

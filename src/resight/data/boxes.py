@@ -24,7 +24,7 @@ class Box:
     identity: str | None = None
 
 
-def read_boxes(path: Path, least_confidence: float | None = None) -> list[Box]:
+def read_boxes(path: Path, min_confidence: float | None = None) -> list[Box]:
     """Boxes of a file, in the order of their frames.
 
     Args:
@@ -50,10 +50,10 @@ def read_boxes(path: Path, least_confidence: float | None = None) -> list[Box]:
             raise DatasetError(f"{path}, {where}, is no box: {type(error).__name__} {error}") from error
         if box.frame < 0 or not (box.right > box.left and box.bottom > box.top):
             raise DatasetError(f"{path}, {where}, is no box: it has frame {box.frame} or no width or height")
-        if least_confidence is None or box.confidence is None or box.confidence >= least_confidence:
+        if min_confidence is None or box.confidence is None or box.confidence >= min_confidence:
             found.append(box)
     if not found:
-        raise DatasetError(f"{path} holds no box" + ("" if least_confidence is None else " of that confidence"))
+        raise DatasetError(f"{path} holds no box" + ("" if min_confidence is None else " of that confidence"))
     return sorted(found, key=lambda box: box.frame)
 
 

@@ -51,7 +51,7 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
 
 
-def damaged(paths: list[Path], progress: Callable[[int], None] = lambda done: None) -> list[tuple[Path, str]]:
+def corrupt(paths: list[Path], progress: Callable[[int], None] = lambda done: None) -> list[tuple[Path, str]]:
     """Decodes every picture once and returns those that cannot be, each with the reason, in order.
 
     Args:

@@ -26,7 +26,7 @@ _AHEAD = 3  # batches decoded in advance
 class Batch:
     """Some sightings. Label numbers follow the vocabulary; `UNKNOWN` where there is none."""
 
-    pictures: Tensor
+    images: Tensor
     """uint8 [B, M, 3, H, W]; zeros where a modality is absent."""
     present: Tensor
     """bool [B, M]."""
@@ -41,7 +41,7 @@ class Batch:
         """The same batch on a device."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
-    def side(self) -> dict[str, Tensor]:
+    def side_info(self) -> dict[str, Tensor]:
         """Labels of each picture that is present, in row-major order: int64 [R] by kind, R = present.sum()."""
         rows, modality = self.present.nonzero(as_tuple=True)
         return {"camera": self.camera[rows], "view": self.view[rows], "modality": modality}
@@ -78,7 +78,7 @@ class Loader:
         empty = next((row for row, paths in enumerate(self.paths) if not any(paths)), None)
         if empty is not None:
             raise DatasetError(
-                f"sighting {empty} has {', '.join(table[empty].pictures)} alone, and the model was trained on "
+                f"sighting {empty} has {', '.join(table[empty].images)} alone, and the model was trained on "
                 f"{', '.join(vocabulary.modalities)}"
             )
         self.place = _places(self.paths)
@@ -125,13 +125,13 @@ class Loader:
         place = self.place[index]  # [B, M]
         present = place >= 0
         if self.packed is not None:
-            pictures = self.packed.index_select(0, place.flatten().clamp_min(0)).unflatten(0, place.shape)
-            pictures[~present] = 0  # [B, M, 3, H, W]
+            images = self.packed.index_select(0, place.flatten().clamp_min(0)).unflatten(0, place.shape)
+            images[~present] = 0  # [B, M, 3, H, W]
         else:
-            pictures = torch.zeros((*place.shape, 3, *self.size), dtype=torch.uint8)
+            images = torch.zeros((*place.shape, 3, *self.size), dtype=torch.uint8)
             for b, m in present.nonzero().tolist():
-                pictures[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
-        batch = Batch(pictures, present, self.identity[index], self.camera[index], self.view[index])
+                images[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
+        batch = Batch(images, present, self.identity[index], self.camera[index], self.view[index])
         return Batch(*(t.pin_memory() for t in vars(batch).values())) if self.pinned else batch
 
 

@@ -31,7 +31,7 @@ class Sighting:
     Labels are the data set's own names, never renumbered; None means not known.
     """
 
-    pictures: Mapping[str, Path]
+    images: Mapping[str, Path]
     """Files by modality (`rgb`, `nir`, `tir`); a modality that is absent was not taken."""
     identity: str | None = None
     camera: str | None = None
@@ -58,12 +58,12 @@ class SightingTable:
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for row, sighting in enumerate(sightings):
-            strange = set(sighting.pictures) - set(MODALITIES)
-            if strange or not sighting.pictures:
+            strange = set(sighting.images) - set(MODALITIES)
+            if strange or not sighting.images:
                 what = f"unknown modality {sorted(strange)[0]!r}" if strange else "no picture"
                 raise DatasetError(f"sighting {row} has {what}; the modalities are {', '.join(MODALITIES)}")
             for name in MODALITIES:
-                path = sighting.pictures.get(name)
+                path = sighting.images.get(name)
                 columns[name].append(None if path is None else str(path))
             for name in (*LABELS, "time"):
                 columns[name].append(getattr(sighting, name))
@@ -130,7 +130,7 @@ class SightingTable:
     @property
     def paths(self) -> list[Path]:
         """Every picture file, row by row."""
-        return [path for sighting in self for path in sighting.pictures.values()]
+        return [path for sighting in self for path in sighting.images.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ def read_arrow(path: Path) -> pa.Table:  # pyright: ignore[reportUnknownParamete
 
 
 def _sighting(row: dict[str, Any]) -> Sighting:
-    pictures = {name: Path(row[name]) for name in MODALITIES if row[name] is not None}
-    return Sighting(pictures, **{name: row[name] for name in (*LABELS, "time")})
+    images = {name: Path(row[name]) for name in MODALITIES if row[name] is not None}
+    return Sighting(images, **{name: row[name] for name in (*LABELS, "time")})
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:

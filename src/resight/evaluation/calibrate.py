@@ -8,7 +8,7 @@ import numpy as np
 from resight.config.sections import Evaluation, Precision
 from resight.data.sightings import Split
 from resight.evaluation.evaluate import Result, evaluate
-from resight.models.checkpoint import Card
+from resight.models.checkpoint import ModelCard
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration, calibrate, reliability
 from resight.retrieval.open_set import Pairs, open_set
@@ -28,7 +28,7 @@ class Calibrated:
 
 def calibrate_model(
     model: TransReID,
-    card: Card,
+    card: ModelCard,
     split: Split,
     settings: Evaluation,
     false_match_rate: float,
@@ -41,8 +41,8 @@ def calibrate_model(
         EvaluationError: there are too few pairs for such a false match rate, or none of a kind.
         PictureError: a picture cannot be decoded.
     """
-    found = evaluate(model, split, card.vocabulary, card.pictures, settings, precision, progress)
-    identities = np.unique(found.query_keys.identity[found.query_keys.identity >= 0])
+    found = evaluate(model, split, card.vocabulary, card.preprocessing, settings, precision, progress)
+    identities = np.unique(found.query_labels.identity[found.query_labels.identity >= 0])
     shuffled = np.random.default_rng(0).permutation(identities)
     fitted, unseen = (_pairs(found, half) for half in (shuffled[::2], shuffled[1::2]))
     trial = calibrate(fitted, max(false_match_rate, 2 / fitted.different.sum()), split.name)
@@ -53,7 +53,7 @@ def calibrate_model(
 def _pairs(result: Result, identities: np.ndarray) -> Pairs:
     """The pairs among some of the identities."""
     asked, searched = (
-        np.flatnonzero(np.isin(keys.identity, identities)) for keys in (result.query_keys, result.gallery_keys)
+        np.flatnonzero(np.isin(keys.identity, identities)) for keys in (result.query_labels, result.gallery_labels)
     )
     scores = InnerProducts(result.query.vectors[asked], result.gallery.vectors[searched])
-    return open_set(scores, result.query_keys.take(asked), result.gallery_keys.take(searched), result.rule).pairs
+    return open_set(scores, result.query_labels.take(asked), result.gallery_labels.take(searched), result.rule).pairs

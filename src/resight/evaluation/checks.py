@@ -6,16 +6,16 @@ from typing import Literal
 
 from resight.config.run import Run
 from resight.config.sections import Evaluation
-from resight.data.image import damaged
+from resight.data.image import corrupt
 from resight.data.sightings import SightingTable, Split
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
 from resight.evaluation.labels import keys
-from resight.progress import Screen
+from resight.progress import Progress
 from resight.retrieval.trials import require_any_match
 
 
-def prepare(run: Run, split: Split, screen: Screen) -> Split:
+def prepare(run: Run, split: Split, progress: Progress) -> Split:
     """Checks a data set for training, and leaves out what has no identity and, where the run says so, what is damaged.
 
     Raises:
@@ -23,7 +23,7 @@ def prepare(run: Run, split: Split, screen: Screen) -> Split:
         EvaluationError: no query has a match.
         PictureError: a picture is damaged and is not to be skipped.
     """
-    checked, notes = without_damaged(split, run.damaged, screen)
+    checked, notes = without_corrupt(split, run.on_corrupt, progress)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):
         raise DatasetError(f"{split.name} has no training picture of a known identity")
@@ -33,20 +33,22 @@ def prepare(run: Run, split: Split, screen: Screen) -> Split:
     return replace(checked, train=learned, notes=(*checked.notes, *notes))
 
 
-def without_damaged(split: Split, policy: Literal["refuse", "skip"], screen: Screen) -> tuple[Split, tuple[str, ...]]:
+def without_corrupt(
+    split: Split, policy: Literal["error", "skip"], progress: Progress
+) -> tuple[Split, tuple[str, ...]]:
     """The split without sightings that have a damaged picture, and a note for each such picture.
 
     Raises:
         PictureError: there is one, and the policy is to refuse it.
     """
     files = sorted({path for part in (split.train, split.query, split.gallery) for path in part.paths})
-    screen.begin("checking pictures", len(files))
-    faults = damaged(files, screen.step)
+    progress.start("checking pictures", len(files))
+    faults = corrupt(files, progress.update)
     if not faults:
         return split, ()
-    if policy == "refuse":
+    if policy == "error":
         more = f" ({len(faults)} pictures are damaged in all)" if len(faults) > 1 else ""
-        raise PictureError(f"{faults[0][1]}{more}; mend it, or leave such pictures out with --damaged skip")
+        raise PictureError(f"{faults[0][1]}{more}; mend it, or leave such pictures out with --on-corrupt skip")
     bad = {path for path, _ in faults}
     train, query = _without(split.train, bad), _without(split.query, bad)
     gallery = query if split.gallery is split.query else _without(split.gallery, bad)
@@ -65,4 +67,4 @@ def require_match(split: Split, settings: Evaluation) -> None:
 
 
 def _without(table: SightingTable, bad: set[Path]) -> SightingTable:
-    return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.pictures.values())])
+    return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.images.values())])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from resight.config.sections import Evaluation, Pictures, Pooling, Precision
+from resight.config.sections import Evaluation, Pooling, Precision, Preprocessing
 from resight.data.sightings import Split
 from resight.data.vocabulary import Vocabulary
 from resight.device import Compute, resolve_compute
@@ -15,7 +15,7 @@ from resight.inference.embed import embed_table
 from resight.inference.embeddings import Embedded
 from resight.models.transreid import TransReID
 from resight.retrieval.junk import Rule, rule_of
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.metrics import Metrics
 from resight.retrieval.neighbors import top
 from resight.retrieval.protocols import Protocol, find
@@ -33,8 +33,8 @@ class Result:
     rule: Rule
     query: Embedded
     gallery: Embedded
-    query_keys: Keys
-    gallery_keys: Keys
+    query_labels: Labels
+    gallery_labels: Labels
     score: Callable[[np.ndarray, np.ndarray], Scores]
     """Scores of some rows of both."""
     trials: tuple[Trial, ...]
@@ -62,7 +62,7 @@ class Result:
 
     def per_query(self, value: Callable[[Metrics], np.ndarray]) -> np.ndarray:
         """float64 [Q]: the mean of a value over the trials in which the query takes part; NaN where there is none."""
-        total, count = np.zeros(len(self.query_keys)), np.zeros(len(self.query_keys))
+        total, count = np.zeros(len(self.query_labels)), np.zeros(len(self.query_labels))
         for trial in self.trials:
             rows, metrics = trial.asked, trial.metrics
             valid = metrics.valid
@@ -84,7 +84,7 @@ class Result:
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest gallery rows of each query in the first trial and whether each is right: int64 and bool [Q, k];
         -1 where fewer are left or the query does not ask."""
-        rows, hits = np.full((len(self.query_keys), k), -1), np.zeros((len(self.query_keys), k), bool)
+        rows, hits = np.full((len(self.query_labels), k), -1), np.zeros((len(self.query_labels), k), bool)
         for ranking in self.trials[0].rankings:
             found, right = self._top(ranking, k)
             rows[ranking.query, : found.shape[1]] = np.where(found >= 0, ranking.gallery[found], -1)
@@ -92,7 +92,7 @@ class Result:
         return rows, hits
 
     def _top(self, ranking: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
-        query, gallery = self.query_keys.take(ranking.query), self.gallery_keys.take(ranking.gallery)
+        query, gallery = self.query_labels.take(ranking.query), self.gallery_labels.take(ranking.gallery)
         return top(ranking.scores, query, gallery, self.rule, k)
 
 
@@ -100,7 +100,7 @@ def evaluate(
     model: TransReID,
     split: Split,
     vocabulary: Vocabulary,
-    pictures: Pictures,
+    preprocessing: Preprocessing,
     settings: Evaluation,
     precision: Precision = "auto",
     progress: Callable[[int], None] = lambda done: None,
@@ -117,13 +117,19 @@ def evaluate(
     device = next(model.parameters()).device
     compute = resolve_compute(device, precision, settings.batch)
     asked = Embedded(
-        embed_table(model, split.query, vocabulary, pictures, settings, compute.precision, progress), split.query
+        embed_table(model, split.query, vocabulary, preprocessing, settings, compute.precision, progress), split.query
     )
     searched = asked
     if split.gallery is not split.query:
         done = len(split.query)
         found = embed_table(
-            model, split.gallery, vocabulary, pictures, settings, compute.precision, lambda more: progress(done + more)
+            model,
+            split.gallery,
+            vocabulary,
+            preprocessing,
+            settings,
+            compute.precision,
+            lambda more: progress(done + more),
         )
         searched = Embedded(found, split.gallery)
     result = measure_embedded(asked, searched, settings, split.protocol, "cuda" if device.type == "cuda" else "cpu")
@@ -147,15 +153,15 @@ def measure_embedded(
         EvaluationError: no query has a match.
     """
     chosen, rule = measured_by(settings, protocol)
-    query_keys, gallery_keys = keys(query.sightings, gallery.sightings)
-    query, query_keys = _pooled(query, query_keys, settings, asks=True)
-    gallery, gallery_keys = _pooled(gallery, gallery_keys, settings, asks=False)
+    query_labels, gallery_labels = keys(query.sightings, gallery.sightings)
+    query, query_labels = _pooled(query, query_labels, settings, asks=True)
+    gallery, gallery_labels = _pooled(gallery, gallery_labels, settings, asks=False)
 
     def score(asked: np.ndarray, searched: np.ndarray) -> Scores:
         return scores(_rows(query.vectors, asked), _rows(gallery.vectors, searched), settings, device)
 
-    trials = measure_trials(chosen, rule, query_keys, gallery_keys, score)
-    return Result(chosen, rule, query, gallery, query_keys, gallery_keys, score, trials)
+    trials = measure_trials(chosen, rule, query_labels, gallery_labels, score)
+    return Result(chosen, rule, query, gallery, query_labels, gallery_labels, score, trials)
 
 
 def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:
@@ -184,7 +190,7 @@ def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation, device:
     return rerank(found, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else found
 
 
-def _pooled(items: Embedded, keys: Keys, settings: Evaluation, asks: bool) -> tuple[Embedded, Keys]:
+def _pooled(items: Embedded, keys: Labels, settings: Evaluation, asks: bool) -> tuple[Embedded, Labels]:
     """Tracklets as one item, and then the queries of one identity under one camera, where the settings say so."""
     steps: list[tuple[Pooling, tuple[str, ...]]] = [(settings.tracklets, ("identity", "camera", "tracklet"))]
     if asks:

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute
 
 from resight.data.sightings import LABELS, MODALITIES, SightingTable
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 
 pc: Any = pyarrow.compute  # makes its functions when it is imported, and types none
 
 
-def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:
+def keys(query: SightingTable, gallery: SightingTable) -> tuple[Labels, Labels]:
     """The labels of both tables as numbers that mean the same in both, in the order of the labels' names."""
     columns = {name: [t.arrow.column(name) for t in (query, gallery)] for name in LABELS}
     columns["picture"] = [_files(t) for t in (query, gallery)]
@@ -26,7 +26,7 @@ def keys(query: SightingTable, gallery: SightingTable) -> tuple[Keys, Keys]:
         numbers[column] = place[both.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
     cut = len(query)
     return tuple(  # pyright: ignore[reportReturnType]
-        Keys(len(t), {c: n[part] for c, n in numbers.items()}, names, t.arrow.column("time").to_numpy())
+        Labels(len(t), {c: n[part] for c, n in numbers.items()}, names, t.arrow.column("time").to_numpy())
         for t, part in ((query, slice(0, cut)), (gallery, slice(cut, None)))
     )
 

@@ -16,7 +16,7 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
 
     The means over the trials, their spread, 95 % intervals over query identities, and what each query came to.
     """
-    ap, hit, identity = result.ap, result.hit, result.query_keys.identity
+    ap, hit, identity = result.ap, result.hit, result.query_labels.identity
     intervals = {name: interval(values, identity) for name, values in (("mAP", ap), ("R1", hit))}
     cmc = np.mean([trial.metrics.cmc for trial in result.trials], axis=0)
     return {
@@ -65,7 +65,7 @@ def camera_pairs(result: Result) -> list[dict[str, Any]]:
     """How well each camera's queries find their matches among each other camera's pictures alone, worst first."""
     found = list[dict[str, Any]]()
     asked, pool = result.trials[0].asked, result.trials[0].searched
-    query, gallery = result.query_keys.take(asked), result.gallery_keys
+    query, gallery = result.query_labels.take(asked), result.gallery_labels
     asks, searched = query["camera"], gallery["camera"][pool]
     for camera in np.unique(searched[searched >= 0]):
         rows = pool[searched == camera]
@@ -87,9 +87,9 @@ def camera_pairs(result: Result) -> list[dict[str, Any]]:
 def _idle(result: Result) -> list[str]:
     """A rule that looks at labels which are not known removes nothing; that should not go unsaid."""
     columns = {column for clause in result.rule.clauses for column in (*clause.same, *clause.other)}
-    unknown = [c for c in sorted(columns) if (result.query_keys[c] < 0).all() or (result.gallery_keys[c] < 0).all()]
+    unknown = [c for c in sorted(columns) if (result.query_labels[c] < 0).all() or (result.gallery_labels[c] < 0).all()]
     if any(clause.seconds is not None for clause in result.rule.clauses):
-        times = (result.query_keys.time, result.gallery_keys.time)
+        times = (result.query_labels.time, result.gallery_labels.time)
         unknown += ["time"] if any(t is None or np.isnan(t).all() for t in times) else []
     return (
         [f"the rule looks at {' and '.join(unknown)}, which no sighting here has: that removes nothing"]
@@ -103,7 +103,7 @@ def _sizes(result: Result) -> int:
 
 
 def _name(sighting: Sighting) -> str:
-    return "|".join(sighting.pictures[m].name for m in MODALITIES if m in sighting.pictures)
+    return "|".join(sighting.images[m].name for m in MODALITIES if m in sighting.images)
 
 
 def _number(value: float) -> float | None:

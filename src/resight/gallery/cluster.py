@@ -31,7 +31,7 @@ def link(
     threshold: float,
     together: Sequence[Hashable | None],
     apart: Sequence[Hashable | None],
-    neighbours: int = 20,
+    neighbors: int = 20,
 ) -> np.ndarray:
     """Groups records by agglomerative clustering with average linkage, over the graph of nearest neighbours.
 
@@ -60,7 +60,7 @@ def link(
     sums = {group: vectors[rows].astype(np.float64).sum(0) for group, rows in members.items()}
     marks = {group: {apart[n] for n in rows} - {None} for group, rows in members.items()}
 
-    found = nearest(InnerProducts(vectors, vectors), neighbours + 1)
+    found = nearest(InnerProducts(vectors, vectors), neighbors + 1)
     edges: dict[int, set[int]] = {group: set() for group in members}
     for n, row in zip(*np.nonzero(found.rows >= 0), strict=True):
         a, b = start[int(n)], start[int(found.rows[n, row])]

@@ -79,7 +79,7 @@ class Gallery:
         self,
         vectors: np.ndarray,
         k: int = 10,
-        meant: Filter = EVERYTHING,
+        where: Filter = EVERYTHING,
         group: str | None = None,
         rerank: bool = False,
     ) -> list[list[Answer]]:
@@ -98,20 +98,20 @@ class Gallery:
         """
         if group not in (None, "identity", "tracklet"):
             raise ConfigError(f"answers can be grouped by identity or tracklet, not by {group!r}")
-        self._require_fields(meant)
+        self._require_fields(where)
         vectors = np.atleast_2d(np.asarray(vectors, np.float32))
         asked, width = vectors.shape[1], self.engine.about["width"]
         if asked != width:
             raise GalleryError(f"what is asked for has {asked} numbers, and the gallery's records have {width}")
-        return [self._found(vector, k, meant, group, rerank) for vector in vectors]
+        return [self._found(vector, k, where, group, rerank) for vector in vectors]
 
-    def alike(self, record_id: str, k: int = 10, meant: Filter = EVERYTHING, group: str | None = None) -> list[Answer]:
+    def alike(self, record_id: str, k: int = 10, where: Filter = EVERYTHING, group: str | None = None) -> list[Answer]:
         """`search` by a record that is in the gallery, which is itself left out.
 
         Raises:
             GalleryError: there is no such record.
         """
-        answers = self.search(self.record(record_id).vector[None], k + 1, meant, group)[0]
+        answers = self.search(self.record(record_id).vector[None], k + 1, where, group)[0]
         return [a for a in answers if a.record.id != record_id][:k]
 
     def record(self, record_id: str) -> Record:
@@ -176,11 +176,11 @@ class Gallery:
         probability = float(self.calibration.of(np.array([similarity]), self.prior)[0])
         return Answer(record, similarity, probability, similarity >= self.calibration.threshold)
 
-    def _found(self, vector: np.ndarray, k: int, meant: Filter, group: str | None, again: bool) -> list[Answer]:
+    def _found(self, vector: np.ndarray, k: int, where: Filter, group: str | None, again: bool) -> list[Answer]:
         """Looks at more and more records until they make k groups, or there are no more."""
-        wanted, total = max(_RERANKED if again else 0, _MORE * k if group else k), self.engine.count(meant)
+        wanted, total = max(_RERANKED if again else 0, _MORE * k if group else k), self.engine.count(where)
         while True:
-            answers = self._answers(self.engine.search(vector[None], wanted, meant)[0])
+            answers = self._answers(self.engine.search(vector[None], wanted, where)[0])
             if again:
                 answers = _reranked(vector, answers)
             if group is None:
@@ -202,11 +202,11 @@ class Gallery:
             raise GalleryError(f"there is no record {absent[0]!r} in the gallery")
         return found
 
-    def _require_fields(self, meant: Filter) -> None:
-        if not meant.metadata or self.engine.count(meant):
+    def _require_fields(self, where: Filter) -> None:
+        if not where.metadata or self.engine.count(where):
             return
         known = self.engine.fields()
-        strange = sorted(set(meant.metadata) - known)
+        strange = sorted(set(where.metadata) - known)
         if strange:
             said = ", ".join(sorted(known)) or "none"
             raise ConfigError(f"no record has a field {strange[0]!r}; the fields of metadata are: {said}")

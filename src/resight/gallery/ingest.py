@@ -25,13 +25,13 @@ _THUMBNAIL = (96, 192)  # width and height that it fits in
 
 
 @dataclass
-class Kept:
+class IngestReport:
     """What became of pictures that were to be kept."""
 
     added: int = 0
     there: int = 0
     """Were in the gallery already."""
-    damaged: list[str] = field(default_factory=list[str])
+    corrupt: list[str] = field(default_factory=list[str])
     """Why each of those could not be."""
 
 
@@ -42,7 +42,7 @@ def keep(
     thumbnails: bool = False,
     metadata: Mapping[str, Value] | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> Kept:
+) -> IngestReport:
     """Embeds pictures and adds a record for each. A picture has the same id whenever it is added, by its path, so that
     a run that was stopped can be run again: what is there is left as it is.
 
@@ -62,23 +62,23 @@ def keep(
         StorageError: it cannot be written; what was added before is kept.
     """
     gallery.require(embedder.fingerprint)
-    kept, done = Kept(), 0
-    rows = [(s, m, Path(s.pictures[m]).absolute()) for s in sightings for m in MODALITIES if m in s.pictures]
+    kept, done = IngestReport(), 0
+    rows = [(s, m, Path(s.images[m]).absolute()) for s in sightings for m in MODALITIES if m in s.images]
     for start in range(0, len(rows), _AT_ONCE):
         part = rows[start : start + _AT_ONCE]
         ids = {id_of(path): (sighting, modality, path) for sighting, modality, path in part}
         there = {record.id for record in gallery.engine.get(list(ids))}
         kept.there += len(there)
-        held, pictures = list[Record](), list[np.ndarray]()
+        held, images = list[Record](), list[np.ndarray]()
         for i, (sighting, modality, path) in ids.items():
             if i in there:
                 continue
             try:
                 picture = as_tensor(path).permute(1, 2, 0).numpy()  # [h, w, 3]
             except PictureError as error:
-                kept.damaged.append(str(error))
+                kept.corrupt.append(str(error))
                 continue
-            pictures.append(picture)
+            images.append(picture)
             held.append(
                 Record(
                     id=i,
@@ -95,7 +95,7 @@ def keep(
             )
         if held:
             views = [ids[record.id][0].view for record in held]
-            vectors = embedder.embed(pictures, [r.camera for r in held], views, [r.modality for r in held])
+            vectors = embedder.embed(images, [r.camera for r in held], views, [r.modality for r in held])
             gallery.add([replace(record, vector=vector) for record, vector in zip(held, vectors, strict=True)])
         kept.added += len(held)
         done += len(part)
@@ -103,12 +103,12 @@ def keep(
     return kept
 
 
-def keep_embeddings(
+def ingest_embeddings(
     gallery: Gallery,
     file: Path,
     metadata: Mapping[str, Value] | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> Kept:
+) -> IngestReport:
     """Adds a record for each row of a file that `extract` wrote; as `keep`, without embedding anything. What was seen
     in a video has its frame in the metadata.
 
@@ -124,7 +124,7 @@ def keep_embeddings(
     if model is None or "embedding" not in opened.schema_arrow.names:
         raise DatasetError(f"{file} holds no embeddings of resight extract")
     gallery.require(model.decode())
-    kept, done = Kept(), 0
+    kept, done = IngestReport(), 0
     for batch in opened.iter_batches(_ROWS):
         vectors = np.asarray(batch.column("embedding").flatten(), np.float32).reshape(batch.num_rows, -1)  # [n, D]
         rows = batch.drop_columns(["embedding"]).to_pylist()

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from resight.config.sections import Evaluation, Pictures, Precision
-from resight.data.augment.augment import normalise
+from resight.config.sections import Evaluation, Precision, Preprocessing
+from resight.data.augment.augment import normalize
 from resight.data.loader import Batch, Loader
 from resight.data.sightings import SightingTable
 from resight.data.vocabulary import Vocabulary
@@ -21,7 +21,7 @@ def embed_table(
     model: TransReID,
     table: SightingTable,
     vocabulary: Vocabulary,
-    pictures: Pictures,
+    preprocessing: Preprocessing,
     settings: Evaluation,
     precision: Precision = "auto",
     progress: Callable[[int], None] = lambda done: None,
@@ -48,14 +48,14 @@ def embed_table(
     model.eval()
     device = next(model.parameters()).device
     compute = resolve_compute(device, precision, settings.batch)
-    loader = Loader(table, vocabulary, pictures.size, pictures.test_interpolation)
+    loader = Loader(table, vocabulary, preprocessing.size, preprocessing.test_interpolation)
     step = max(1, settings.batch // len(vocabulary.modalities))
     first, last = _share(len(table))
     rows = [list(range(i, min(i + step, last))) for i in range(first, last, step)]
     done: list[np.ndarray] = []
     with torch.inference_mode(), autocast(device, compute.precision):
         for batch in loader.batches(rows):
-            done.append(embed_batch(model, batch.to(device), pictures, settings).cpu().numpy())
+            done.append(embed_batch(model, batch.to(device), preprocessing, settings).cpu().numpy())
             progress(sum(map(len, done)))
     return _together(np.concatenate(done) if done else np.zeros((0, model.width), np.float32))
 
@@ -75,13 +75,13 @@ def _together(own: np.ndarray) -> np.ndarray:
     return np.concatenate([part for part in found if len(part)])
 
 
-def embed_batch(model: TransReID, batch: Batch, pictures: Pictures, settings: Evaluation) -> Tensor:
+def embed_batch(model: TransReID, batch: Batch, preprocessing: Preprocessing, settings: Evaluation) -> Tensor:
     """float32 [B, E] of unit length. An absent modality is a zero in a concatenation, and no part of a mean."""
-    x = normalise(batch.pictures[batch.present], pictures.mean, pictures.std)  # [R, 3, H, W]
-    side = batch.side()
-    found = F.normalize(model.embed(x, side))  # [R, D]
+    x = normalize(batch.images[batch.present], preprocessing.mean, preprocessing.std)  # [R, 3, H, W]
+    side_info = batch.side_info()
+    found = F.normalize(model.embed(x, side_info))  # [R, D]
     if settings.flip:
-        found = F.normalize(found + F.normalize(model.embed(x.flip(-1), side)))
+        found = F.normalize(found + F.normalize(model.embed(x.flip(-1), side_info)))
     each = found.new_zeros((*batch.present.shape, found.shape[1]))  # [B, M, D]
     each[batch.present] = found
     return F.normalize(each.flatten(1) if settings.fusion == "concat" else each.sum(1))

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.config.sections import Precision, ResolvedPrecision
-from resight.data.augment.augment import normalise
+from resight.data.augment.augment import normalize
 from resight.data.image import Picture, as_tensor, resize
 from resight.data.vocabulary import UNKNOWN
 from resight.device import DTYPES, autocast, pick_device, resolve_compute
 from resight.errors import ConfigError
-from resight.models.blocks import settle
-from resight.models.checkpoint import Card, fingerprint_of, load_model, read_calibration
-from resight.models.sie import SideInformation, UnknownSide
+from resight.models.blocks import fold_and_cast_weights
+from resight.models.checkpoint import ModelCard, fingerprint_of, load_model, read_calibration
+from resight.models.sie import SIE, UnknownSideInfo
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration
 
@@ -48,13 +48,13 @@ class Embedder:
     def __init__(
         self,
         model: TransReID,
-        card: Card,
+        card: ModelCard,
         fingerprint: str,
         calibration: Calibration | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         flip: bool = False,
-        unknown: UnknownSide = "mean",
+        unknown: UnknownSideInfo = "mean",
         compile: bool = False,
     ) -> None:
         self.device = pick_device(device)
@@ -65,13 +65,13 @@ class Embedder:
             calibration,
         )
         for module in model.modules():
-            if isinstance(module, SideInformation):
+            if isinstance(module, SIE):
                 module.unknown = unknown
         self.compute = resolve_compute(self.device, precision)
         """What it computes with: `auto` resolved on this machine."""
         self.precision: ResolvedPrecision = self.compute.precision
         if self.precision != "fp32":
-            settle(self.model.backbone, DTYPES[self.precision])
+            fold_and_cast_weights(self.model.backbone, DTYPES[self.precision])
         self._network = _compiled(self.model.embed) if compile else self.model.embed
         self.flip = flip
         self._batch = self.compute.batch_size
@@ -79,7 +79,7 @@ class Embedder:
     @property
     def description(self) -> str:
         """What is computed, and with what, in one line."""
-        return self.compute.describe(self.card.pictures.size, self._batch)
+        return self.compute.describe(self.card.preprocessing.size, self._batch)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Embedder:
 
     def embed(
         self,
-        pictures: Picture | Sequence[Picture],
+        images: Picture | Sequence[Picture],
         camera: Label | Sequence[Label] = None,
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
@@ -113,51 +113,51 @@ class Embedder:
             PictureError: one cannot be decoded, or is no picture at all.
             ConfigError: there are more or fewer labels than pictures, or no such modality.
         """
-        one = isinstance(pictures, str | Path | bytes | np.ndarray | Tensor | Image.Image)
-        held: Sequence[Picture] = [pictures] if one else pictures  # pyright: ignore[reportAssignmentType]
+        one = isinstance(images, str | Path | bytes | np.ndarray | Tensor | Image.Image)
+        held: Sequence[Picture] = [images] if one else images  # pyright: ignore[reportAssignmentType]
         known = self.card.vocabulary
         modality = "rgb" if modality is None and "rgb" in known.modalities else modality
         strange = {m for m in ([modality] if isinstance(modality, str) else modality or []) if m is not None}
         strange -= set(known.modalities)
         if strange:
             raise ConfigError(f"the model knows no modality {sorted(strange)[0]!r}, only {', '.join(known.modalities)}")
-        side = {
+        side_info = {
             "camera": _numbers("camera", camera, known.cameras, len(held)),
             "view": _numbers("view", view, known.views, len(held)),
             "modality": _numbers("modality", modality, known.modalities, len(held)),
         }
-        found = [self._embed(x, {kind: n[part] for kind, n in side.items()}) for part, x in self._batches(held)]
+        found = [self._embed(x, {kind: n[part] for kind, n in side_info.items()}) for part, x in self._batches(held)]
         return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
-    def _batches(self, pictures: Sequence[Picture]) -> Iterator[tuple[slice, Tensor]]:
+    def _batches(self, images: Sequence[Picture]) -> Iterator[tuple[slice, Tensor]]:
         """uint8 [b, 3, H, W], decoded by several threads one batch ahead."""
-        parts = [slice(n, min(n + self._batch, len(pictures))) for n in range(0, len(pictures), self._batch)]
+        parts = [slice(n, min(n + self._batch, len(images))) for n in range(0, len(images), self._batch)]
         with ThreadPoolExecutor() as pool:
-            waiting = [pool.map(self._prepare, pictures[part]) for part in parts[:1]]
+            waiting = [pool.map(self._prepare, images[part]) for part in parts[:1]]
             for n, part in enumerate(parts):
-                waiting += [pool.map(self._prepare, pictures[p]) for p in parts[n + 1 : n + 2]]
+                waiting += [pool.map(self._prepare, images[p]) for p in parts[n + 1 : n + 2]]
                 yield part, torch.stack(list(waiting.pop(0)))
 
     def _prepare(self, picture: Picture) -> Tensor:
-        return resize(as_tensor(picture), self.card.pictures.size, self.card.pictures.test_interpolation)
+        return resize(as_tensor(picture), self.card.preprocessing.size, self.card.preprocessing.test_interpolation)
 
-    def _embed(self, pictures: Tensor, side: dict[str, Tensor]) -> np.ndarray:
+    def _embed(self, images: Tensor, side_info: dict[str, Tensor]) -> np.ndarray:
         """float32 [b, D], in halves for as long as the device has not the memory."""
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
-                x = normalise(pictures.to(self.device), self.card.pictures.mean, self.card.pictures.std)
-                side = {kind: numbers.to(self.device) for kind, numbers in side.items()}
-                found = F.normalize(self._network(x, side).float())
+                x = normalize(images.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std)
+                side_info = {kind: numbers.to(self.device) for kind, numbers in side_info.items()}
+                found = F.normalize(self._network(x, side_info).float())
                 if self.flip:
-                    found = F.normalize(found + F.normalize(self._network(x.flip(-1), side).float()))
+                    found = F.normalize(found + F.normalize(self._network(x.flip(-1), side_info).float()))
                 return found.cpu().numpy()
         except torch.OutOfMemoryError:
-            if len(pictures) == 1:
+            if len(images) == 1:
                 raise
-        half = len(pictures) // 2
+        half = len(images) // 2
         self._batch = max(1, min(self._batch, half))
         parts = (slice(0, half), slice(half, None))
-        return np.concatenate([self._embed(pictures[p], {kind: n[p] for kind, n in side.items()}) for p in parts])
+        return np.concatenate([self._embed(images[p], {kind: n[p] for kind, n in side_info.items()}) for p in parts])
 
 
 def load(
@@ -165,7 +165,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     flip: bool = False,
-    unknown: UnknownSide = "mean",
+    unknown: UnknownSideInfo = "mean",
     compile: bool = False,
 ) -> Embedder:
     """A model's folder, ready to embed; the arguments are the `Embedder`'s.
@@ -184,13 +184,13 @@ def _compiled(embed: Network) -> Network:
     """`embed` as torch.compile makes it, its weights laid out once as the products want them."""
     made, settings = torch.compile(embed, dynamic=False), import_module("torch._inductor.config")
 
-    def run(pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
-        count = len(pictures)
+    def run(images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
+        count = len(images)
         more = (1 << (count - 1).bit_length()) - count
-        pictures = torch.cat([pictures, pictures[:1].expand(more, -1, -1, -1)])
-        side = {kind: torch.cat([numbers, numbers[:1].expand(more)]) for kind, numbers in side.items()}
+        images = torch.cat([images, images[:1].expand(more, -1, -1, -1)])
+        side_info = {kind: torch.cat([numbers, numbers[:1].expand(more)]) for kind, numbers in side_info.items()}
         with settings.patch(freezing=True):
-            return made(pictures, side)[:count]
+            return made(images, side_info)[:count]
 
     return run
 

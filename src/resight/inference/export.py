@@ -55,12 +55,12 @@ class Network32(nn.Module):
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.model = embedder.model
-        self.register_buffer("pixel_mean", torch.tensor(embedder.card.pictures.mean).view(1, 3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(embedder.card.pictures.std).view(1, 3, 1, 1))
+        self.register_buffer("pixel_mean", torch.tensor(embedder.card.preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(embedder.card.preprocessing.std).view(1, 3, 1, 1))
 
-    def forward(self, pictures: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, images: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length."""
-        x = (pictures.float() / 255 - self.pixel_mean) / self.pixel_std
+        x = (images.float() / 255 - self.pixel_mean) / self.pixel_std
         return F.normalize(self.model.embed(x, {"camera": camera, "view": view, "modality": modality}))
 
 
@@ -68,7 +68,7 @@ def export(
     embedder: Embedder,
     out: Path,
     kind: Kind,
-    pictures: Sequence[Tensor] = (),
+    images: Sequence[Tensor] = (),
     int8: bool = False,
     target: Target | None = None,
 ) -> Exported:
@@ -90,11 +90,11 @@ def export(
     check_options(kind, int8, target)
     if embedder.precision != "fp32":
         raise ConfigError(f"an export is checked against float32: load the model with fp32, not {embedder.precision}")
-    if int8 and len(pictures) < 16:
-        raise ConfigError(f"int8 is calibrated on pictures like those to embed: give 16 or more, not {len(pictures)}")
+    if int8 and len(images) < 16:
+        raise ConfigError(f"int8 is calibrated on pictures like those to embed: give 16 or more, not {len(images)}")
     if int8 and target in ("this", None):
         target = "vnni" if has_vnni() else "avx2"
-    return _write_checked(embedder, out, kind, pictures, cast("ResolvedTarget | None", target))
+    return _write_checked(embedder, out, kind, images, cast("ResolvedTarget | None", target))
 
 
 def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
@@ -138,7 +138,7 @@ def _min_cosine(network: Network32, exported: Network, trials: Sequence[dict[str
 
 
 def _parity_error(kind: Kind, target: ResolvedTarget | None, cosine: float, limit: float) -> str:
-    advice = "another kind of file (--to)" if target is None else "more --pictures, or an export without --int8"
+    advice = "another kind of file (--to)" if target is None else "more --images, or an export without --int8"
     if target == "vnni" and not has_vnni():
         advice = f"--target avx2 (this CPU has no VNNI, so products with weights of 8 bits saturate), {advice}"
     if target == "avx2" and has_vnni():
@@ -150,17 +150,17 @@ def _parity_error(kind: Kind, target: ResolvedTarget | None, cosine: float, limi
     )
 
 
-def trial(embedder: Embedder, size: int, pictures: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
+def trial(embedder: Embedder, size: int, images: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
     """A batch to try a network with: pictures, or noise, and labels of every kind, unknown ones too."""
     generator = torch.Generator().manual_seed(seed)
     known = embedder.card.vocabulary
     counts = {"camera": len(known.cameras), "view": len(known.views), "modality": len(known.modalities)}
-    if pictures:
-        x = torch.stack([pictures[(seed + n) % len(pictures)] for n in range(size)])
+    if images:
+        x = torch.stack([images[(seed + n) % len(images)] for n in range(size)])
     else:
-        x = torch.randint(0, 256, (size, 3, *embedder.card.pictures.size), generator=generator, dtype=torch.uint8)
+        x = torch.randint(0, 256, (size, 3, *embedder.card.preprocessing.size), generator=generator, dtype=torch.uint8)
     labels = {kind: torch.randint(-1, max(1, n), (size,), generator=generator) for kind, n in counts.items()}
-    return {"pictures": x, **labels}
+    return {"images": x, **labels}
 
 
 def _write(
@@ -196,7 +196,7 @@ def _to_int8(file: Path, images: Sequence[Tensor], target: ResolvedTarget) -> No
     preprocess = _needed("onnxruntime.quantization.shape_inference").quant_pre_process
     preprocess(str(file), str(prepared), skip_symbolic_shape=True)
     unknown = {name: np.full(16, -1, np.int64) for name in ("camera", "view", "modality")}
-    batches = ({"pictures": np.stack(images[n : n + 16]), **unknown} for n in range(0, len(images) - 15, 16))
+    batches = ({"images": np.stack(images[n : n + 16]), **unknown} for n in range(0, len(images) - 15, 16))
     quantization.quantize_static(
         str(prepared),
         str(file),
@@ -222,7 +222,7 @@ def _open(file: Path, kind: Kind) -> Network:
 
 
 def _metadata(embedder: Embedder, kind: Kind, result: Exported) -> dict[str, Any]:
-    pictures, known = embedder.card.pictures, embedder.card.vocabulary
+    images, known = embedder.card.preprocessing, embedder.card.vocabulary
     return {
         "format": 1,
         "kind": kind,
@@ -231,9 +231,9 @@ def _metadata(embedder: Embedder, kind: Kind, result: Exported) -> dict[str, Any
         "target": result.target,
         "fingerprint": embedder.fingerprint,
         "width": embedder.width,
-        "input": "pictures uint8 [B, 3, H, W] in RGB, resized; camera, view, modality int64 [B], -1 where not known",
-        "size": list(pictures.size),
-        "interpolation": pictures.test_interpolation,
+        "input": "images uint8 [B, 3, H, W] in RGB, resized; camera, view, modality int64 [B], -1 where not known",
+        "size": list(images.size),
+        "interpolation": images.test_interpolation,
         "cameras": list(known.cameras),
         "views": list(known.views),
         "modalities": list(known.modalities),

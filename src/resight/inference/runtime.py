@@ -43,7 +43,7 @@ class Runtime:
 
     def embed(
         self,
-        pictures: Picture | Sequence[Picture],
+        images: Picture | Sequence[Picture],
         camera: Label | Sequence[Label] = None,
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
@@ -57,8 +57,8 @@ class Runtime:
             PictureError: one cannot be decoded.
             ConfigError: there are more or fewer labels than pictures.
         """
-        one = isinstance(pictures, str | Path | bytes | np.ndarray | Image.Image)
-        held: Sequence[Picture] = [pictures] if one else pictures  # pyright: ignore[reportAssignmentType]
+        one = isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
+        held: Sequence[Picture] = [images] if one else images  # pyright: ignore[reportAssignmentType]
         modality = "rgb" if modality is None and "rgb" in self.sheet["modalities"] else modality
         given = {"camera": camera, "view": view, "modality": modality}
         labels = {kind: _numbers(kind, value, self.sheet[_LISTS[kind]], len(held)) for kind, value in given.items()}
@@ -66,7 +66,7 @@ class Runtime:
         for start in range(0, len(held), _BATCH):
             part = slice(start, start + _BATCH)
             x = np.stack([prepare(picture, self.sheet["size"], self.sheet["interpolation"]) for picture in held[part]])
-            found.append(self.network({"pictures": x, **{kind: numbers[part] for kind, numbers in labels.items()}}))
+            found.append(self.network({"images": x, **{kind: numbers[part] for kind, numbers in labels.items()}}))
         return np.concatenate(found)
 
 

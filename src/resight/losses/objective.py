@@ -48,7 +48,7 @@ def objective(
     )
     group = modality if settings.triplet_within == "modality" else None
     triplet = _balance(
-        [batch_hard_triplet(f, identity, settings.triplet_margin, settings.triplet_normalise, group) for f in features]
+        [batch_hard_triplet(f, identity, settings.triplet_margin, settings.triplet_normalize, group) for f in features]
     )
     pulled = center(features[0], identity) if center is not None else torch.zeros_like(identity_loss)
     total = settings.id_weight * identity_loss + settings.triplet_weight * triplet + settings.center_weight * pulled

@@ -16,7 +16,7 @@ def batch_hard_triplet(
     features: Tensor,
     identity: Tensor,
     margin: float | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
     group: Tensor | None = None,
 ) -> Tensor:
     """For each row its farthest positive against its nearest negative, averaged over the rows.
@@ -34,7 +34,7 @@ def batch_hard_triplet(
         float32 scalar.
     """
     with torch.autocast(features.device.type, enabled=False):
-        features = F.normalize(features.float()) if normalise else features.float()
+        features = F.normalize(features.float()) if normalize else features.float()
         distance = distances(features, features)  # [B, B]
         same = identity[:, None] == identity
         apart = torch.zeros_like(same) if group is None else group[:, None] != group

@@ -49,12 +49,12 @@ class OverlapPatchEmbed(nn.Module):
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, step, bias=bias)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, N, D], row by row of the grid."""
-        if pictures.device.type != "cpu" or not torch.is_grad_enabled():
-            return self.proj(pictures).flatten(2).transpose(1, 2)
+        if images.device.type != "cpu" or not torch.is_grad_enabled():
+            return self.proj(images).flatten(2).transpose(1, 2)
         step = cast(tuple[int, int], self.proj.stride)  # a CPU is slow at a convolution's gradient, not at a product's
-        patches = F.unfold(pictures, self.patch_size, stride=step).transpose(1, 2)  # [B, N, 3 P P]
+        patches = F.unfold(images, self.patch_size, stride=step).transpose(1, 2)  # [B, N, 3 P P]
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
@@ -173,7 +173,7 @@ def scaled_linear(linear: nn.Linear, scale: nn.Module, x: Tensor) -> Tensor:
     return F.linear(x, scale.gamma[:, None] * linear.weight, None if bias is None else scale.gamma * bias)
 
 
-def settle(network: nn.Module, dtype: torch.dtype) -> None:
+def fold_and_cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Readies a network that will not be trained any more: layer scales go into the weights, and weights of products
     become `dtype` once, as autocast would make them at every call."""
     for module in network.modules():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from resight.config.sections import Model, Pictures, Section, explain
+from resight.config.sections import Model, Preprocessing, Section, explain
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError
 from resight.models.transreid import TransReID
@@ -18,35 +18,35 @@ from resight.retrieval.calibration import Calibration
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 
 
-class Card(Section):
+class ModelCard(Section):
     """What a model's folder says beside the weights: the network, its preprocessing, and what its numbers mean."""
 
     format: int = 1
     """Of this file."""
     model: Model
-    pictures: Pictures
+    preprocessing: Preprocessing
     vocabulary: Vocabulary
 
     def build(self) -> TransReID:
         """The network, with random weights."""
-        return TransReID(self.model, self.pictures.size, self.vocabulary)
+        return TransReID(self.model, self.preprocessing.size, self.vocabulary)
 
 
-def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
+def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
     """Writes a model's two files into an existing folder (`storage.write_folder` makes it whole or not at all)."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     (folder / WEIGHTS).write_bytes(save(tensors))
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
 
 
-def read_card(folder: Path) -> Card:
+def read_card(folder: Path) -> ModelCard:
     """Reads a model folder's `config.json`.
 
     Raises:
         CheckpointError: there is none, or it is not one of ours.
     """
     try:
-        return Card.model_validate_json((folder / CARD).read_text())
+        return ModelCard.model_validate_json((folder / CARD).read_text())
     except OSError as error:
         raise CheckpointError(f"{folder} is no model folder: it has no readable {CARD} ({error.strerror})") from error
     except ValidationError as error:
@@ -67,7 +67,7 @@ def read_calibration(folder: Path) -> Calibration | None:
         raise CheckpointError(f"{folder / CALIBRATION} is no calibration: {explain(error)}") from error
 
 
-def load_model(folder: Path) -> tuple[TransReID, Card]:
+def load_model(folder: Path) -> tuple[TransReID, ModelCard]:
     """Reads a model folder; the model is in evaluation mode, on the CPU.
 
     Raises:

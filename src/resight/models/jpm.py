@@ -23,7 +23,7 @@ def rearrange(patches: Tensor, shift: int, groups: int) -> Tensor:
     return moved.view(b, groups, n // groups, d).transpose(1, 2).reshape(b, n, d)
 
 
-class Jigsaw(nn.Module):
+class JPM(nn.Module):
     """Local features: each part's patches, with the class token, through one shared copy of the last block and norm.
 
     The parts go through as one batch. A part holds N // parts patches of the picture's N; what is left over is dropped.

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UnknownSide = Literal["mean", "off"]
+UnknownSideInfo = Literal["mean", "off"]
 
 
-class SideInformation(nn.Module):
+class SIE(nn.Module):
     """A learned vector for each combination of the chosen labels, such as camera x view, or modality alone.
 
     A label that is unknown (-1), or was never seen in training, is answered with the mean over that label's vectors; or
@@ -27,7 +27,7 @@ class SideInformation(nn.Module):
     def __init__(self, counts: Mapping[str, int], width: int, weight: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.counts, self.weight, self.dropout = dict(counts), weight, dropout
-        self.unknown: UnknownSide = "mean"
+        self.unknown: UnknownSideInfo = "mean"
         """How a picture with an unknown label is answered once training is over."""
         rows = 1
         for count in counts.values():

@@ -19,7 +19,7 @@ from resight.models.transreid import TransReID
 # What a reader of the paper calls the modules; the rest are inside of these.
 _STAGES = (
     (r"backbone\.patch_embed", "patches"),
-    (r"backbone\.side", "side information"),
+    (r"backbone\.sie", "side information"),
     (r"backbone\.norm_pre", "tokens"),
     (r"backbone\.blocks\.0\.norm1", "  norm"),
     (r"backbone\.blocks\.0\.attn\.split", "  qkv"),
@@ -28,9 +28,9 @@ _STAGES = (
     (r"backbone\.blocks\.0\.mlp\.act", "  MLP, hidden"),
     (r"backbone\.blocks\.(\d+)", "block {}"),
     (r"backbone\.norm", "global feature"),
-    (r"backbone\.jigsaw\.block\.attn\.weights", "  attention of the parts"),
-    (r"backbone\.jigsaw\.block", "parts, shared block"),
-    (r"backbone\.jigsaw\.norm", "local features"),
+    (r"backbone\.jpm\.block\.attn\.weights", "  attention of the parts"),
+    (r"backbone\.jpm\.block", "parts, shared block"),
+    (r"backbone\.jpm\.norm", "local features"),
     (r"backbone\.net\.conv1", "stem"),
     (r"backbone\.net\.layer(\d)", "stage {}"),
     (r"backbone\.net\.global_pool", "global feature"),
@@ -52,7 +52,7 @@ class Stage:
     """Floating point operations of the whole batch, a multiply-add counted as two."""
 
 
-def tour(model: TransReID, pictures: Tensor, side: dict[str, Tensor]) -> list[Stage]:
+def summarize_model(model: TransReID, images: Tensor, side_info: dict[str, Tensor]) -> list[Stage]:
     """Runs the model once and lists what came out of each stage, in the order in which it did.
 
     Args:
@@ -63,11 +63,11 @@ def tour(model: TransReID, pictures: Tensor, side: dict[str, Tensor]) -> list[St
     model.eval()
     with _watched(model) as seen, torch.no_grad():
         with FlopCounterMode(display=False) as counter:
-            model(pictures, side)
-        embedding = model.embed(pictures, side)
+            model(images, side_info)
+        embedding = model.embed(images, side_info)
     flops = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items()}
     return [
-        Stage("image", "the picture, normalised", list(pictures.shape), 0, 0),
+        Stage("image", "the picture, normalised", list(images.shape), 0, 0),
         *(
             Stage(_title(name), _made_by(name, module, model), shape, _count(module), flops.get(name, 0))
             for name, (module, shape) in seen.items()

@@ -49,12 +49,12 @@ class TransReID(nn.Module):
         """Length of an embedding: D, or (1 + parts) D with JPM."""
         return self.backbone.width * self.backbone.features
 
-    def forward(self, pictures: Tensor, side: Mapping[str, Tensor], identity: Tensor | None = None) -> Outputs:
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor], identity: Tensor | None = None) -> Outputs:
         """Normalised pictures [R, 3, H, W], side labels and identities int64 [R] -> features and logits.
 
         Necks and heads work in float32, whatever the backbone's precision.
         """
-        features = [f.float() for f in self.backbone(pictures, side)]
+        features = [f.float() for f in self.backbone(images, side_info)]
         return Outputs(features, self.classify(features, identity))
 
     def classify(self, features: Sequence[Tensor], identity: Tensor | None) -> list[Tensor]:
@@ -62,13 +62,13 @@ class TransReID(nn.Module):
         with torch.autocast(features[0].device.type, enabled=False):
             return [head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)]
 
-    def embed(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+    def embed(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
         """Normalised pictures [R, 3, H, W] -> float32 [R, D], not yet of unit length.
 
         The features lie side by side, each part's divided by the number of parts (the reference's test feature).
         """
-        features = [f.float() for f in self.backbone(pictures, side)]
+        features = [f.float() for f in self.backbone(images, side_info)]
         if self.feature == "after":
-            with torch.autocast(pictures.device.type, enabled=False):
+            with torch.autocast(images.device.type, enabled=False):
                 features = [neck(f) for f, neck in zip(features, self.necks, strict=True)]
         return torch.cat([features[0], *(f / self.parts for f in features[1:])], 1)

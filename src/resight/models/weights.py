@@ -87,9 +87,9 @@ def load_pretrained(backbone: ViT | ResNet50, weights: str, name: str) -> list[s
         given["pos_embed"] = resize_positions(given["pos_embed"], backbone)
     branches = {k: v for k, v in backbone.state_dict().items() if k.startswith(("side.", "jigsaw."))}
     left = fit(backbone, {**branches, **given}, weights, _CLASSIFIERS)
-    if backbone.jigsaw is not None:
-        backbone.jigsaw.block.load_state_dict(backbone.blocks[-1].state_dict())
-        backbone.jigsaw.norm.load_state_dict(backbone.norm.state_dict())
+    if backbone.jpm is not None:
+        backbone.jpm.block.load_state_dict(backbone.blocks[-1].state_dict())
+        backbone.jpm.norm.load_state_dict(backbone.norm.state_dict())
     return left
 
 
@@ -102,15 +102,15 @@ def resize_positions(positions: Tensor, backbone: ViT) -> Tensor:
     if positions.shape[1] == backbone.pos_embed.shape[1]:
         return positions
     prefix = 0 if backbone.no_embed_class else backbone.prefix
-    side = round((positions.shape[1] - prefix) ** 0.5)
-    if side * side + prefix != positions.shape[1]:
+    side_info = round((positions.shape[1] - prefix) ** 0.5)
+    if side_info * side_info + prefix != positions.shape[1]:
         raise CheckpointError(
             f"the position embedding has {positions.shape[1] - prefix} patches, which is no square grid, "
             f"and {backbone.pos_embed.shape[1] - prefix} are needed"
         )
     grid = list(cast(Any, backbone.patch_embed).grid_size)
     return resample_abs_pos_embed(
-        positions, grid, [side, side], num_prefix_tokens=prefix, interpolation="bilinear", antialias=False
+        positions, grid, [side_info, side_info], num_prefix_tokens=prefix, interpolation="bilinear", antialias=False
     )
 
 

@@ -13,7 +13,7 @@ from resight.data.synthetic import synthetic
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.evaluation.checks import prepare
-from resight.progress import Screen, duration
+from resight.progress import Progress, duration
 from resight.report.strips import rank_strip, save_picture
 from resight.training.distributed import join
 from resight.training.lines import score_line
@@ -49,19 +49,19 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
     if epochs is not None:
         share = epochs / run.schedule.epochs
         run = vary(run, schedule={"epochs": epochs, "warmup_epochs": min(run.schedule.warmup_epochs, epochs - 1)})
-    with Screen() as screen:
-        _print_plan(screen, plan, run, share)
-        with _stage(screen, 1):
-            screen.begin("painting", plan.train + plan.test)
-            synthetic.write(out / "pictures", plan, lambda done, total: screen.step(done))
-        with _stage(screen, 2):
-            split = prepare(run, synthetic.read(out / "pictures"), screen)
-            state = start(run, Vocabulary.of(split.train), join(run.device), screen)
-            before = score(run, state.model, split, Vocabulary.of(split.train), screen, state.compute)
-        with _stage(screen, 3):
+    with Progress() as progress:
+        _print_plan(progress, plan, run, share)
+        with _stage(progress, 1):
+            progress.start("painting", plan.train + plan.test)
+            synthetic.write(out / "pictures", plan, lambda done, total: progress.update(done))
+        with _stage(progress, 2):
+            split = prepare(run, synthetic.read(out / "pictures"), progress)
+            state = start(run, Vocabulary.of(split.train), join(run.device), progress)
+            before = score(run, state.model, split, Vocabulary.of(split.train), progress, state.compute)
+        with _stage(progress, 3):
             folder = RunFolder.new(out / "run")
-            after = train(run, split, folder, screen)
-        with _stage(screen, 4):
+            after = train(run, split, folder, progress)
+        with _stage(progress, 4):
             strip = out / "rank_strip.png"
             save_picture(rank_strip(after), strip)
     console.print(f"before training: {score_line(before.summary())}", soft_wrap=True)
@@ -71,7 +71,7 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
     return strip
 
 
-def _print_plan(screen: Screen, plan: synthetic.Plan, run: Run, share: float) -> None:
+def _print_plan(progress: Progress, plan: synthetic.Plan, run: Run, share: float) -> None:
     """Prints the stages and how long each usually takes; `share` is the part of the recipe's epochs that is trained."""
     what = (
         f"{plan.train + plan.test} identities in 3 modalities",
@@ -80,14 +80,14 @@ def _print_plan(screen: Screen, plan: synthetic.Plan, run: Run, share: float) ->
         "measure the best checkpoint, and draw what it ranks first",
     )
     usual = [seconds * share if stage == "train" else seconds for stage, seconds in zip(_STAGES, _SECONDS, strict=True)]
-    screen.say(f"{len(_STAGES)} stages; times are those of two AVX2 cores, {duration(sum(usual))} in all")
+    progress.log(f"{len(_STAGES)} stages; times are those of two AVX2 cores, {duration(sum(usual))} in all")
     for number, (stage, seconds, text) in enumerate(zip(_STAGES, usual, what, strict=True), start=1):
-        screen.say(f"  {number}. {stage:20s}about {duration(seconds):8s}{text}")
+        progress.log(f"  {number}. {stage:20s}about {duration(seconds):8s}{text}")
 
 
 @contextmanager
-def _stage(screen: Screen, number: int) -> Generator[None]:
+def _stage(progress: Progress, number: int) -> Generator[None]:
     """Says how long a stage took."""
     began = time.monotonic()
     yield
-    screen.say(f"stage {number} of {len(_STAGES)}, {_STAGES[number - 1]}: {duration(time.monotonic() - began)}")
+    progress.log(f"stage {number} of {len(_STAGES)}, {_STAGES[number - 1]}: {duration(time.monotonic() - began)}")

@@ -67,8 +67,8 @@ def _draw(
     draw.rectangle((*at, at[0] + _CELL[0] + 2 * _FRAME - 1, at[1] + height + 2 * _FRAME - 1), fill=frame)
     for row, modality in enumerate(modalities):
         cell = Image.new("RGB", _CELL, (235, 235, 235))  # stays empty where the modality is absent
-        if modality in sighting.pictures:
-            with Image.open(sighting.pictures[modality]) as picture:
+        if modality in sighting.images:
+            with Image.open(sighting.images[modality]) as picture:
                 fitted = ImageOps.contain(picture.convert("RGB"), _CELL)
             cell.paste(fitted, ((_CELL[0] - fitted.width) // 2, (_CELL[1] - fitted.height) // 2))
         sheet.paste(cell, (at[0] + _FRAME, at[1] + _FRAME + row * _CELL[1]))

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from resight.config.sections import JunkRule
-from resight.retrieval.labels import Keys, compound
+from resight.retrieval.labels import Labels, compound
 
 Pairs = tuple[np.ndarray, np.ndarray]
 """Rows of queries and of gallery items, int64 [n] each, that belong together."""
@@ -84,7 +84,7 @@ def rule_of(name: JunkRule, seconds: float) -> Rule:
     return RULES[name].within(seconds)
 
 
-def matching(query: Keys, gallery: Keys, rule: Rule) -> tuple[Pairs, np.ndarray]:
+def matching(query: Labels, gallery: Labels, rule: Rule) -> tuple[Pairs, np.ndarray]:
     """Every query's matches: pairs of the same identity that are not junk, by query and then by gallery row.
 
     Returns:
@@ -102,7 +102,7 @@ def matching(query: Keys, gallery: Keys, rule: Rule) -> tuple[Pairs, np.ndarray]
 class Junk:
     """The junk of slices of the queries in one gallery (or a stretch of it), found without looking at every pair."""
 
-    def __init__(self, query: Keys, gallery: Keys, rule: Rule) -> None:
+    def __init__(self, query: Labels, gallery: Labels, rule: Rule) -> None:
         self._indexes = [Index(query, gallery, clause) for clause in (ITSELF, *rule.clauses)]
 
     def pairs(self, part: slice) -> Pairs:
@@ -114,7 +114,7 @@ class Junk:
 class Index:
     """The pairs for which a clause holds, by the gallery sorted once."""
 
-    def __init__(self, query: Keys, gallery: Keys, clause: Clause) -> None:
+    def __init__(self, query: Labels, gallery: Labels, clause: Clause) -> None:
         self._query, self._gallery, self._clause = query, gallery, clause
         asked, searched = compound(query, gallery, clause.same)
         self._order = np.argsort(searched, kind="stable")  # of equal ones in gallery order
@@ -134,7 +134,7 @@ class Index:
         return asked[true], searched[true]
 
 
-def holds(clause: Clause, query: Keys, gallery: Keys, pairs: Pairs) -> np.ndarray:
+def holds(clause: Clause, query: Labels, gallery: Labels, pairs: Pairs) -> np.ndarray:
     """bool [n]: whether the clause holds of each pair."""
     true = np.ones(len(pairs[0]), bool)
     for column in (*clause.same, *clause.other):

@@ -6,18 +6,18 @@ from typing import Final, Self
 
 import numpy as np
 
-Labels = np.ndarray
+LabelArray = np.ndarray
 """int64 [n]; -1 where not known, which equals nothing, not even another -1, and differs from nothing."""
 COLUMNS: Final = ("identity", "camera", "view", "scene", "clothes", "tracklet", "modality", "picture")
 """What can be known of an item; `picture` is its file, so that a query never finds itself."""
 
 
 @dataclass(frozen=True)
-class Keys:
+class Labels:
     """The labels of n queries or gallery items; a column that is absent is not known of any."""
 
     size: int
-    columns: Mapping[str, Labels]
+    columns: Mapping[str, LabelArray]
     names: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """What the numbers of a column are called in the data set."""
     time: np.ndarray | None = None
@@ -33,19 +33,19 @@ class Keys:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, column: str) -> Labels:
+    def __getitem__(self, column: str) -> LabelArray:
         return self.columns[column] if column in self.columns else np.full(self.size, -1, np.int64)
 
     @property
-    def identity(self) -> Labels:
+    def identity(self) -> LabelArray:
         """The identities."""
         return self["identity"]
 
-    def take(self, rows: slice | np.ndarray) -> "Keys":
+    def take(self, rows: slice | np.ndarray) -> "Labels":
         """Some of the items."""
         columns = {name: labels[rows] for name, labels in self.columns.items()}
         time = None if self.time is None else self.time[rows]
-        return Keys(len(np.arange(self.size)[rows]), columns, self.names, time)
+        return Labels(len(np.arange(self.size)[rows]), columns, self.names, time)
 
     def where(self, wanted: Mapping[str, Sequence[str]]) -> np.ndarray:
         """bool [n]: the items whose labels, by name, are among those wanted of each column."""
@@ -64,7 +64,7 @@ class Keys:
         return compound(self, self, columns)[0]
 
 
-def compound(query: Keys, gallery: Keys, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def compound(query: Labels, gallery: Labels, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """One number for the labels of several columns together: int64 [Q] and [G]; -1 where one is not known."""
     asked, searched = np.zeros(len(query), np.int64), np.zeros(len(gallery), np.int64)
     known_asked, known_searched = np.ones(len(query), bool), np.ones(len(gallery), bool)

@@ -7,7 +7,7 @@ import numpy as np
 from resight.errors import EvaluationError
 from resight.retrieval.junk import Junk, Rule, matching
 from resight.retrieval.kernels.counting import count_before
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.scores import Scores, chunks
 
 CMC_RANKS = 50
@@ -68,7 +68,7 @@ class Metrics:
         return {"mAP": self.map, "mINP": self.minp, **{f"R{k}": float(cmc[k - 1]) for k in (1, 5, 10)}}
 
 
-def measure(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = False) -> Metrics:
+def measure(scores: Scores, query: Labels, gallery: Labels, rule: Rule, once: bool = False) -> Metrics:
     """Ranks the gallery for each query and measures the ranking. Ties go to the earlier gallery row.
 
     Args:
@@ -87,7 +87,7 @@ def measure(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool =
     return found
 
 
-def rank(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = False) -> Metrics:
+def rank(scores: Scores, query: Labels, gallery: Labels, rule: Rule, once: bool = False) -> Metrics:
     """`measure`, but of queries that may all be without a match.
 
     Raises:
@@ -114,7 +114,7 @@ def rank(scores: Scores, query: Keys, gallery: Keys, rule: Rule, once: bool = Fa
 
 
 def _identities_before(
-    scores: Scores, query: Keys, gallery: Keys, rule: Rule, asked: np.ndarray, best: np.ndarray
+    scores: Scores, query: Labels, gallery: Labels, rule: Rule, asked: np.ndarray, best: np.ndarray
 ) -> np.ndarray:
     """How many identities have an item that ranks before each query's first match, `best`: int64 [asked]."""
     identity = np.where(

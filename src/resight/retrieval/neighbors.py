@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from resight.retrieval.junk import Junk, Rule
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.scores import (
     InnerProducts,
     Scores,
     bits_of,
+    blocks_of,
     chunks,
     compiled,
     in_threads,
     require_finite,
-    stretches,
 )
 
 _SPARE = 16  # candidates beyond k, whose exact scores decide
@@ -36,7 +36,7 @@ class Neighbours:
 
 
 def nearest(
-    scores: Scores, k: int, query: Keys | None = None, gallery: Keys | None = None, rule: Rule | None = None
+    scores: Scores, k: int, query: Labels | None = None, gallery: Labels | None = None, rule: Rule | None = None
 ) -> Neighbours:
     """The k nearest gallery items of each query.
 
@@ -55,7 +55,7 @@ def nearest(
     if not compiled() or (isinstance(scores, InnerProducts) and scores.device != "cpu"):
         return _by_torch(scores, k, labels)
     if isinstance(scores, InnerProducts):
-        return _by_stretches(scores, k, labels)
+        return _by_blocks(scores, k, labels)
     found = _empty(scores.shape[0], k)
     junk = None if labels is None else Junk(*labels)
     for part in chunks(*scores.shape):
@@ -63,7 +63,7 @@ def nearest(
     return found
 
 
-def top(scores: Scores, query: Keys, gallery: Keys, rule: Rule, k: int) -> tuple[np.ndarray, np.ndarray]:
+def top(scores: Scores, query: Labels, gallery: Labels, rule: Rule, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of each query, junk left out, and which are matches: int64 and bool [Q, k]; row -1
     where fewer are left."""
     rows = nearest(scores, k, query, gallery, rule).rows
@@ -71,7 +71,7 @@ def top(scores: Scores, query: Keys, gallery: Keys, rule: Rule, k: int) -> tuple
     return rows, found & (rows >= 0) & (query.identity >= 0)[:, None]
 
 
-def _by_torch(scores: Scores, k: int, labels: tuple[Keys, Keys, Rule] | None) -> Neighbours:
+def _by_torch(scores: Scores, k: int, labels: tuple[Labels, Labels, Rule] | None) -> Neighbours:
     found = _empty(scores.shape[0], k)
     junk = None if labels is None else Junk(*labels)
     for part in chunks(*scores.shape):
@@ -83,7 +83,7 @@ def _by_torch(scores: Scores, k: int, labels: tuple[Keys, Keys, Rule] | None) ->
     return found
 
 
-def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule] | None) -> Neighbours:
+def _by_blocks(scores: InnerProducts, k: int, labels: tuple[Labels, Labels, Rule] | None) -> Neighbours:
     """A few more than k by float32 products, then exact scores decide. Where those few might not be enough, because the
     last of them is within rounding of the k-th, all of the query's scores are exact ones."""
     from resight.retrieval.kernels import dots
@@ -91,14 +91,14 @@ def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule]
     query = np.array(scores.query, np.float32)
     some, longest = _empty(len(query), min(k + _SPARE, scores.shape[1])), np.float64(0)
     asked = torch.from_numpy(query)
-    for stretch in stretches(scores.shape[1]):
-        items = torch.from_numpy(np.array(scores.gallery[stretch], np.float32))
+    for block in blocks_of(scores.shape[1]):
+        items = torch.from_numpy(np.array(scores.gallery[block], np.float32))
         longest = np.maximum(longest, float(items.norm(dim=1).max()))  # NaN, too
-        junk = None if labels is None else Junk(labels[0], labels[1].take(stretch), labels[2])
+        junk = None if labels is None else Junk(labels[0], labels[1].take(block), labels[2])
         near = asked.new_empty(min(_QUERIES, len(query)), len(items))
         for begin in range(0, len(query), _QUERIES):
             part = slice(begin, min(begin + _QUERIES, len(query)))
-            _keep(torch.mm(asked[part], items.T, out=near[: part.stop - begin]), stretch.start, junk, some, part)
+            _keep(torch.mm(asked[part], items.T, out=near[: part.stop - begin]), block.start, junk, some, part)
     length = np.linalg.norm(query, axis=1)
     require_finite(scores, length, longest)
 
@@ -117,7 +117,7 @@ def _by_stretches(scores: InnerProducts, k: int, labels: tuple[Keys, Keys, Rule]
     return best
 
 
-def _settle(scores: InnerProducts, q: int, labels: tuple[Keys, Keys, Rule] | None, best: Neighbours) -> None:
+def _settle(scores: InnerProducts, q: int, labels: tuple[Labels, Labels, Rule] | None, best: Neighbours) -> None:
     part = slice(q, q + 1)
     exact = _without(scores.rows(part), None if labels is None else Junk(*labels), part)[0].numpy()
     rows = np.argsort(-exact, kind="stable")[: best.rows.shape[1]]

@@ -11,7 +11,7 @@ import numpy as np
 
 from resight.errors import EvaluationError
 from resight.retrieval.junk import Junk, Rule, matching
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.scores import InnerProducts, chunks
 
 BINS = 1 << 20
@@ -57,7 +57,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Strangers:
+class NonMated:
     """Identification of queries that may be of nobody known: the best score each finds."""
 
     known: np.ndarray
@@ -82,7 +82,7 @@ class OpenSet:
     """Both views of a gallery that may not know everyone."""
 
     pairs: Pairs
-    strangers: Strangers
+    non_mated: NonMated
 
     def summary(self) -> dict[str, float]:
         """TAR at FAR, DIR at FPIR, their thresholds, and the equal error rate."""
@@ -92,7 +92,7 @@ class OpenSet:
             threshold, tar = self.pairs.at_far(rate)
             figures |= {f"TAR@FAR={rate:g}": tar, f"threshold@FAR={rate:g}": threshold}
         for rate in FALSE_RATES[:2]:
-            threshold, named = self.strangers.at_fpir(rate)
+            threshold, named = self.non_mated.at_fpir(rate)
             figures |= {f"DIR@FPIR={rate:g}": named, f"threshold@FPIR={rate:g}": threshold}
         return figures
 
@@ -102,7 +102,7 @@ def edge(bin: int) -> float:
     return 2 * bin / BINS - 1
 
 
-def open_set(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule) -> OpenSet:
+def open_set(scores: InnerProducts, query: Labels, gallery: Labels, rule: Rule) -> OpenSet:
     """Compares every query with every gallery item, junk left out; items of unknown identity take no part.
 
     Args:
@@ -137,15 +137,15 @@ def open_set(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule) -> O
         raise EvaluationError(f"open-set figures need pairs {which}, and there are none under the rule {rule.name!r}")
     named, known = query.identity >= 0, np.isfinite(best_match)
     right = np.where(best_match > best_other, best_match, -np.inf)[known]
-    strangers = np.isfinite(best_other) & ~known & named
-    left_out = not strangers.any()
+    non_mated = np.isfinite(best_other) & ~known & named
+    left_out = not non_mated.any()
     return OpenSet(
-        pairs, Strangers(right, best_other[known & np.isfinite(best_other) if left_out else strangers], left_out)
+        pairs, NonMated(right, best_other[known & np.isfinite(best_other) if left_out else non_mated], left_out)
     )
 
 
 def _count(scores: np.ndarray, counts: np.ndarray) -> None:
     """Adds scores to the bins, a few million at a time; -inf is no pair."""
-    for piece in np.array_split(scores.ravel(), 1 + scores.size // (4 << 20)):
-        bins = np.floor((piece[np.isfinite(piece)].astype(np.float64) + 1) * (BINS / 2)).astype(np.int64)
+    for part in np.array_split(scores.ravel(), 1 + scores.size // (4 << 20)):
+        bins = np.floor((part[np.isfinite(part)].astype(np.float64) + 1) * (BINS / 2)).astype(np.int64)
         counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)

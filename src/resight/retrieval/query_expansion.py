@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.neighbors import nearest
 from resight.retrieval.scores import InnerProducts
 
@@ -38,7 +38,7 @@ def expand(x: np.ndarray, pool: np.ndarray, k: int, power: float = 3.0, within: 
 
 
 def pool(
-    x: np.ndarray, keys: Keys, columns: tuple[str, ...], how: Literal["mean", "max"]
+    x: np.ndarray, keys: Labels, columns: tuple[str, ...], how: Literal["mean", "max"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes one embedding of those whose labels agree in every column; an item that lacks one of them stays alone.
 

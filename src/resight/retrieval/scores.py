@@ -20,7 +20,7 @@ from torch import Tensor
 from resight.errors import EvaluationError
 
 _SCORES_BYTES = 256 << 20
-_STRETCH = 32_768  # gallery rows worked on at once
+_BLOCK = 32_768  # gallery rows worked on at once
 
 
 class Scores(Protocol):
@@ -57,8 +57,8 @@ class InnerProducts:
         """
         query = self._exact(self.query, part)
         found = torch.empty(len(query), len(self.gallery), device=self.device)
-        for stretch in stretches(len(self.gallery)):
-            found[:, stretch] = (query @ self._exact(self.gallery, stretch).T).float()
+        for block in blocks_of(len(self.gallery)):
+            found[:, block] = (query @ self._exact(self.gallery, block).T).float()
         if not bool(found.isfinite().all()):
             raise EvaluationError(_not_finite(self))
         return found
@@ -90,10 +90,10 @@ def chunks(queries: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, queries))
 
 
-def stretches(size: int) -> Iterator[slice]:
+def blocks_of(size: int) -> Iterator[slice]:
     """Slices of a gallery that is worked through in order, so that it need not fit in memory."""
-    for start in range(0, size, _STRETCH):
-        yield slice(start, min(start + _STRETCH, size))
+    for start in range(0, size, _BLOCK):
+        yield slice(start, min(start + _BLOCK, size))
 
 
 def bits_of(x: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ def require_finite(scores: InnerProducts, *norms: np.ndarray | np.floating) -> N
 
 def _not_finite(scores: InnerProducts) -> str:
     for name, x in (("query", scores.query), ("gallery", scores.gallery)):
-        for part in stretches(len(x)):
+        for part in blocks_of(len(x)):
             bad = np.flatnonzero(~np.isfinite(np.asarray(x[part], np.float32)).all(1))
             if len(bad):
                 return (

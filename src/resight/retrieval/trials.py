@@ -7,7 +7,7 @@ import numpy as np
 
 from resight.errors import EvaluationError
 from resight.retrieval.junk import Rule, matching
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.metrics import Metrics, rank, why_nothing
 from resight.retrieval.protocols import Protocol
 from resight.retrieval.scores import Scores
@@ -51,7 +51,7 @@ class Trial:
 
 
 def measure_trials(
-    protocol: Protocol, rule: Rule, query: Keys, gallery: Keys, score: Callable[[np.ndarray, np.ndarray], Scores]
+    protocol: Protocol, rule: Rule, query: Labels, gallery: Labels, score: Callable[[np.ndarray, np.ndarray], Scores]
 ) -> tuple[Trial, ...]:
     """Measures every trial of a protocol.
 
@@ -68,7 +68,7 @@ def measure_trials(
     return tuple(_trial(protocol, rule, query, gallery, score, number) for number in range(protocol.trials))
 
 
-def require_any_match(protocol: Protocol, rule: Rule, query: Keys, gallery: Keys) -> None:
+def require_any_match(protocol: Protocol, rule: Rule, query: Labels, gallery: Labels) -> None:
     """Makes sure, from the labels alone, that some query of the first trial has a match.
 
     Raises:
@@ -86,8 +86,8 @@ def require_any_match(protocol: Protocol, rule: Rule, query: Keys, gallery: Keys
 def _trial(
     protocol: Protocol,
     rule: Rule,
-    query: Keys,
-    gallery: Keys,
+    query: Labels,
+    gallery: Labels,
     score: Callable[[np.ndarray, np.ndarray], Scores],
     number: int,
 ) -> Trial:
@@ -105,7 +105,7 @@ def _trial(
     return Trial(tuple(done))
 
 
-def draws(protocol: Protocol, query: Keys, gallery: Keys, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def draws(protocol: Protocol, query: Labels, gallery: Labels, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows that ask and rows that are searched, in trial `number`; more than one pair where cameras search apart.
 
     Raises:
@@ -129,7 +129,7 @@ def draws(protocol: Protocol, query: Keys, gallery: Keys, number: int) -> list[t
     return [(asked, searched)]
 
 
-def _drawn(protocol: Protocol, gallery: Keys, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _drawn(protocol: Protocol, gallery: Labels, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rows drawn from `pool`, ascending; an item that lacks one of the labels is not drawn."""
     if not protocol.draw:
         return pool

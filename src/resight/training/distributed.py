@@ -19,7 +19,7 @@ from resight.device import pick_device
 
 
 @dataclass(frozen=True)
-class Team:
+class DistributedContext:
     """This process among those that train together."""
 
     rank: int
@@ -27,11 +27,11 @@ class Team:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
+    def local_slice(self, count: int) -> slice:
         """This process's stretch of `count` things."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
@@ -62,13 +62,13 @@ class Team:
         dist.broadcast_object_list(values, device=self.device)
         return values[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all have come here."""
         if self.size > 1:
             dist.barrier()
 
 
-def join(device: str) -> Team:
+def join(device: str) -> DistributedContext:
     """Joins the processes that torchrun started, or trains alone.
 
     Raises:
@@ -76,7 +76,7 @@ def join(device: str) -> Team:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team(0, 1, pick_device(device))
+        return DistributedContext(0, 1, pick_device(device))
     place = pick_device(device)
     if place.type == "cuda":
         place = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
@@ -86,7 +86,7 @@ def join(device: str) -> Team:
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's store lives on: no addresses of processes now gone
             store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
-    return Team(dist.get_rank(), size, place)
+    return DistributedContext(dist.get_rank(), size, place)
 
 
 def leave() -> None:

@@ -11,7 +11,7 @@ from resight.data.sampler import PKSampler
 from resight.data.sightings import Split
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
-from resight.progress import Screen
+from resight.progress import Progress
 from resight.training.distributed import join
 from resight.training.loop import describe, train_step
 from resight.training.state import start
@@ -36,13 +36,13 @@ class Found:
         return float(self.rates[np.gradient(self.losses, np.log(self.rates)).argmin()])
 
 
-def find_rate(
+def find_learning_rate(
     run: Run,
     split: Split,
     low: float,
     high: float,
     steps: int,
-    screen: Screen,
+    progress: Progress,
 ) -> Found:
     """Takes steps at base rates that grow evenly in their logarithm; stops where the loss is lost.
 
@@ -61,28 +61,28 @@ def find_rate(
         raise ConfigError(
             f"rates from {low:g} to {high:g} in {steps} steps are no range; use --low < --high, 3 or more"
         )
-    team = join(run.device)
+    context = join(run.device)
     vocabulary = Vocabulary.of(split.train)
-    loader = Loader(split.train, vocabulary, run.pictures.size, run.pictures.train_interpolation)
+    loader = Loader(split.train, vocabulary, run.preprocessing.size, run.preprocessing.train_interpolation)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
-    state = start(run, vocabulary, team, screen)
-    screen.say(describe(run, state.compute, split))
+    state = start(run, vocabulary, context, progress)
+    progress.log(describe(run, state.compute, split))
     state.model.train()
     state.epoch = run.optimizer.freeze_epochs + 1  # what is found is for the whole network
     rates, losses, mean = np.geomspace(low, high, steps), list[float](), 0.0
     endless = (rows for epoch in range(1, steps + 1) for rows in sampler.epoch(epoch))
-    screen.begin("learning rates", steps)
+    progress.start("learning rates", steps)
     for batch in loader.batches(islice(endless, steps)):
         rate = float(rates[state.step])
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["base"] / run.optimizer.lr * group["factor"]
         whole = (slice(0, len(batch.identity)), len(batch.identity))
-        loss = float(train_step(run, state, batch.to(team.device), whole, team)["loss"])
+        loss = float(train_step(run, state, batch.to(context.device), whole, context)["loss"])
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         state.step += 1
         smoothed = mean / (1 - _SMOOTHING**state.step)
         if not np.isfinite(smoothed) or (losses and smoothed > _LOST * min(losses)):
             break
         losses.append(smoothed)
-        screen.step(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")
+        progress.update(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")
     return Found(rates[: len(losses)], np.array(losses))

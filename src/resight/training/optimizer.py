@@ -11,10 +11,10 @@ from torch.distributed.tensor import DTensor
 from resight.config.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
-_HEADS = re.compile(r"^(necks|heads|bottleneck|classifier|backbone\.side)\b")
+_HEADS = re.compile(r"^(necks|heads|bottleneck|classifier|backbone\.sie)\b")
 _BLOCK = re.compile(r"^backbone\.blocks\.(\d+)\.")
 _STEM = re.compile(r"^backbone\.(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
-_TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|side\.table)$")
+_TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
 
 
 def parameter_groups(
@@ -75,7 +75,7 @@ def freeze(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves an average towards the model: average = decay x average + (1 - decay) x model; buffers are copied."""
     for mean, own in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(own, 1 - decay)
@@ -86,7 +86,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 def _layer(name: str, depth: int) -> int:
     if _STEM.match(name):
         return 0
-    if name.startswith("backbone.jigsaw.block."):
+    if name.startswith("backbone.jpm.block."):
         return depth
     block = _BLOCK.match(name)
     return int(block.group(1)) + 1 if block else depth + 1

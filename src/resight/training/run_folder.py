@@ -29,8 +29,8 @@ from resight.config.run import Run, read_run
 from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.files import make_folder, point, storing, write_file, write_folder
-from resight.models.checkpoint import Card, fill_model_folder
-from resight.training.tensorboard import Board
+from resight.models.checkpoint import ModelCard, fill_model_folder
+from resight.training.tensorboard import TensorBoardLog
 
 STATE, SHARDS, COMPUTE = "training.pt", "shards", "compute.json"
 
@@ -42,7 +42,7 @@ class RunFolder:
         self.path = path
         self.last, self.best = path / "last", path / "best"
         self.metrics, self.checkpoints = path / "metrics.jsonl", path / "checkpoints"
-        self.board: Board | None = None
+        self.tensorboard_log: TensorBoardLog | None = None
         """Where figures are shown too, if anywhere."""
 
     @classmethod
@@ -58,7 +58,7 @@ class RunFolder:
             )
         return cls(path)
 
-    def begin(self, run: Run, compute: Compute) -> None:
+    def create(self, run: Run, compute: Compute) -> None:
         """Makes the folder, and writes the configuration, and what it is computed with, where there is none yet.
 
         Raises:
@@ -101,8 +101,8 @@ class RunFolder:
         """Adds a line to `metrics.jsonl`, and shows it on the board."""
         with storing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            self.board.write(line)
+        if self.tensorboard_log is not None:
+            self.tensorboard_log.write(line)
 
     def write_result(self, figures: dict[str, Any]) -> None:
         """Writes `result.json`, the finished run's figures on the test set."""
@@ -114,10 +114,10 @@ class RunFolder:
             lines = [line for line in self.metrics.read_text().splitlines() if _epoch(line) <= epoch]
             write_file(self.metrics, "".join(f"{line}\n" for line in lines))
 
-    def place_for_shards(self, name: str, leads: bool) -> Path:
+    def place_for_shards(self, name: str, is_main: bool) -> Path:
         """Where the processes write their parts of a checkpoint before it is put together."""
         place = self.checkpoints / f".{name}.shards"
-        if leads:
+        if is_main:
             shutil.rmtree(place, ignore_errors=True)  # from before a crash
         return place
 
@@ -125,7 +125,7 @@ class RunFolder:
         self,
         name: str,
         weights: Mapping[str, Tensor],
-        card: Card,
+        card: ModelCard,
         state: dict[str, Any],
         best: bool,
         shards: Path | None = None,

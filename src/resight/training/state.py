@@ -16,11 +16,11 @@ from resight.errors import ConfigError
 from resight.losses.center import CenterLoss
 from resight.models.backbones.resnet import RESNET
 from resight.models.backbones.vit import ViT
-from resight.models.checkpoint import Card, load_model
+from resight.models.checkpoint import ModelCard, load_model
 from resight.models.transreid import TransReID
 from resight.models.weights import load_pretrained
-from resight.progress import Screen
-from resight.training.distributed import Team
+from resight.progress import Progress
+from resight.training.distributed import DistributedContext
 from resight.training.fsdp import load_whole, read_shards, shard
 from resight.training.optimizer import make_optimizer, parameter_groups
 from resight.training.run_folder import SHARDS, RunFolder
@@ -53,7 +53,7 @@ class State:
     """Of the epoch so far."""
 
     @property
-    def shown(self) -> TransReID:
+    def eval_model(self) -> TransReID:
         """The model that is measured and kept: the average, where there is one."""
         return self.model if self.average is None else self.average
 
@@ -80,7 +80,7 @@ class State:
             setattr(self, name, value)
 
 
-def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Team) -> None:
+def resume(state: State, folder: RunFolder, card: ModelCard, progress: Progress, context: DistributedContext) -> None:
     """Takes over the last checkpoint, where there is one.
 
     Raises:
@@ -96,17 +96,19 @@ def resume(state: State, folder: RunFolder, card: Card, screen: Screen, team: Te
             "views; start a new run for it"
         )
     if state.sharded:
-        load_whole(state.shown, model.state_dict())
+        load_whole(state.eval_model, model.state_dict())
         read_shards(folder.last / SHARDS, state.model, state.optimizer)
     else:
-        state.shown.load_state_dict(model.state_dict())
+        state.eval_model.load_state_dict(model.state_dict())
     state.restore(held)
-    if team.leads:
+    if context.is_main:
         folder.forget_after(state.epoch - 1)
-    screen.say(f"going on in epoch {state.epoch} after {state.step} steps")
+    progress.log(f"going on in epoch {state.epoch} after {state.step} steps")
 
 
-def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen, compute: Compute | None = None) -> State:
+def start(
+    run: Run, vocabulary: Vocabulary, context: DistributedContext, progress: Progress, compute: Compute | None = None
+) -> State:
     """A fresh state: the model with its pre-trained weights, and the optimizers.
 
     Args:
@@ -119,60 +121,66 @@ def start(run: Run, vocabulary: Vocabulary, team: Team, screen: Screen, compute:
     Raises:
         ConfigError: the settings do not go together.
     """
-    device = team.device
-    if run.piece is not None and run.model.backbone == RESNET:
-        raise ConfigError(f"--piece needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
-    if (run.recompute or run.compile) and run.model.backbone == RESNET:
-        raise ConfigError(f"--recompute and --compile are for the blocks of a transformer, which {RESNET} has none of")
-    if team.size > 1 and run.model.backbone == RESNET:
+    device = context.device
+    if run.micro_batch_size is not None and run.model.backbone == RESNET:
+        raise ConfigError(f"--micro-batch-size needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
+    if (run.gradient_checkpointing or run.compile) and run.model.backbone == RESNET:
+        raise ConfigError(
+            f"--gradient-checkpointing and --compile are for the blocks of a transformer, which {RESNET} has none of"
+        )
+    if context.size > 1 and run.model.backbone == RESNET:
         raise ConfigError(f"{RESNET} has BatchNorm in it, which processes would take apart: train it in one process")
-    if run.shard:
-        _require_shards(run, team)
+    if run.fsdp:
+        _require_shards(run, context)
     torch.manual_seed(run.seed)
-    model = TransReID(run.model, run.pictures.size, vocabulary)
+    model = TransReID(run.model, run.preprocessing.size, vocabulary)
     if run.weights is not None:
         left = load_pretrained(model.backbone, run.weights, run.model.backbone)
-        screen.say(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
+        progress.log(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
     model.to(device)
     if isinstance(model.backbone, ViT):
-        model.backbone.recompute = run.recompute
+        model.backbone.gradient_checkpointing = run.gradient_checkpointing
         if run.compile:
             _require_compiler(device)
             model.backbone.compile_blocks()
     depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     backbone = model.backbone
-    if run.shard:
+    if run.fsdp:
         for each in (model, average):
             if each is not None:
-                shard(each.backbone, team.size, device)
+                shard(each.backbone, context.size, device)
     else:
-        backbone = team.wrap(model.backbone)
+        backbone = context.wrap(model.backbone)
     optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
     center = center_optimizer = None
     if run.loss.center_weight:
         center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
-    compute = compute or choose_compute(run, team)
+    compute = compute or choose_compute(run, context)
     scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
-    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, compute, run.shard)
+    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, compute, run.fsdp)
 
 
-def choose_compute(run: Run, team: Team) -> Compute:
+def choose_compute(run: Run, context: DistributedContext) -> Compute:
     """What a run is computed with on this machine: the first process measures it, for all."""
-    return team.of_first(resolve_compute(team.device, run.precision, run.evaluation.batch, training=True))
+    return context.of_first(resolve_compute(context.device, run.precision, run.evaluation.batch, training=True))
 
 
-def _require_shards(run: Run, team: Team) -> None:
+def _require_shards(run: Run, context: DistributedContext) -> None:
     """What goes together with weights that are shared out."""
-    if team.size == 1:
-        raise ConfigError("--shard is for several processes: start them with torchrun, or leave --shard out")
-    against = {"--piece": run.piece, "--compile": run.compile, "--precision fp16": run.precision == "fp16"}
+    if context.size == 1:
+        raise ConfigError("--fsdp is for several processes: start them with torchrun, or leave --fsdp out")
+    against = {
+        "--micro-batch-size": run.micro_batch_size,
+        "--compile": run.compile,
+        "--precision fp16": run.precision == "fp16",
+    }
     for name, given in against.items():
         if given:
-            raise ConfigError(f"--shard does not go together with {name}: leave one out")
+            raise ConfigError(f"--fsdp does not go together with {name}: leave one out")
     if run.model.backbone == RESNET:
-        raise ConfigError(f"--shard is for the blocks of a transformer, which {RESNET} has none of")
+        raise ConfigError(f"--fsdp is for the blocks of a transformer, which {RESNET} has none of")
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -19,22 +19,22 @@ from resight.config.sections import Loss, ResolvedPrecision
 from resight.device import autocast
 from resight.losses.objective import Objective, objective
 from resight.models.transreid import Outputs
-from resight.training.distributed import Team
+from resight.training.distributed import DistributedContext
 from resight.training.state import State
 
-Side = Mapping[str, Tensor]
+SideInfo = Mapping[str, Tensor]
 
 
 def gradients(
     state: State,
-    pictures: Tensor,
-    side: Side,
+    images: Tensor,
+    side_info: SideInfo,
     identity: Tensor,
     settings: Loss,
     precision: ResolvedPrecision,
-    team: Team,
+    context: DistributedContext,
     seed: tuple[int, ...],
-    piece: int | None = None,
+    micro_batch_size: int | None = None,
 ) -> tuple[Objective, Outputs, Tensor]:
     """Adds the gradients of the whole batch's loss to the model's parameters.
 
@@ -52,27 +52,27 @@ def gradients(
     Returns:
         the loss, what it was taken of, and the identities, all of the whole batch.
     """
-    size = piece or len(pictures)
-    parts = [slice(start, min(start + size, len(pictures))) for start in range(0, len(pictures), size)]
-    before = sum(team.gather(torch.tensor([len(parts)], device=pictures.device))[: team.rank].tolist())
+    size = micro_batch_size or len(images)
+    parts = [slice(start, min(start + size, len(images))) for start in range(0, len(images), size)]
+    before = sum(context.gather(torch.tensor([len(parts)], device=images.device))[: context.rank].tolist())
     seeds = [(*seed, before + n) for n in range(len(parts))]  # of each piece of the whole batch, whoever has it
 
     def features(part: slice, seed: tuple[int, ...]) -> list[Tensor]:
         reseed(seed)
-        with autocast(pictures.device, precision):
-            found = state.backbone(pictures[part], {kind: labels[part] for kind, labels in side.items()})
+        with autocast(images.device, precision):
+            found = state.backbone(images[part], {kind: labels[part] for kind, labels in side_info.items()})
         return [f.float() for f in found]
 
     with torch.no_grad() if len(parts) > 1 else nullcontext():
         own = _joined([features(part, seed) for part, seed in zip(parts, seeds, strict=True)])
-    whole = [team.gather(f).requires_grad_() for f in own]  # [B, D] each
-    everyone, modality = team.gather(identity), team.gather(side["modality"])
+    whole = [context.gather(f).requires_grad_() for f in own]  # [B, D] each
+    everyone, modality = context.gather(identity), context.gather(side_info["modality"])
     logits = state.model.classify(whole, everyone)
     loss = objective(whole, logits, everyone, settings, state.center, modality)
     state.scaler.scale(loss.total).backward()
 
-    first = int(team.gather(torch.tensor([len(identity)], device=pictures.device))[: team.rank].sum())
-    back = [_gradient(f)[first : first + len(identity)] * team.size for f in whole]  # the team takes the mean
+    first = int(context.gather(torch.tensor([len(identity)], device=images.device))[: context.rank].sum())
+    back = [_gradient(f)[first : first + len(identity)] * context.size for f in whole]  # the team takes the mean
     if len(parts) == 1:
         torch.autograd.backward(own, back)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 from resight.errors import ConfigError
 
 
-class Board:
+class TensorBoardLog:
     """Writes a run's figures as TensorBoard's events.
 
     Args:

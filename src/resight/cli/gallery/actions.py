@@ -11,10 +11,10 @@ from resight.errors import ConfigError, GalleryError
 if TYPE_CHECKING:
     from resight.config.sections import Precision
     from resight.gallery.gallery import Answer, Gallery
-    from resight.gallery.ingest import Kept
+    from resight.gallery.ingest import IngestReport
     from resight.gallery.record import Filter, Value
     from resight.inference.embedder import Embedder
-    from resight.progress import Screen
+    from resight.progress import Progress
 
 
 def create(options: Create) -> None:
@@ -29,37 +29,37 @@ def create(options: Create) -> None:
 
 def add(options: Add) -> None:
     """Embeds and keeps, or keeps what is embedded, and says what became of each."""
-    from resight.progress import Screen
+    from resight.progress import Progress
 
-    if bool(options.pictures) == (options.embeddings is not None):
+    if bool(options.images) == (options.embeddings is not None):
         raise ConfigError("say what to add: picture files, folders or tables, or --embeddings FILE, one of the two")
-    with Screen() as screen:
-        gallery, kept = _add_embeddings(options, screen) if options.embeddings else _add_pictures(options, screen)
-        for reason in kept.damaged:
-            screen.say(f"skipped: {reason}")
-    print(f"{kept.added} added, {kept.there} were there already, {len(kept.damaged)} could not be decoded")
+    with Progress() as progress:
+        gallery, kept = _add_embeddings(options, progress) if options.embeddings else _add_pictures(options, progress)
+        for reason in kept.corrupt:
+            progress.log(f"skipped: {reason}")
+    print(f"{kept.added} added, {kept.there} were there already, {len(kept.corrupt)} could not be decoded")
     gallery.engine.close()
 
 
-def _add_pictures(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
+def _add_pictures(options: Add, progress: "Progress") -> "tuple[Gallery, IngestReport]":
     from resight.data.readers.anything import read_anything
     from resight.gallery.ingest import keep
 
-    sightings = read_anything(options.pictures, options.identity_from_folder)
+    sightings = read_anything(options.images, options.identity_from_folder)
     gallery, embedder = _with_model(options.gallery, options.device, options.precision)
-    screen.say(embedder.description)
-    screen.begin("embedding", len(sightings))
-    return gallery, keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), screen.step)
+    progress.log(embedder.description)
+    progress.start("embedding", len(sightings))
+    return gallery, keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), progress.update)
 
 
-def _add_embeddings(options: Add, screen: "Screen") -> "tuple[Gallery, Kept]":
-    from resight.gallery.ingest import keep_embeddings
+def _add_embeddings(options: Add, progress: "Progress") -> "tuple[Gallery, IngestReport]":
+    from resight.gallery.ingest import ingest_embeddings
 
     if options.embeddings is None or options.thumbnails or options.identity_from_folder:
         raise ConfigError("--embeddings have no pictures: --thumbnails and --identity-from-folder do not go with them")
     gallery = open_gallery(options.gallery)
-    screen.begin("adding", None)
-    return gallery, keep_embeddings(gallery, options.embeddings, _values(options.metadata), screen.step)
+    progress.start("adding", None)
+    return gallery, ingest_embeddings(gallery, options.embeddings, _values(options.metadata), progress.update)
 
 
 def search(options: Search) -> None:
@@ -69,9 +69,9 @@ def search(options: Search) -> None:
     from resight.gallery.gallery import as_one
     from resight.gallery.record import Filter
 
-    if bool(options.pictures) == bool(options.id):
+    if bool(options.images) == bool(options.id):
         raise ConfigError("say what to search for: picture files, or --id of records, one of the two")
-    meant = Filter(
+    where = Filter(
         identity=options.identity,
         camera=options.camera,
         modality=options.modality,
@@ -84,18 +84,18 @@ def search(options: Search) -> None:
         names, vectors = list(options.id), np.stack([gallery.record(i).vector for i in options.id])
     else:
         gallery, embedder = _with_model(options.gallery, options.device, options.precision)
-        names, vectors = list(map(str, options.pictures)), embedder.embed(options.pictures)
+        names, vectors = list(map(str, options.images)), embedder.embed(options.images)
     gallery.prior = options.prior
     if options.together:
         names, vectors = [" and ".join(names)], as_one(vectors)
-    answers = gallery.search(vectors, options.k + bool(options.id), meant, options.group, options.rerank)
+    answers = gallery.search(vectors, options.k + bool(options.id), where, options.group, options.rerank)
     if options.id:
         answers = [[a for a in found if a.record.id not in options.id][: options.k] for found in answers]
-    _show(names, answers, options, meant)
+    _show(names, answers, options, where)
     gallery.engine.close()
 
 
-def _show(names: list[str], answers: "list[list[Answer]]", options: Search, meant: "Filter") -> None:
+def _show(names: list[str], answers: "list[list[Answer]]", options: Search, where: "Filter") -> None:
     if options.json:
         print(
             json.dumps([{"asked": n, "answers": [_plain(a) for a in f]} for n, f in zip(names, answers, strict=True)])
@@ -105,11 +105,11 @@ def _show(names: list[str], answers: "list[list[Answer]]", options: Search, mean
         rows = [_plain(answer) for answer in found]
         for row in rows:
             row["time"] = None if row["time"] is None else f"{row['time']:.2f}"  # seconds, however many they are
-        shown = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)] if rows else []
-        shown = [key for key in shown if key != "members" or options.group]
-        print_rows(name, [{key: "" if row[key] is None else row[key] for key in shown} for row in rows])
+        eval_model = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)] if rows else []
+        eval_model = [key for key in eval_model if key != "members" or options.group]
+        print_rows(name, [{key: "" if row[key] is None else row[key] for key in eval_model} for row in rows])
         if not found:
-            print("no record is meant by that filter" if meant != type(meant)() else "the gallery is empty")
+            print("no record is meant by that filter" if where != type(where)() else "the gallery is empty")
         elif all(answer.known is False for answer in found):
             print("nobody known: no answer reaches the model's threshold")
 
@@ -167,10 +167,10 @@ def undo(options: Only) -> None:
 
 def stats(options: Only) -> None:
     """Prints what is in it."""
-    from resight.gallery import maintenance as upkeep
+    from resight.gallery import maintenance as maintenance
 
     gallery = open_gallery(options.gallery)
-    for name, value in upkeep.stats(gallery.engine).items():
+    for name, value in maintenance.stats(gallery.engine).items():
         if isinstance(value, dict):
             value = ", ".join(f"{label} {count}" for label, count in value.items()) or "none"
         print(f"{name:20s}{', '.join(value) or 'none' if isinstance(value, list) else value}")
@@ -179,10 +179,10 @@ def stats(options: Only) -> None:
 
 def verify(options: Verify) -> None:
     """Reads everything; a fault ends with status 2."""
-    from resight.gallery import maintenance as upkeep
+    from resight.gallery import maintenance as maintenance
 
     gallery = open_gallery(options.gallery)
-    faults = upkeep.verify(gallery.engine, options.identity)
+    faults = maintenance.verify(gallery.engine, options.identity)
     count = gallery.engine.count()
     gallery.engine.close()
     if faults:
@@ -192,13 +192,13 @@ def verify(options: Verify) -> None:
 
 def export(options: Export) -> None:
     """Copies all records."""
-    from resight.gallery import maintenance as upkeep
+    from resight.gallery import maintenance as maintenance
     from resight.gallery.url import create_engine, exists, open_engine
 
     gallery = open_gallery(options.gallery)
     about = {name: value for name, value in gallery.engine.about.items() if name != "format"}
     other = open_engine(options.to) if exists(options.to) else create_engine(options.to, about)
-    print(f"{upkeep.copy(gallery.engine, other)} records copied to {options.to}")
+    print(f"{maintenance.copy(gallery.engine, other)} records copied to {options.to}")
     other.close()
     gallery.engine.close()
 

@@ -33,7 +33,7 @@ class Add:
 
     gallery: Positional[str]
     """The gallery."""
-    pictures: Positional[tuple[Path, ...]] = ()
+    images: Positional[tuple[Path, ...]] = ()
     """Picture files, folders, or tables (CSV, Parquet) with any of the columns that `own` data sets have."""
     embeddings: Path | None = None
     """Instead of pictures: a file that `resight extract` wrote with the gallery's model."""
@@ -53,7 +53,7 @@ class Search:
 
     gallery: Positional[str]
     """The gallery."""
-    pictures: Positional[tuple[Path, ...]] = ()
+    images: Positional[tuple[Path, ...]] = ()
     """Picture files: of several, each is asked for."""
     id: tuple[str, ...] = ()
     """Ask for records of the gallery, instead."""

@@ -17,20 +17,20 @@ _AREA = (0.02, 1 / 3)
 _ASPECT = (0.3, 1 / 0.3)
 
 
-def normalise(pictures: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [R, 3, H, W] to float32: channel means taken off values in [0, 1], then over the standard deviations."""
-    scale = torch.tensor(std, device=pictures.device).mul(255).reciprocal().view(3, 1, 1)
-    shift = (torch.tensor(mean, device=pictures.device) / torch.tensor(std, device=pictures.device)).view(3, 1, 1)
-    if pictures.device.type != "cpu":
-        return pictures * scale - shift
-    out = torch.empty(pictures.shape)
-    for picture, own in zip(pictures, out, strict=True):  # one after another, each within the cache
+    scale = torch.tensor(std, device=images.device).mul(255).reciprocal().view(3, 1, 1)
+    shift = (torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)).view(3, 1, 1)
+    if images.device.type != "cpu":
+        return images * scale - shift
+    out = torch.empty(images.shape)
+    for picture, own in zip(images, out, strict=True):  # one after another, each within the cache
         own.copy_(picture).mul_(scale).sub_(shift)
     return out
 
 
 def augment(
-    pictures: Tensor,
+    images: Tensor,
     settings: Augmentation,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -50,9 +50,9 @@ def augment(
     Returns:
         float32 [B, M, 3, H, W].
     """
-    part, b = share or (slice(0, len(pictures)), len(pictures))
-    m, (height, width) = pictures.shape[1], pictures.shape[-2:]
-    draws, repeats = (b, m) if settings.modalities_together else (b * m, 1)
+    part, b = share or (slice(0, len(images)), len(images))
+    m, (height, width) = images.shape[1], images.shape[-2:]
+    draws, repeats = (b, m) if settings.share_draws else (b * m, 1)
     flip = torch.rand(draws, generator=generator) < settings.flip
     offset = torch.randint(0, 2 * settings.pad + 1, (draws, 2), generator=generator)
     box = boxes(draws, height, width, settings.erase, generator)
@@ -61,14 +61,14 @@ def augment(
     flip, offset, box = (t.repeat_interleave(repeats, 0) for t in (flip, offset, box))
     noise = torch.randn(_noise(box), generator=generator)
     own = slice(part.start * m, part.stop * m)
-    noise = noise[_noise(box[: own.start]) :][: _noise(box[own])].to(pictures.device)
-    flip, offset, box = (t[own].to(pictures.device) for t in (flip, offset, box))
-    moved = flip_and_crop(pictures.flatten(0, 1), flip, offset, settings.pad)
+    noise = noise[_noise(box[: own.start]) :][: _noise(box[own])].to(images.device)
+    flip, offset, box = (t[own].to(images.device) for t in (flip, offset, box))
+    moved = flip_and_crop(images.flatten(0, 1), flip, offset, settings.pad)
     if settings.autoaugment or settings.augmix:
         moved = apply_policies(moved, policies.repeat_interleave(repeats, 0)[own])
     if settings.jitter or settings.grey or settings.grey_patch:
         moved = recolour(moved, **{name: t.repeat_interleave(repeats, 0)[own] for name, t in colours.items()})
-    return erase(normalise(moved, mean, std), box, noise).unflatten(0, pictures.shape[:2])
+    return erase(normalize(moved, mean, std), box, noise).unflatten(0, images.shape[:2])
 
 
 def _noise(box: Tensor) -> int:
@@ -76,18 +76,18 @@ def _noise(box: Tensor) -> int:
     return int(3 * box[:, 2:].prod(1).sum())
 
 
-def flip_and_crop(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
+def flip_and_crop(images: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
     """Mirrors where `flip` [R], pads with black, and cuts [H, W] out at `offset` [R, 2] (row, column, 0 to 2 pad)."""
-    if pictures.device.type == "cpu":
-        return _flip_and_crop_each(pictures, flip, offset, pad)
-    return _flip_and_crop_together(pictures, flip, offset, pad)
+    if images.device.type == "cpu":
+        return _flip_and_crop_each(images, flip, offset, pad)
+    return _flip_and_crop_together(images, flip, offset, pad)
 
 
-def _flip_and_crop_each(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
+def _flip_and_crop_each(images: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
     """By copying rectangles: the fastest on a CPU."""
-    height, width = pictures.shape[-2:]
-    out = torch.zeros_like(pictures)
-    for picture, own, mirror, (row, column) in zip(pictures, out, flip.tolist(), offset.tolist(), strict=True):
+    height, width = images.shape[-2:]
+    out = torch.zeros_like(images)
+    for picture, own, mirror, (row, column) in zip(images, out, flip.tolist(), offset.tolist(), strict=True):
         down, right = row - pad, column - pad  # how far the cut lies from the picture
         turned = picture.flip(-1) if mirror else picture
         seen = turned[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
@@ -96,14 +96,14 @@ def _flip_and_crop_each(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int
     return out
 
 
-def _flip_and_crop_together(pictures: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
+def _flip_and_crop_together(images: Tensor, flip: Tensor, offset: Tensor, pad: int) -> Tensor:
     """By one gather: the fastest on a GPU."""
-    height, width = pictures.shape[-2:]
-    rows = torch.arange(height, device=pictures.device) + offset[:, :1]  # [R, H]
-    columns = torch.arange(width, device=pictures.device) + offset[:, 1:]  # [R, W]
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) + offset[:, :1]  # [R, H]
+    columns = torch.arange(width, device=images.device) + offset[:, 1:]  # [R, W]
     columns = torch.where(flip[:, None], width + 2 * pad - 1 - columns, columns)
-    padded = F.pad(pictures, (pad, pad, pad, pad))
-    index = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    padded = F.pad(images, (pad, pad, pad, pad))
+    index = torch.arange(len(images), device=images.device)[:, None, None]
     cut = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]  # [R, H, W, 3]
     return cut.permute(0, 3, 1, 2)
 
@@ -127,23 +127,23 @@ def boxes(count: int, height: int, width: int, probability: float, generator: to
     return torch.stack([top, left, tall, wide], 1) * chosen[:, None]
 
 
-def erase(pictures: Tensor, box: Tensor, noise: Tensor) -> Tensor:
+def erase(images: Tensor, box: Tensor, noise: Tensor) -> Tensor:
     """Fills each box [R, 4] of float [R, 3, H, W] with noise, box by box; on a CPU where the pictures lie."""
-    if pictures.device.type != "cpu":
-        return _erase_together(pictures, box, noise)
+    if images.device.type != "cpu":
+        return _erase_together(images, box, noise)
     used = 0
-    for picture, (top, left, tall, wide) in zip(pictures, box.tolist(), strict=True):
+    for picture, (top, left, tall, wide) in zip(images, box.tolist(), strict=True):
         size = 3 * tall * wide
         picture[:, top : top + tall, left : left + wide] = noise[used : used + size].view(3, tall, wide)
         used += size
-    return pictures
+    return images
 
 
-def _erase_together(pictures: Tensor, box: Tensor, noise: Tensor) -> Tensor:
-    height, width = pictures.shape[-2:]
+def _erase_together(images: Tensor, box: Tensor, noise: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
     top, left, tall, wide = box[:, :, None].unbind(1)  # each [R, 1]
     rows, columns = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
     in_rows = (rows >= top) & (rows < top + tall)  # [R, H]
     in_columns = (columns >= left) & (columns < left + wide)  # [R, W]
-    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].expand_as(pictures)
-    return pictures.masked_scatter(inside, noise)
+    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].expand_as(images)
+    return images.masked_scatter(inside, noise)

@@ -33,7 +33,7 @@ def draw(count: int, height: int, width: int, settings: Augmentation, generator:
     return {"factors": factors, "grey": grey, "patch": patch}
 
 
-def recolour(pictures: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> Tensor:
+def recolour(images: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> Tensor:
     """Applies what was drawn, where the pictures lie.
 
     Args:
@@ -43,7 +43,7 @@ def recolour(pictures: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> 
         patch: int64 [R, 4].
     """
     for picture, factor, whole, (top, left, tall, wide) in zip(
-        pictures, factors.tolist(), grey.tolist(), patch.tolist(), strict=True
+        images, factors.tolist(), grey.tolist(), patch.tolist(), strict=True
     ):
         if factor != [1.0, 1.0, 1.0]:
             picture.copy_(_jitter(picture.float(), *factor))
@@ -52,7 +52,7 @@ def recolour(pictures: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> 
         elif tall:
             box = picture[:, top : top + tall, left : left + wide]
             box.copy_(_grey(box.float()))
-    return pictures
+    return images
 
 
 def _jitter(x: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

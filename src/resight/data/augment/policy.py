@@ -26,15 +26,15 @@ def draw_policies(count: int, settings: Augmentation, generator: torch.Generator
     return drawn
 
 
-def apply_policies(pictures: Tensor, drawn: Tensor) -> Tensor:
+def apply_policies(images: Tensor, drawn: Tensor) -> Tensor:
     """Each of uint8 [R, 3, H, W] through the policy drawn for it, [R, 2]; torch's own draws stay as they were."""
     policies = _policies()
-    for picture, (which, seed) in zip(pictures, drawn.tolist(), strict=True):
+    for picture, (which, seed) in zip(images, drawn.tolist(), strict=True):
         if which != _NONE:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
                 picture.copy_(policies[which](picture))
-    return pictures
+    return images
 
 
 @cache

@@ -31,6 +31,6 @@ def _part(folder: Path) -> SightingTable:
             lacking = [folders[m] for m, own in names.items() if path.name not in own]
             if lacking:
                 raise DatasetError(f"{lacking[0]} lacks {path.name}, which another modality has")
-            pictures = {m: f / path.name for m, f in folders.items()}
-            found.append(Sighting(pictures, match["identity"], view=match["view"], scene=match["scene"]))
+            images = {m: f / path.name for m, f in folders.items()}
+            found.append(Sighting(images, match["identity"], view=match["view"], scene=match["scene"]))
     return SightingTable.of(found)

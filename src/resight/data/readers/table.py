@@ -73,11 +73,11 @@ def _row(table: Path, number: int, row: dict[str, Any]) -> Sighting:
     if modality not in MODALITIES:
         raise DatasetError(f"{table} row {number}: modality {modality!r} is not one of {', '.join(MODALITIES)}")
     named = {modality: row.get("path")} | {m: row[m] for m in MODALITIES if row.get(m)}
-    pictures = {m: table.parent / str(name) for m, name in named.items() if name}
-    if not pictures:
+    images = {m: table.parent / str(name) for m, name in named.items() if name}
+    if not images:
         raise DatasetError(f"{table} row {number} names no picture")
     labels = {name: None if row.get(name) is None else str(row[name]) for name in LABELS}
-    return Sighting(pictures, time=row.get("time"), **labels)
+    return Sighting(images, time=row.get("time"), **labels)
 
 
 def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed: int, test_share: float) -> Split:

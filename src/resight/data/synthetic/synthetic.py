@@ -135,7 +135,7 @@ def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str,
     light, shift = rng.uniform(0.85, 1.15), rng.integers(-6, 7, 2)
     cover = rng.random() < camera.occluded
     bar = (rng.uniform(0, 0.8), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.6, 3), rng.random() < 0.5)
-    pictures: dict[str, Image.Image] = {}
+    images: dict[str, Image.Image] = {}
     for modality, channels in (("rgb", [0, 1, 2]), ("nir", [3, 3, 3]), ("tir", [4, 4, 4])):
         ground = np.roll(camera.ground[..., channels], shift, (0, 1))
         image = Image.fromarray((255 * ground).astype(np.uint8)).resize((_FINER * _WIDTH, _FINER * _HEIGHT))
@@ -147,8 +147,8 @@ def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str,
         small = np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)) / 255.0
         noise = rng.normal(0, 0.02, (_HEIGHT, _WIDTH, 1 if modality != "rgb" else 3))
         seen = small * camera.gain[channels] * (1 if modality == "tir" else light) + noise
-        pictures[modality] = Image.fromarray((255 * seen.clip(0, 1)).astype(np.uint8))
-    return pictures
+        images[modality] = Image.fromarray((255 * seen.clip(0, 1)).astype(np.uint8))
+    return images
 
 
 def _paint_bar(

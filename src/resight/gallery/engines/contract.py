@@ -24,7 +24,7 @@ class Engine(Protocol):
         """Keeps records, all or none of them; one of an id that is there already takes its place."""
         ...
 
-    def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
         """For each of float32 [Q, D] its at most k nearest records, nearest first; of equal ones the earlier first."""
         ...
 
@@ -32,11 +32,11 @@ class Engine(Protocol):
         """The records of these ids, in their order; those that are not there are left out."""
         ...
 
-    def scan(self, meant: Filter = EVERYTHING) -> Iterator[Record]:
+    def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
         """Every record that is meant, in the order in which they were added."""
         ...
 
-    def count(self, meant: Filter = EVERYTHING) -> int:
+    def count(self, where: Filter = EVERYTHING) -> int:
         """How many records are meant."""
         ...
 

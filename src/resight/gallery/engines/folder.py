@@ -86,13 +86,13 @@ class FolderEngine:
         self._rewrite(replaced)
         self._join()
 
-    def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
         """By one product with all records that are meant; the nearest are then scored again in float64, so that equal
         vectors tie wherever they lie."""
         asked = np.ascontiguousarray(vectors, np.float32)  # [Q, D]
         found = [list[tuple[float, int, str]]() for _ in asked]  # of each question: how far, number, id
         for segment in self.segments:
-            kept = np.flatnonzero(segment.meant(meant))
+            kept = np.flatnonzero(segment.where(where))
             if not len(kept):
                 continue
             held = segment.vectors if len(kept) == len(segment) else segment.vectors[kept]
@@ -116,14 +116,14 @@ class FolderEngine:
         held = {record.id: record for segment, rows in groups.values() for record in segment.records(rows)}
         return [held[i] for i in ids if i in held]
 
-    def scan(self, meant: Filter = EVERYTHING) -> Iterator[Record]:
+    def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
         """Segment by segment; those that were joined have kept the order."""
         for segment in sorted(self.segments, key=lambda s: int(s.numbers[0])):
-            yield from segment.records(np.flatnonzero(segment.meant(meant)))
+            yield from segment.records(np.flatnonzero(segment.where(where)))
 
-    def count(self, meant: Filter = EVERYTHING) -> int:
+    def count(self, where: Filter = EVERYTHING) -> int:
         """Without reading a vector."""
-        return sum(int(segment.meant(meant).sum()) for segment in self.segments)
+        return sum(int(segment.where(where).sum()) for segment in self.segments)
 
     def name(self, ids: Sequence[str], identity: str | None) -> None:
         """In place."""

@@ -19,16 +19,16 @@ def to_point(models: Any, number: int, record: Record) -> Any:
     return models.PointStruct(id=number_of(record.id), vector=record.vector.tolist(), payload=payload)
 
 
-def conditions(models: Any, meant: Filter) -> Any:
+def conditions(models: Any, where: Filter) -> Any:
     """A filter as Qdrant's."""
     must = [
-        models.FieldCondition(key=name, match=models.MatchAny(any=list(getattr(meant, name))))
+        models.FieldCondition(key=name, match=models.MatchAny(any=list(getattr(where, name))))
         for name in LABELS
-        if getattr(meant, name)
+        if getattr(where, name)
     ]
-    if meant.after is not None or meant.before is not None:
-        must.append(models.FieldCondition(key="time", range=models.Range(gte=meant.after, lt=meant.before)))
-    for pair in meant.metadata.items():
+    if where.after is not None or where.before is not None:
+        must.append(models.FieldCondition(key="time", range=models.Range(gte=where.after, lt=where.before)))
+    for pair in where.metadata.items():
         must.append(models.FieldCondition(key="tags", match=models.MatchValue(value=_tag(*pair))))
     return models.Filter(must=must)
 

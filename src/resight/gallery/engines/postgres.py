@@ -110,17 +110,17 @@ class PostgresEngine:
             self._database.rows("ANALYZE {s}.records")
             self._indexed = True
 
-    def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
         """Exactly, or through the index where many records are meant."""
-        where, values = _where(meant)
-        held = f"{{s}}.records WHERE {where}"
-        if self._indexed and not self._few(meant):
+        condition, values = _where(where)
+        held = f"{{s}}.records WHERE {condition}"
+        if self._indexed and not self._few(where):
             nearest = f"{self._half('vector')} <#> {self._half('%(asked)s')}"
             held = f"(SELECT id, number, vector FROM {held} ORDER BY {nearest} LIMIT %(more)s) near"
         query = f"SELECT id, -(vector <#> %(asked)s) FROM {held} ORDER BY vector <#> %(asked)s, number LIMIT %(k)s"
         found = list[list[Near]]()
         with self._database.transaction():
-            candidates = _SEARCH if meant == EVERYTHING else _FILTERED  # it goes on where they are too few
+            candidates = _SEARCH if where == EVERYTHING else _FILTERED  # it goes on where they are too few
             for name, value in (("ef_search", str(candidates)), ("iterative_scan", "strict_order")):
                 self._database.rows("SELECT set_config(%s, %s, true)", [f"hnsw.{name}", value])
             for vector in np.asarray(vectors, np.float32):
@@ -134,11 +134,11 @@ class PostgresEngine:
         held = {row[0]: _record(row) for row in rows}
         return [held[i] for i in ids if i in held]
 
-    def scan(self, meant: Filter = EVERYTHING) -> Iterator[Record]:
+    def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
         """Page by page, so that nothing is held open in between."""
-        where, values = _where(meant)
+        condition, values = _where(where)
         query = (
-            f"SELECT {_RECORD}, number FROM {{s}}.records WHERE number > %(last)s AND {where} "
+            f"SELECT {_RECORD}, number FROM {{s}}.records WHERE number > %(last)s AND {condition} "
             f"ORDER BY number LIMIT {_PAGE}"
         )
         last = -1
@@ -146,10 +146,10 @@ class PostgresEngine:
             last = rows[-1][-1]
             yield from (_record(row[:-1]) for row in rows)
 
-    def count(self, meant: Filter = EVERYTHING) -> int:
+    def count(self, where: Filter = EVERYTHING) -> int:
         """By the database."""
-        where, values = _where(meant)
-        return self._database.rows(f"SELECT count(*) FROM {{s}}.records WHERE {where}", values)[0][0]
+        condition, values = _where(where)
+        return self._database.rows(f"SELECT count(*) FROM {{s}}.records WHERE {condition}", values)[0][0]
 
     def name(self, ids: Sequence[str], identity: str | None) -> None:
         """In one statement."""
@@ -182,29 +182,29 @@ class PostgresEngine:
         """Ends the connection."""
         self._database.close()
 
-    def _few(self, meant: Filter) -> bool:
+    def _few(self, where: Filter) -> bool:
         """Whether so few are meant that they are searched exactly; counts no further than that."""
-        where, values = _where(meant)
-        query = f"SELECT count(*) FROM (SELECT 1 FROM {{s}}.records WHERE {where} LIMIT {self.exact_under + 1}) few"
+        condition, values = _where(where)
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {{s}}.records WHERE {condition} LIMIT {self.exact_under + 1}) few"
         return self._database.rows(query, values)[0][0] <= self.exact_under
 
     def _half(self, what: str) -> str:
         return f"({what}::halfvec({int(self.about['width'])}))"
 
 
-def _where(meant: Filter) -> tuple[str, dict[str, Any]]:
+def _where(where: Filter) -> tuple[str, dict[str, Any]]:
     said, values = ["true"], dict[str, Any]()
     for name in LABELS:
-        if wanted := getattr(meant, name):
+        if wanted := getattr(where, name):
             said.append(f"{name} = ANY(%({name})s)")
             values[name] = list(wanted)
     for name, sign in (("after", ">="), ("before", "<")):
-        if (moment := getattr(meant, name)) is not None:
+        if (moment := getattr(where, name)) is not None:
             said.append(f"time {sign} %({name})s")
             values[name] = moment
-    if meant.metadata:
+    if where.metadata:
         said.append("metadata @> %(metadata)s::jsonb")
-        values["metadata"] = json.dumps({name: json.dumps(value) for name, value in meant.metadata.items()})
+        values["metadata"] = json.dumps({name: json.dumps(value) for name, value in where.metadata.items()})
     return " AND ".join(said), values
 
 

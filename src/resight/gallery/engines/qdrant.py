@@ -99,15 +99,15 @@ class QdrantEngine:
                     self._client.upsert(self._name, part, wait=True)
                 part, size = [], 0
 
-    def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
         """Exactly, or through HNSW over int8 where many records are meant."""
         models = self._models
         params = models.SearchParams(
-            exact=self.count(meant) <= self.exact_under,
-            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, 4 * k),
+            exact=self.count(where) <= self.exact_under,
+            hnsw_ef=max(_SEARCH if where == EVERYTHING else _FILTERED, 4 * k),
             quantization=models.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
-        asked, found = conditions(models, meant), list[list[Near]]()
+        asked, found = conditions(models, where), list[list[Near]]()
         for vector in np.asarray(vectors, np.float32):
             with _said():
                 points = self._client.query_points(
@@ -131,10 +131,10 @@ class QdrantEngine:
         held = {point.payload["id"]: to_record(point) for point in points}
         return [held[i] for i in ids if i in held]
 
-    def scan(self, meant: Filter = EVERYTHING) -> Iterator[Record]:
+    def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
         """Page by page, in the order of when they were added."""
         models, after = self._models, -1
-        asked = conditions(models, meant)
+        asked = conditions(models, where)
         while True:
             later = models.FieldCondition(key="number", range=models.Range(gt=after))
             with _said():
@@ -151,10 +151,10 @@ class QdrantEngine:
             yield from map(to_record, points)
             after = points[-1].payload["number"]
 
-    def count(self, meant: Filter = EVERYTHING) -> int:
+    def count(self, where: Filter = EVERYTHING) -> int:
         """By the server."""
         with _said():
-            return self._client.count(self._name, count_filter=conditions(self._models, meant), exact=True).count
+            return self._client.count(self._name, count_filter=conditions(self._models, where), exact=True).count
 
     def name(self, ids: Sequence[str], identity: str | None) -> None:
         """In one request; records that are not there are left out."""

@@ -80,16 +80,16 @@ class EdgeEngine(FolderEngine):
             self._applied()
         return count
 
-    def search(self, vectors: np.ndarray, k: int, meant: Filter = EVERYTHING) -> list[list[Near]]:
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
         """Through the index where many records are meant."""
-        if self._shard is None or len(self._place) <= self.exact_under or self._few(meant):
-            return super().search(vectors, k, meant)
+        if self._shard is None or len(self._place) <= self.exact_under or self._few(where):
+            return super().search(vectors, k, where)
         edge = self._edge
         params = edge.SearchParams(
-            hnsw_ef=max(_SEARCH if meant == EVERYTHING else _FILTERED, len(self._place) // _SHARE, 4 * k),
+            hnsw_ef=max(_SEARCH if where == EVERYTHING else _FILTERED, len(self._place) // _SHARE, 4 * k),
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
         )
-        conditions = self._conditions(meant)
+        conditions = self._conditions(where)
         found = list[list[tuple[int, float]]]()
         for vector in np.asarray(vectors, np.float32):
             request = edge.QueryRequest(k, query=edge.Query.Nearest(vector.tolist()), filter=conditions, params=params)
@@ -105,8 +105,8 @@ class EdgeEngine(FolderEngine):
             self._shard = None
         super().close()
 
-    def _few(self, meant: Filter) -> bool:
-        return meant != EVERYTHING and self.count(meant) <= min(_FEW, self.exact_under)
+    def _few(self, where: Filter) -> bool:
+        return where != EVERYTHING and self.count(where) <= min(_FEW, self.exact_under)
 
     def _catch_up(self) -> None:
         """Has the index hold what the folder holds; makes it where the gallery has grown to need one."""
@@ -215,16 +215,16 @@ class EdgeEngine(FolderEngine):
             if offset is None:
                 return found
 
-    def _conditions(self, meant: Filter) -> Any:
+    def _conditions(self, where: Filter) -> Any:
         edge = self._edge
         must = [
-            edge.FieldCondition(name, match=edge.MatchAny(list(getattr(meant, name))))
+            edge.FieldCondition(name, match=edge.MatchAny(list(getattr(where, name))))
             for name in LABELS
-            if getattr(meant, name)
+            if getattr(where, name)
         ]
-        if meant.after is not None or meant.before is not None:
-            must.append(edge.FieldCondition("time", range=edge.RangeFloat(gte=meant.after, lt=meant.before)))
-        for pair in meant.metadata.items():
+        if where.after is not None or where.before is not None:
+            must.append(edge.FieldCondition("time", range=edge.RangeFloat(gte=where.after, lt=where.before)))
+        for pair in where.metadata.items():
             must.append(edge.FieldCondition("tags", match=edge.MatchValue(json.dumps(pair))))
         return edge.Filter(must=must) if must else None
 

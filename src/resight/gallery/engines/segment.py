@@ -100,7 +100,7 @@ class Segment:
                 found.setdefault((name, type(value), value), []).append(row)
         return found
 
-    def meant(self, which: Filter) -> np.ndarray:
+    def where(self, which: Filter) -> np.ndarray:
         """bool [n]: the records that are alive and that a filter means."""
         kept = self.alive.copy()
         for name in LABELS:

@@ -12,24 +12,24 @@ from typing import Any, Final
 import torch
 
 from resight.errors import ConfigError
-from resight.inference.extract.extract import Make, Work, make_shard
+from resight.inference.extract.extract import RunTasks, Task, run_task
 
 _CORES: Final = 4  # of a worker in a cluster without accelerators, where its machine has so many
 
 
 @contextmanager
-def local(processes: int = 1) -> Generator[Make]:
+def local(processes: int = 1) -> Generator[RunTasks]:
     """This process, or several that have a share of its cores each."""
     if processes <= 1:
-        yield lambda works: map(make_shard, works)
+        yield lambda works: map(run_task, works)
         return
     threads = max(1, torch.get_num_threads() // processes)
     with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (threads,)) as pool:
-        yield lambda works: pool.imap_unordered(make_shard, works)
+        yield lambda works: pool.imap_unordered(run_task, works)
 
 
 @contextmanager
-def ray(address: str) -> Generator[Make]:
+def ray(address: str) -> Generator[RunTasks]:
     """Workers of a Ray cluster, through Ray Data: as many as it has accelerators, or cores for. Model and pictures must
     lie under the same paths on every machine; shards are handed back, and written here.
 
@@ -68,11 +68,11 @@ class _Worker:
         torch.set_num_threads(threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        number, made = make_shard(pickle.loads(batch["work"][0]))
+        number, made = run_task(pickle.loads(batch["work"][0]))
         return {"number": [number], "made": [made]}
 
 
-def _by_ray(ray_: Any, data: Any, works: list[Work]) -> Iterator[tuple[int, bytes]]:
+def _by_ray(ray_: Any, data: Any, works: list[Task]) -> Iterator[tuple[int, bytes]]:
     """A worker that dies is started anew, and its shard made again by another."""
     machines = [node["Resources"] for node in ray_.nodes() if node["Alive"]]
     gpus = int(sum(held.get("GPU", 0) for held in machines))

@@ -34,7 +34,7 @@ _NUMBERS: Final = {"time": pa.float64(), "frame": pa.int64(), "confidence": pa.f
 
 
 @dataclass(frozen=True)
-class Way:
+class ExtractOptions:
     """How a model embeds."""
 
     model: Path
@@ -45,18 +45,18 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Work:
+class Task:
     """A shard that is to be made."""
 
     number: int
-    way: Way
+    options: ExtractOptions
     part: Source
 
 
-Make = Callable[[list[Work]], Iterator[tuple[int, bytes]]]
+RunTasks = Callable[[list[Task]], Iterator[tuple[int, bytes]]]
 """Makes shards, in any order: the number of each, and what is written."""
 
-Crew = AbstractContextManager[Make]
+Executor = AbstractContextManager[RunTasks]
 """Those who make them: `resight.inference.extract.executors`."""
 
 
@@ -68,17 +68,17 @@ class Extracted:
     """In the file."""
     before: int
     """Of them from an earlier run that was stopped."""
-    damaged: list[str]
+    corrupt: list[str]
     """Why each of those that are left out could not be decoded."""
     seconds: float
     """That embedding took, now."""
 
 
 def extract(
-    way: Way,
+    options: ExtractOptions,
     source: Source,
     out: Path,
-    crew: Crew,
+    executor: Executor,
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard: int = SHARD,
 ) -> Extracted:
@@ -101,7 +101,7 @@ def extract(
     """
     if out.exists():
         raise ConfigError(f"{out} exists already and is not written over; use another name")
-    parts, plan = out.with_name(f"{out.name}.parts"), _plan(way, source, shard)
+    parts, plan = out.with_name(f"{out.name}.parts"), _plan(options, source, shard)
     make_folder(parts)
     if (parts / "plan.json").exists():
         begun = json.loads((parts / "plan.json").read_text())
@@ -111,69 +111,71 @@ def extract(
                 f"{parts} was begun of other pictures, another model or in another way; delete it, or use another name"
             )
     else:
-        resolved = resolve_compute(pick_device(way.device), way.precision).precision
+        resolved = resolve_compute(pick_device(options.device), options.precision).precision
         write_file(parts / "plan.json", json.dumps({**plan, "resolved_precision": resolved}))
-    way = replace(way, precision=resolved)
-    works = [Work(n, way, source.part(slice(at, at + shard))) for n, at in enumerate(range(0, len(source), shard))]
+    options = replace(options, precision=resolved)
+    works = [Task(n, options, source.part(slice(at, at + shard))) for n, at in enumerate(range(0, len(source), shard))]
     names = [parts / f"{work.number:07d}.parquet" for work in works]
     left = [work for work, name in zip(works, names, strict=True) if not name.exists()]
     before = sum(pq.read_metadata(name).num_rows for name in names if name.exists())
     done, began = len(source) - sum(len(work.part) for work in left), time.perf_counter()
     progress(done, len(source))
-    with crew as make:
+    with executor as make:
         for number, made in make(left):
             write_file(names[number], made)
             done += len(works[number].part)
             progress(done, len(source))
     seconds = time.perf_counter() - began
     tables = [pq.read_table(name) for name in names]
-    damaged = [reason for t in tables for reason in json.loads((t.schema.metadata or {}).get(_DAMAGED, b"[]"))]
+    corrupt = [reason for t in tables for reason in json.loads((t.schema.metadata or {}).get(_DAMAGED, b"[]"))]
     whole = pa.concat_tables([t.replace_schema_metadata({"model": plan["fingerprint"]}) for t in tables])
     write_file(out, _parquet(whole))
     shutil.rmtree(parts)
-    return Extracted(whole.num_rows, before, damaged, seconds)
+    return Extracted(whole.num_rows, before, corrupt, seconds)
 
 
-def describe(way: Way) -> str:
+def describe(options: ExtractOptions) -> str:
     """What is computed, and with what, in one line."""
-    return resolve_compute(pick_device(way.device), way.precision).describe(read_card(way.model).pictures.size)
+    return resolve_compute(pick_device(options.device), options.precision).describe(
+        read_card(options.model).preprocessing.size
+    )
 
 
-def make_shard(work: Work) -> tuple[int, bytes]:
+def run_task(work: Task) -> tuple[int, bytes]:
     """A shard as it is written: what one process, or one worker of a cluster, does at a time."""
-    table, damaged = embed_part(_embedder(work.way), work.part)
-    return work.number, _parquet(table.replace_schema_metadata({_DAMAGED: json.dumps(damaged).encode()}))
+    table, corrupt = embed_part(_embedder(work.options), work.part)
+    return work.number, _parquet(table.replace_schema_metadata({_DAMAGED: json.dumps(corrupt).encode()}))
 
 
 def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
     """A table of some rows with their embeddings, and why each of those that are left out is damaged."""
-    rows, damaged, found = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
+    rows, corrupt, found = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
     read = part.read()
     while some := list(islice(read, _AT_ONCE)):
-        damaged += [picture for _, picture in some if isinstance(picture, str)]
+        corrupt += [picture for _, picture in some if isinstance(picture, str)]
         held = [(row, picture) for row, picture in some if not isinstance(picture, str)]
-        side = {name: [row.get(name) for row, _ in held] for name in ("camera", "view", "modality")}
-        found.append(embedder.embed([picture for _, picture in held], **side))
+        side_info = {name: [row.get(name) for row, _ in held] for name in ("camera", "view", "modality")}
+        found.append(embedder.embed([picture for _, picture in held], **side_info))
         rows += [row for row, _ in held]
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in part.columns}
     vectors = np.concatenate(found)  # [rows, D]
     arrays: dict[str, Any] = {n: pa.array(held, _NUMBERS.get(n, pa.string())) for n, held in columns.items()}
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embedder.width)
-    return pa.table(arrays), damaged
+    return pa.table(arrays), corrupt
 
 
 @cache
-def _embedder(way: Way) -> Embedder:
-    return load(way.model, way.device, way.precision, way.flip, compile=way.compile)
+def _embedder(options: ExtractOptions) -> Embedder:
+    return load(options.model, options.device, options.precision, options.flip, compile=options.compile)
 
 
-def _plan(way: Way, source: Source, shard: int) -> dict[str, Any]:
+def _plan(options: ExtractOptions, source: Source, shard: int) -> dict[str, Any]:
     return {
-        "fingerprint": fingerprint_of(way.model),
+        "fingerprint": fingerprint_of(options.model),
         "pictures": source.digest(),
-        "flip": way.flip,
-        "precision": way.precision,
+        "flip": options.flip,
+        "precision": options.precision,
         "shard": shard,
     }
 

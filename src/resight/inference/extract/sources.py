@@ -52,7 +52,7 @@ class PictureSource:
     @classmethod
     def of(cls, sightings: SightingTable) -> "PictureSource":
         """Those of a table."""
-        return cls([(s, m) for s in sightings for m in MODALITIES if m in s.pictures])
+        return cls([(s, m) for s in sightings for m in MODALITIES if m in s.images])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class PictureSource:
 
     def digest(self) -> str:
         """From paths and what side information is embedded with them."""
-        return _digest((str(s.pictures[m]), m, s.camera, s.view) for s, m in self.rows)
+        return _digest((str(s.images[m]), m, s.camera, s.view) for s, m in self.rows)
 
     def part(self, rows: slice) -> "PictureSource":
         """Some of them."""
@@ -75,10 +75,10 @@ class PictureSource:
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(self.rows), _AHEAD):
                 some = self.rows[start : start + _AHEAD]
-                decoded = pool.map(_decoded, [s.pictures[m] for s, m in some])
+                decoded = pool.map(_decoded, [s.images[m] for s, m in some])
                 for (sighting, modality), picture in zip(some, decoded, strict=True):
                     labels = {name: getattr(sighting, name) for name in (*LABELS, "time")}
-                    yield {"picture": str(sighting.pictures[modality]), "modality": modality, **labels}, picture
+                    yield {"picture": str(sighting.images[modality]), "modality": modality, **labels}, picture
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,6 @@ def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, 
     """
     if settings.backbone != RESNET:
         return ViT(settings, size, counts)
-    if settings.jpm or settings.side or settings.stride:
+    if settings.jpm or settings.sie or settings.stride:
         raise ConfigError(f"jpm, side and stride need a vision transformer; {RESNET} has neither tokens nor patches")
     return ResNet50()

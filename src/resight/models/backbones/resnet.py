@@ -21,6 +21,6 @@ class ResNet50(nn.Module):
         self.net.layer4[0].conv2.stride = (1, 1)
         self.net.layer4[0].downsample[0].stride = (1, 1)
 
-    def forward(self, pictures: Tensor, side: Mapping[str, Tensor]) -> list[Tensor]:
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """[R, 3, H, W] -> [[R, 2048]]; side labels have no place in it."""
-        return [self.net(pictures)]
+        return [self.net(images)]

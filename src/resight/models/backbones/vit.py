@@ -19,8 +19,8 @@ from resight.config.sections import Model
 from resight.errors import ConfigError, unknown
 from resight.models.backbones.resnet import RESNET
 from resight.models.blocks import Block, OverlapPatchEmbed
-from resight.models.jpm import Jigsaw
-from resight.models.sie import SideInformation
+from resight.models.jpm import JPM
+from resight.models.sie import SIE
 
 LEGACY_SMALL: Final = "legacy_vit_small"
 _COMMON: Final = (
@@ -47,19 +47,19 @@ class ViT(nn.Module):
         self.pos_embed, self.pos_drop, self.norm_pre = cast(nn.Parameter, net.pos_embed), net.pos_drop, net.norm_pre
         self.blocks, self.norm = nn.ModuleList(cast(list[Block], list(net.blocks))), net.norm
         told = {
-            kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.side and counts[kind] > 1
+            kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.sie and counts[kind] > 1
         }
-        self.side = SideInformation(told, self.width, settings.side_weight, settings.side_dropout) if told else None
-        self.recompute = False
+        self.sie = SIE(told, self.width, settings.sie_weight, settings.sie_dropout) if told else None
+        self.gradient_checkpointing = False
         """Whether training keeps only each block's input and computes the rest again for the backward pass."""
-        self.jigsaw: Jigsaw | None = None
+        self.jpm: JPM | None = None
         if settings.jpm:
             if self.patch_embed.num_patches < settings.jpm_parts:
                 raise ConfigError(
                     f"jpm_parts {settings.jpm_parts} needs at least as many patches; {size[0]}x{size[1]} pictures "
                     f"give {self.patch_embed.num_patches}"
                 )
-            self.jigsaw = Jigsaw(
+            self.jpm = JPM(
                 cast(Block, self.blocks[-1]),
                 self.norm,
                 settings.jpm_parts,
@@ -78,29 +78,29 @@ class ViT(nn.Module):
     @property
     def features(self) -> int:
         """How many features a picture has: 1, or 1 and the parts."""
-        return 1 + (self.jigsaw.parts if self.jigsaw is not None else 0)
+        return 1 + (self.jpm.parts if self.jpm is not None else 0)
 
-    def tokens(self, pictures: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+    def tokens(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
         """[R, 3, H, W] -> [R, 1 + N, D]: class token and patches, with position and side information."""
-        x = self.patch_embed(pictures)  # [R, N, D]
+        x = self.patch_embed(images)  # [R, N, D]
         first = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         if self.no_embed_class:
             x = torch.cat([*first, x + self.pos_embed], 1)
         else:
             x = torch.cat([*first, x], 1) + self.pos_embed
-        if self.side is not None:
-            x = x + self.side(side)
+        if self.sie is not None:
+            x = x + self.sie(side_info)
         return self.norm_pre(self.pos_drop(x))
 
-    def forward(self, pictures: Tensor, side: Mapping[str, Tensor]) -> list[Tensor]:
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """[R, 3, H, W] -> the global feature [R, D], then each part's [R, D]."""
-        x = self.tokens(pictures, side)  # [R, 1 + N, D]
+        x = self.tokens(images, side_info)  # [R, 1 + N, D]
         for block in self.blocks[:-1]:
-            again = self.recompute and self.training and torch.is_grad_enabled()
+            again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         features = [self.norm(self.blocks[-1](x, queries=1))[:, 0]]
-        if self.jigsaw is not None:
-            features += self.jigsaw(x)
+        if self.jpm is not None:
+            features += self.jpm(x)
         return features
 
 

@@ -8,14 +8,14 @@ from typing import Any, Final, cast
 import yaml
 from torch import Tensor
 
-from resight.config.sections import Model, Pictures, Side
+from resight.config.sections import Model, Preprocessing, SideLabel
 from resight.data.sightings import MODALITIES
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError, ConfigError
 from resight.files import write_folder
 from resight.models.backbones.resnet import RESNET
 from resight.models.backbones.vit import LEGACY_SMALL, ViT
-from resight.models.checkpoint import Card, fill_model_folder
+from resight.models.checkpoint import ModelCard, fill_model_folder
 from resight.models.transreid import TransReID
 from resight.models.weights import fit, read_tensors, resize_positions
 
@@ -40,7 +40,7 @@ class Conversion:
     """A converted model and what was done to get it."""
 
     model: TransReID
-    card: Card
+    card: ModelCard
     left_out: dict[str, str]
     """Names in the checkpoint that were not used, and why."""
     notes: tuple[str, ...]
@@ -101,9 +101,9 @@ def convert(
         ConfigError: the options name something that there is not.
     """
     given = read_tensors(checkpoint)
-    settings, pictures = _settings(options, view_is_modality)
+    settings, preprocessing = _settings(options, view_is_modality)
     vocabulary, settings = _vocabulary(given, settings, cameras, views)
-    card = Card(model=settings, pictures=pictures, vocabulary=vocabulary)
+    card = ModelCard(model=settings, preprocessing=preprocessing, vocabulary=vocabulary)
     model = card.build()
     renamed, left_out = _rename(given, settings, model)
     notes: list[str] = []
@@ -117,7 +117,7 @@ def convert(
     return Conversion(model.eval(), card, left_out, tuple(notes))
 
 
-def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model, Pictures]:
+def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model, Preprocessing]:
     kind = str(options.get("MODEL.TRANSFORMER_TYPE", "vit_base_patch16_224_TransReID"))
     resnet = options.get("MODEL.NAME") == RESNET
     if not resnet and kind not in BACKBONES:
@@ -128,14 +128,14 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
     stride = tuple(options.get("MODEL.STRIDE_SIZE", (16, 16)))
     if stride[0] != stride[1]:
         raise ConfigError(f"MODEL.STRIDE_SIZE {stride}: one stride for both directions is supported")
-    side: list[Side] = ["camera"] if options.get("MODEL.SIE_CAMERA") else []
+    side_info: list[SideLabel] = ["camera"] if options.get("MODEL.SIE_CAMERA") else []
     if options.get("MODEL.SIE_VIEW"):
-        side.append("modality" if view_is_modality else "view")
+        side_info.append("modality" if view_is_modality else "view")
     model = Model(
         backbone=RESNET if resnet else BACKBONES[kind],
         stride=None if resnet or stride[0] == 16 else int(stride[0]),
-        side=tuple(side),
-        side_weight=options.get("MODEL.SIE_COE", 3.0),
+        sie=tuple(side_info),
+        sie_weight=options.get("MODEL.SIE_COE", 3.0),
         jpm=bool(options.get("MODEL.JPM", False)),
         jpm_shift=options.get("MODEL.SHIFT_NUM", 5),
         jpm_groups=options.get("MODEL.SHUFFLE_GROUP", 2),
@@ -149,12 +149,12 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
         dropout=options.get("MODEL.DROP_OUT", 0.0),
         attention_dropout=options.get("MODEL.ATT_DROP_RATE", 0.0),
     )
-    pictures = Pictures(
+    preprocessing = Preprocessing(
         size=tuple(options.get("INPUT.SIZE_TRAIN", (256, 128))),
         mean=tuple(options.get("INPUT.PIXEL_MEAN", (0.5,) * 3)),
         std=tuple(options.get("INPUT.PIXEL_STD", (0.5,) * 3)),
     )
-    return model, pictures
+    return model, preprocessing
 
 
 def _vocabulary(
@@ -166,12 +166,12 @@ def _vocabulary(
         raise CheckpointError("the checkpoint has no classifier.weight; it is no TransReID checkpoint")
     identities = tuple(f"{i:0{len(str(classes - 1))}d}" for i in range(classes))
     if "base.sie_embed" not in given:  # one camera or one view: the reference makes no SIE, and neither do we
-        return Vocabulary(identities), settings.model_copy(update={"side": ()})
+        return Vocabulary(identities), settings.model_copy(update={"sie": ()})
     rows = given["base.sie_embed"].shape[0]
-    counts: dict[str, int] = dict.fromkeys(settings.side, rows)
-    if len(settings.side) == 2:
+    counts: dict[str, int] = dict.fromkeys(settings.sie, rows)
+    if len(settings.sie) == 2:
         cameras = cameras or rows // (views or rows)
-        counts = {settings.side[0]: cameras, settings.side[1]: rows // cameras}
+        counts = {settings.sie[0]: cameras, settings.sie[1]: rows // cameras}
         if cameras * (rows // cameras) != rows or 1 in counts.values():
             raise ConfigError(f"SIE has {rows} rows of camera x view; give the number of cameras with --cameras")
     if not counts:
@@ -187,13 +187,13 @@ def _vocabulary(
 
 def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The reference's names to ours, and those left out."""
-    moved: dict[str, str] = {"base.sie_embed": "backbone.side.table"}
+    moved: dict[str, str] = {"base.sie_embed": "backbone.sie.table"}
     left_out = {name: "ImageNet's classifier" for name in given if name.startswith(("base.fc.", "base.head."))}
     if isinstance(model.backbone, ViT) and settings.jpm:
         last = f"base.blocks.{len(model.backbone.blocks) - 1}."
         left_out |= {name: _UNUSED_WITH_JPM for name in given if name.startswith((last, "base.norm."))}
         prefixes = {"b1.0.": last.replace("base", "backbone"), "b1.1.": "backbone.norm."}
-        prefixes |= {"b2.0.": "backbone.jigsaw.block.", "b2.1.": "backbone.jigsaw.norm."}
+        prefixes |= {"b2.0.": "backbone.jpm.block.", "b2.1.": "backbone.jpm.norm."}
     else:
         prefixes = {}
     for branch in range(model.backbone.features):

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from resight.retrieval.junk import Junk, Pairs, Rule
 from resight.retrieval.kernels.products import NOTHING, Products, keys_in_doubt
-from resight.retrieval.labels import Keys
+from resight.retrieval.labels import Labels
 from resight.retrieval.scores import (
     InnerProducts,
     Scores,
     bits_of,
+    blocks_of,
     chunks,
     compiled,
     in_threads,
     require_finite,
-    stretches,
 )
 
 _QUERIES = 1024  # worked on at once
-_MOST_MATCHES = 32_767  # of one query, that a table's entry can count
+_MAX_MATCHES = 32_767  # of one query, that a table's entry can count
 
 
-def count_before(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches: Pairs) -> np.ndarray:
+def count_before(scores: Scores, query: Labels, gallery: Labels, rule: Rule, matches: Pairs) -> np.ndarray:
     """How many gallery items, junk left out, rank before each match.
 
     Args:
@@ -49,12 +49,12 @@ def count_before(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches
     if not compiled() or (isinstance(scores, InnerProducts) and scores.device != "cpu"):
         return by_torch(scores, query, gallery, rule, matches)
     most = np.bincount(matches[0]).max(initial=0)
-    if isinstance(scores, InnerProducts) and most <= _MOST_MATCHES and _float32_holds(scores):
-        return by_stretches(scores, query, gallery, rule, matches)
+    if isinstance(scores, InnerProducts) and most <= _MAX_MATCHES and _float32_holds(scores):
+        return by_blocks(scores, query, gallery, rule, matches)
     return by_rows(scores, query, gallery, rule, matches)
 
 
-def by_torch(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches: Pairs) -> np.ndarray:
+def by_torch(scores: Scores, query: Labels, gallery: Labels, rule: Rule, matches: Pairs) -> np.ndarray:
     """`count_before`, by comparing every score with every match's."""
     before, start = np.zeros(len(matches[0]), np.int64), _starts(matches, len(query))
     junk = Junk(query, gallery, rule)
@@ -70,7 +70,7 @@ def by_torch(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches: Pa
     return before
 
 
-def by_rows(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches: Pairs) -> np.ndarray:
+def by_rows(scores: Scores, query: Labels, gallery: Labels, rule: Rule, matches: Pairs) -> np.ndarray:
     """`count_before` of scores that come as they are."""
     from resight.retrieval.kernels import numba_kernels as kernels
 
@@ -86,7 +86,7 @@ def by_rows(scores: Scores, query: Keys, gallery: Keys, rule: Rule, matches: Pai
     return before
 
 
-def by_stretches(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule, matches: Pairs) -> np.ndarray:
+def by_blocks(scores: InnerProducts, query: Labels, gallery: Labels, rule: Rule, matches: Pairs) -> np.ndarray:
     """`count_before` of inner products, by stretches of the gallery; needs no more memory for a longer gallery."""
     from resight.retrieval.kernels import dots
     from resight.retrieval.kernels import numba_kernels as kernels
@@ -105,11 +105,11 @@ def by_stretches(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule, 
     middle[held] = exact[(start[:-1] + np.diff(start) // 4)[held]]  # most of what is in doubt is near the lower ones
     products = Products(asked, mean, middle)
     require_finite(scores, products.length, mean)
-    for stretch in stretches(len(gallery)):
-        items = np.asarray(scores.gallery[stretch])
+    for block in blocks_of(len(gallery)):
+        items = np.asarray(scores.gallery[block])
         error = products.take(items)  # [Q]
         require_finite(scores, error)
-        junk, items = Junk(query, gallery.take(stretch), rule), bits_of(items)
+        junk, items = Junk(query, gallery.take(block), rule), bits_of(items)
         for begin in range(0, len(query), _QUERIES):
             part = slice(begin, min(begin + _QUERIES, len(query)))
             near = products.near(part)  # uint16 [q, g]
@@ -119,7 +119,7 @@ def by_stretches(scores: InnerProducts, query: Keys, gallery: Keys, rule: Rule, 
             each = np.repeat(np.arange(part.start, part.stop), np.diff(start[part.start : part.stop + 1]))
             sure, maybe = keys_in_doubt(exact[some], middle[each], error[each])
             arrays = (near, asked[part], items, start[part.start : part.stop + 1] - first, exact[some], row[some])
-            arrays = (*arrays, sure, maybe, products.slack[part], stretch.start, before[some])
+            arrays = (*arrays, sure, maybe, products.slack[part], block.start, before[some])
             in_threads(lambda a, b, arrays=arrays: kernels.count_before(*arrays, a, b), len(near))
     back = np.empty_like(before)
     back[order] = before

@@ -154,14 +154,14 @@ def count_rows(scores: Array, start: Array, row: Array, before: Array, first: in
     junk."""
     for i in range(first, last):
         for low in range(0, scores.shape[1], 4096):  # a piece stays in the fastest cache
-            piece = scores[i, low : low + 4096]
+            part = scores[i, low : low + 4096]
             for m in range(start[i], start[i + 1]):
                 own, count = scores[i, row[m]], np.int32(0)
-                earlier = min(max(row[m] - low, 0), len(piece))
+                earlier = min(max(row[m] - low, 0), len(part))
                 for j in range(earlier):
-                    count += np.int32(piece[j] >= own)
-                for j in range(earlier, len(piece)):
-                    count += np.int32(piece[j] > own)
+                    count += np.int32(part[j] >= own)
+                for j in range(earlier, len(part)):
+                    count += np.int32(part[j] > own)
                 before[m] += count
 
 

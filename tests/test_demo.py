@@ -14,8 +14,8 @@ from resight.config.sections import Evaluation
 from resight.data.synthetic import synthetic
 from resight.data.synthetic.synthetic import Plan
 from resight.errors import ConfigError
-from resight.evaluation.evaluate import measure_embedded
-from resight.inference.embeddings import Embedded
+from resight.evaluation.evaluate import measure
+from resight.inference.embeddings import Embeddings
 from resight.report import demo
 
 
@@ -66,10 +66,10 @@ def test_colours_alone_do_not_solve_the_demos_data_set(tmp_path):
     query = synthetic.read(tmp_path).query
     vectors = np.stack([np.concatenate([histogram(p) for p in sighting.images.values()]) for sighting in query])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    items = Embedded(vectors.astype(np.float32), query)
+    items = Embeddings(vectors.astype(np.float32), query)
     assert len(query) == plan.test * plan.cameras * plan.shots
-    assert measure_embedded(items, items, Evaluation()).summary()["mAP"] < 0.5
-    nearest = measure_embedded(items, items, Evaluation(junk="none")).top(1)[0][:, 0]
+    assert measure(items, items, Evaluation()).summary()["mAP"] < 0.5
+    nearest = measure(items, items, Evaluation(junk="none")).top(1)[0][:, 0]
     same_camera = [query[row].camera == query[int(n)].camera for row, n in enumerate(nearest)]
     assert np.mean(same_camera) > 0.9  # it does see what pictures have in common: the camera's background
 

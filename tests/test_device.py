@@ -16,7 +16,7 @@ import resight
 from resight import device
 from resight.cli import main
 from resight.config.sections import Evaluation
-from resight.data.catalog import read
+from resight.data.catalog import read_dataset
 from resight.device import (
     best_precision,
     configure_process,
@@ -185,7 +185,7 @@ def test_every_verb_computes_in_what_was_measured(forced, painted, tmp_path, cap
     """Training, evaluation, extraction, a gallery, and calibration; what was chosen is in files and first lines."""
     run = small(precision="auto", schedule={"epochs": 1})
     folder = RunFolder.new(tmp_path / "run")
-    train(run, read(run.dataset, painted), folder, Progress())
+    train(run, read_dataset(run.dataset, painted), folder, Progress())
     assert f", {forced}; images of " in capsys.readouterr().err
     for name in ("compute.json", "result.json"):
         figure = json.loads((folder.path / name).read_text())
@@ -211,7 +211,7 @@ def test_every_function_computes_in_what_was_measured(forced, painted, tmp_path)
     assert embedder.precision == embedder.compute.precision == forced
     assert next(embedder.model.backbone.blocks[0].attn.qkv.parameters()).dtype == device.DTYPES[forced]
     model, card = resight.load_model(folder)
-    split = read("synthetic", painted)
+    split = read_dataset("synthetic", painted)
     settings = Evaluation(batch=8)
     result = evaluate(model, split, card.vocabulary, card.preprocessing, settings)
     assert asdict(result.compute) == figures(result, "x")["compute"]
@@ -227,7 +227,7 @@ def test_every_function_computes_in_what_was_measured(forced, painted, tmp_path)
 def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path, capsys):
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
     run = small(precision="auto", schedule={"epochs": 1})
-    folder, split = RunFolder.new(tmp_path / "run"), read(run.dataset, painted)
+    folder, split = RunFolder.new(tmp_path / "run"), read_dataset(run.dataset, painted)
     train(run, split, folder, Progress(quiet=True))
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)  # another machine, say
     train(run, split, folder, Progress())
@@ -250,13 +250,13 @@ def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path
 
 
 def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
-    from resight.data.readers.anything import read_anything
+    from resight.data.readers.anything import read_images
     from resight.inference.extract import extract as shards
     from resight.inference.extract.executors import local
     from resight.inference.extract.sources import PictureSource
 
     folder = small_model(tmp_path / "model")
-    source = PictureSource.of(read_anything([picture(tmp_path / f"{n}.png", n) for n in range(4)], False))
+    source = PictureSource.of(read_images([picture(tmp_path / f"{n}.png", n) for n in range(4)], False))
     precisions = []
 
     def stopped(works):

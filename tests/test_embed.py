@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
 from resight.config.sections import Evaluation, Model, Preprocessing
-from resight.data.catalog import read
+from resight.data.catalog import read_dataset
 from resight.data.loader import Batch, Loader
 from resight.data.vocabulary import Vocabulary
 from resight.device import pick_device
@@ -22,7 +22,7 @@ PICTURES = Preprocessing(size=(64, 32))
 
 @pytest.fixture(scope="module")
 def split(painted):
-    return read("synthetic", painted)
+    return read_dataset("synthetic", painted)
 
 
 @pytest.fixture(scope="module")

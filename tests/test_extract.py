@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 import resight
 from resight.cli import main
-from resight.data.readers.anything import read_anything
+from resight.data.readers.anything import read_images
 from resight.errors import ConfigError
 from resight.inference.extract import extract as shards
 from resight.inference.extract.executors import local, ray
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def pictures_of(table):
-    return PictureSource.of(read_anything([table]))
+    return PictureSource.of(read_images([table]))
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,13 @@ from pathlib import Path
 from resight.inference.extract import executors as crews
 from resight.inference.extract import extract as shards
 from resight.inference.extract.sources import PictureSource
-from resight.data.readers.anything import read_anything
+from resight.data.readers.anything import read_images
 real = shards.embed_part
 def slow(embedder, part):
     time.sleep(0.02)
     return real(embedder, part)
 shards.embed_part = slow
-source = PictureSource.of(read_anything([Path(sys.argv[2])]))
+source = PictureSource.of(read_images([Path(sys.argv[2])]))
 shards.extract(shards.Way(Path(sys.argv[1]), "cpu", "fp32"), source, Path(sys.argv[3]), crews.local(), shard=1)
 """
 

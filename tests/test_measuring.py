@@ -10,10 +10,10 @@ from resight.cli import main
 from resight.config.sections import Evaluation
 from resight.data.sightings import Sighting, SightingTable
 from resight.errors import DatasetError, EvaluationError
-from resight.evaluation.evaluate import measure_embedded
-from resight.evaluation.labels import keys
+from resight.evaluation.evaluate import measure
+from resight.evaluation.labels import encode_labels
 from resight.evaluation.result import camera_pairs, figures, in_words
-from resight.inference.embeddings import Embedded, load, save
+from resight.inference.embeddings import Embeddings, load, save
 
 
 def sighting(n, identity, camera, **labels):
@@ -31,7 +31,7 @@ def embedded(seed, count, offset=0, **labels):
         sighting(offset + n, f"id{i}", f"cam{c}", **{name: of(n) for name, of in labels.items()})
         for n, (i, c) in enumerate(zip(who, where, strict=True))
     )
-    return Embedded(x, SightingTable.of(rows))
+    return Embeddings(x, SightingTable.of(rows))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def stored(sides, tmp_path):
 def test_labels_are_numbered_alike_by_name():
     query = SightingTable.of([sighting(1, "b", "2", time=5.0), sighting(2, None, "1")])
     gallery = SightingTable.of([Sighting({"nir": "x", "tir": "y"}, "a", "2"), sighting(1, "b", None)])
-    q, g = keys(query, gallery)
+    q, g = encode_labels(query, gallery)
     assert [q.names["identity"], q.identity.tolist(), g.identity.tolist()] == [["a", "b"], [1, -1], [0, 1]]
     assert [q["camera"].tolist(), g["camera"].tolist()] == [[1, 0], [1, -1]]
     assert q["picture"][0] == g["picture"][1] not in (q["picture"][1], g["picture"][0])
@@ -59,10 +59,10 @@ def test_labels_are_numbered_alike_by_name():
 
 
 def test_pooled_queries_ask_as_one(sides):
-    plain, pooled = (measure_embedded(*sides, Evaluation(multi_query=how)) for how in ("off", "mean"))
+    plain, pooled = (measure(*sides, Evaluation(multi_query=how)) for how in ("off", "mean"))
     assert (len(plain.query_labels), len(pooled.query_labels)) == (24, 24)  # one of each identity and camera already
-    twice = Embedded(np.repeat(sides[0].vectors, 2, 0), sides[0].sightings.take(np.repeat(np.arange(24), 2).tolist()))
-    again = measure_embedded(twice, sides[1], Evaluation(multi_query="mean"))
+    twice = Embeddings(np.repeat(sides[0].vectors, 2, 0), sides[0].sightings.take(np.repeat(np.arange(24), 2).tolist()))
+    again = measure(twice, sides[1], Evaluation(multi_query="mean"))
     np.testing.assert_allclose(again.ap, plain.ap)
 
 
@@ -70,7 +70,7 @@ def test_pooled_queries_ask_as_one(sides):
 def test_tracklets_are_one_item_on_both_sides(how):
     query = embedded(0, 48, tracklet=lambda n: f"q{n % 24}")
     gallery = embedded(1, 144, 1000, tracklet=lambda n: f"g{n % 24}")
-    found = measure_embedded(query, gallery, Evaluation(tracklets=how))
+    found = measure(query, gallery, Evaluation(tracklets=how))
     assert (len(found.query_labels), len(found.gallery_labels)) == (24, 24)
     joined = gallery.vectors[[0, 24, 48, 72, 96, 120]]
     joined = joined.mean(0) if how == "mean" else joined.max(0)
@@ -79,12 +79,12 @@ def test_tracklets_are_one_item_on_both_sides(how):
 
 @pytest.mark.parametrize("option", [{"rerank": True}, {"expand_query": 3}, {"expand_gallery": 3}, {"junk": "none"}])
 def test_each_option_acts(sides, option):
-    plain, other = (measure_embedded(*sides, Evaluation(**o)) for o in ({}, option))
+    plain, other = (measure(*sides, Evaluation(**o)) for o in ({}, option))
     assert not np.array_equal(plain.ap, other.ap)
 
 
 def test_trials_give_mean_and_spread(sides):
-    found = measure_embedded(sides[1], sides[1], Evaluation(protocol="vehicleid", trials=4))
+    found = measure(sides[1], sides[1], Evaluation(protocol="vehicleid", trials=4))
     rows = [row["R1"] for row in found.figures()]
     assert len(rows) == 4
     np.testing.assert_allclose([found.summary()["R1"], found.spread()["R1"]], [np.mean(rows), np.std(rows)])
@@ -94,7 +94,7 @@ def test_trials_give_mean_and_spread(sides):
 
 
 def test_figures_of_each_query_add_up(sides):
-    kept = figures(measure_embedded(*sides, Evaluation()), "made up")
+    kept = figures(measure(*sides, Evaluation()), "made up")
     assert kept["mAP"] == pytest.approx(np.mean([row["AP"] for row in kept["per_query"]]))
     assert kept["R1"] == pytest.approx(np.mean([row["R1"] for row in kept["per_query"]]))
     low, high = kept["interval_95"]["mAP"]
@@ -104,7 +104,7 @@ def test_figures_of_each_query_add_up(sides):
 
 
 def test_the_worst_camera_pair_comes_first(sides):
-    found = measure_embedded(*sides, Evaluation())
+    found = measure(*sides, Evaluation())
     pairs = camera_pairs(found)
     assert len(pairs) == 6  # under the rule same-camera no camera is paired with itself
     assert {pairs[0]["query camera"], pairs[0]["gallery camera"]} == {"cam1", "cam2"}  # the two noisiest
@@ -121,8 +121,8 @@ def test_the_worst_camera_pair_comes_first(sides):
 
 def test_says_what_the_rule_removed(sides):
     alone = [n for n in range(120) if n % 8 != 5 or (n // 8) % 3 == 2]  # identity 5 is left in camera 2 alone
-    gallery = Embedded(sides[1].vectors[alone], sides[1].sightings.take(alone))
-    words = " ".join(in_words(measure_embedded(sides[0], gallery, Evaluation())))
+    gallery = Embeddings(sides[1].vectors[alone], sides[1].sightings.take(alone))
+    words = " ".join(in_words(measure(sides[0], gallery, Evaluation())))
     assert (
         "1 queries have no match and are left out: of 1 the rule removed every match (--junk none keeps them)" in words
     )
@@ -130,7 +130,7 @@ def test_says_what_the_rule_removed(sides):
 
 @pytest.mark.parametrize(("rule", "what"), [("same-scene", "scene"), ("time-window", "time")])
 def test_says_that_a_rule_had_nothing_to_look_at(sides, rule, what):
-    words = " ".join(in_words(measure_embedded(*sides, Evaluation(junk=rule))))
+    words = " ".join(in_words(measure(*sides, Evaluation(junk=rule))))
     assert f"looks at {what}, which no sighting here has: that removes nothing" in words
 
 

@@ -21,7 +21,7 @@ SIZE = (80, 48)
 
 def build(**options):
     torch.manual_seed(0)
-    model = TransReID(Model(**{"backbone": "test_vit", "drop_path": 0.0} | options), SIZE, VOCABULARY)
+    model = TransReID(Model(**{"backbone": "test_vit", "drop_path": 0.0} | options), SIZE, len(VOCABULARY.identities), VOCABULARY.counts)
     for parameter in model.parameters():  # away from the symmetric start, so that every part counts
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model
@@ -129,7 +129,7 @@ def test_side_information_rows_and_unknown_labels():
 
 
 def test_side_information_of_one_camera_is_off():
-    one = TransReID(Model(backbone="test_vit", sie=("camera",)), SIZE, Vocabulary(("a", "b"), ("1",)))
+    one = TransReID(Model(backbone="test_vit", sie=("camera",)), SIZE, 2, Vocabulary(("a", "b"), ("1",)).counts)
     assert one.backbone.sie is None
 
 
@@ -183,7 +183,7 @@ def test_resnet_keeps_the_last_resolution():
 )
 def test_refuses(options, says):
     with pytest.raises(ConfigError, match=says):
-        TransReID(Model(**options), (48, 32), VOCABULARY)
+        TransReID(Model(**options), (48, 32), len(VOCABULARY.identities), VOCABULARY.counts)
 
 
 def test_overlapping_grid():

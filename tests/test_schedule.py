@@ -51,7 +51,7 @@ def test_layer_decay_and_vectors():
     from resight.models.transreid import TransReID
 
     settings = Model(backbone="vit_tiny_patch16_224", jpm=True, sie=("camera",))
-    model = TransReID(settings, (64, 32), Vocabulary(("a", "b"), ("1", "2")))
+    model = TransReID(settings, (64, 32), 2, Vocabulary(("a", "b"), ("1", "2")).counts)
     options = Optimizer(lr=1.0, layer_decay=0.5, decay_vectors=False, head_lr_factor=5, bias_lr_factor=1)
     groups = parameter_groups(model.named_parameters(), options, depth=12)
     by_name = {name: group for group in groups for name in group["names"]}

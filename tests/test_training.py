@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from resight.config.recipes import RECIPES, tiny, vary
 from resight.config.run import Run
-from resight.data.catalog import read
+from resight.data.catalog import read_dataset
 from resight.data.sightings import Split, hold_out
 from resight.data.vocabulary import Vocabulary
 from resight.device import resolve_compute
@@ -55,7 +55,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def run_to(path: Path, run: Run, root: Path):
-    split = read(run.dataset, root)
+    split = read_dataset(run.dataset, root)
     return train(run, split, RunFolder.new(path), Progress(quiet=True))
 
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     model, card = load_model(tmp_path / "run" / "best")
-    split = read("synthetic", painted)
+    split = read_dataset("synthetic", painted)
     again = evaluate(model, split, card.vocabulary, card.preprocessing, run.evaluation, "fp32")
     assert again.metrics.map == result.metrics.map
 
@@ -125,7 +125,7 @@ def test_the_best_is_chosen_by_identities_kept_aside(painted, tmp_path):
 
 
 def test_held_out_identities_are_not_learned_from(painted):
-    split = read("synthetic", painted)
+    split = read_dataset("synthetic", painted)
     learned, held = hold_out(split, 0.5, seed=3)
     assert held is not None
     assert set(learned.train.values("identity")).isdisjoint(held.query.values("identity"))
@@ -158,7 +158,7 @@ def test_a_run_is_not_resumed_on_another_data_set(painted, tmp_path):
     run = small(schedule={"epochs": 1})
     run_to(tmp_path / "run", run, painted)
     folder, _ = RunFolder.open(tmp_path / "run")
-    split = read("synthetic", painted)
+    split = read_dataset("synthetic", painted)
     fewer = Split(split.name, split.train.of_identities(split.train.values("identity")[1:]), split.query, split.gallery)
     with pytest.raises(ConfigError, match=r"is not the one that .* was begun with"):
         train(run, fewer, folder, Progress(quiet=True))
@@ -219,7 +219,7 @@ def test_the_average_is_what_is_kept_and_resumes(painted, tmp_path):
         with pytest.raises(StopHereError):
             run_to(tmp_path / "broken", small(**options), painted)
     folder, run = RunFolder.open(tmp_path / "broken")
-    train(run, read(run.dataset, painted), folder, Progress(quiet=True))
+    train(run, read_dataset(run.dataset, painted), folder, Progress(quiet=True))
     assert same(weights(tmp_path / "broken"), kept)
 
 
@@ -290,7 +290,7 @@ def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
 
 
 def test_the_rate_at_which_the_loss_falls_fastest(painted):
-    split = read("synthetic", painted)
+    split = read_dataset("synthetic", painted)
     run = small(model={"drop_path": 0.0, "dropout": 0.0})
     found = find_learning_rate(run, split, 1e-5, 1e2, 24, Progress(quiet=True))
     assert 3 <= len(found.rates) <= 24

@@ -146,9 +146,9 @@ def scores(model: Path, root: Path) -> None:
     import resight
     from resight.config.sections import Evaluation
     from resight.data.image import decode, resize
-    from resight.evaluation.evaluate import measure_embedded
+    from resight.evaluation.evaluate import measure
     from resight.inference import runtime
-    from resight.inference.embeddings import Embedded
+    from resight.inference.embeddings import Embeddings
     from resight.inference.export import export
 
     print(describe_machine())
@@ -165,8 +165,8 @@ def scores(model: Path, root: Path) -> None:
             sides = []
             for table in (split.query, split.gallery):
                 paths = [next(iter(sighting.images.values())) for sighting in table]
-                sides.append(Embedded(exported.embed(paths), table))
-            summary = measure_embedded(*sides, Evaluation(), split.protocol).summary()
+                sides.append(Embeddings(exported.embed(paths), table))
+            summary = measure(*sides, Evaluation(), split.protocol).summary()
             name = f"{kind} {'int8' if int8 else 'float32'}"
             print(f"{name:20s}mAP {summary['mAP']:.4f}  R1 {summary['R1']:.4f}  cosine {report.cosine:.5f}", flush=True)
 

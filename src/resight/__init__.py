@@ -1,55 +1,106 @@
-"""Resight: have I seen this one before, and where?
+"""Resight: re-identification with TransReID. Have I seen this one before, and where?
 
-The verbs and value objects that a library user needs; each is imported when it is first asked for.
+Every public name is imported when it is first used, so that `import resight` is instant.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resight.data.catalog import read
+    from resight.config import recipes
+    from resight.config.run import Run
+    from resight.data.catalog import read_dataset
+    from resight.data.inspect import inspect_dataset
+    from resight.data.readers.anything import read_images
     from resight.data.sightings import Sighting, SightingTable, Split
-    from resight.evaluation.evaluate import evaluate
-    from resight.gallery.gallery import Gallery
-    from resight.gallery.ingest import keep
+    from resight.errors import (
+        CheckpointError,
+        ConfigError,
+        DatasetError,
+        EvaluationError,
+        ExportError,
+        GalleryError,
+        PictureError,
+        ResightError,
+        StorageError,
+        TrainingError,
+    )
+    from resight.evaluation.calibrate import calibrate
+    from resight.evaluation.compare import compare
+    from resight.evaluation.evaluate import Result, evaluate
+    from resight.gallery.gallery import Answer, Gallery
+    from resight.gallery.open import create_gallery, open_gallery
     from resight.gallery.record import Filter, Record
-    from resight.gallery.url import create_engine, open_engine
-    from resight.inference.embed import embed_table
-    from resight.inference.embedder import load
+    from resight.inference.embedder import Embedder, load
+    from resight.inference.export import export
+    from resight.inference.extract.extract import extract
+    from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
-    from resight.models.checkpoint import load_model
-    from resight.models.convert.reference import convert
+    from resight.models.convert.reference import convert_checkpoint
+    from resight.models.summary import summarize
+    from resight.retrieval.calibration import Calibration
     from resight.training.loop import train
+    from resight.training.lr_finder import find_learning_rate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_HOMES = {
-    "convert": "resight.models.convert.reference",
-    "read": "resight.data.catalog",
-    "embed_table": "resight.inference.embed",
-    "evaluate": "resight.evaluation.evaluate",
-    "load": "resight.inference.embedder",
-    "load_model": "resight.models.checkpoint",
-    "create_engine": "resight.gallery.url",
-    "open_engine": "resight.gallery.url",
-    "Filter": "resight.gallery.record",
-    "Gallery": "resight.gallery.gallery",
-    "keep": "resight.gallery.ingest",
-    "Record": "resight.gallery.record",
-    "TrackerFeatures": "resight.inference.tracker_features",
-    "Sighting": "resight.data.sightings",
-    "SightingTable": "resight.data.sightings",
-    "Split": "resight.data.sightings",
-    "train": "resight.training.loop",
+_MODULES = {
+    "Answer": "gallery.gallery",
+    "Calibration": "retrieval.calibration",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "Embedder": "inference.embedder",
+    "EvaluationError": "errors",
+    "ExportError": "errors",
+    "Filter": "gallery.record",
+    "Gallery": "gallery.gallery",
+    "GalleryError": "errors",
+    "PictureError": "errors",
+    "Record": "gallery.record",
+    "ResightError": "errors",
+    "Result": "evaluation.evaluate",
+    "Run": "config.run",
+    "Runtime": "inference.runtime",
+    "Sighting": "data.sightings",
+    "SightingTable": "data.sightings",
+    "Split": "data.sightings",
+    "StorageError": "errors",
+    "TrackerFeatures": "inference.tracker_features",
+    "TrainingError": "errors",
+    "calibrate": "evaluation.calibrate",
+    "compare": "evaluation.compare",
+    "convert_checkpoint": "models.convert.reference",
+    "create_gallery": "gallery.open",
+    "evaluate": "evaluation.evaluate",
+    "export": "inference.export",
+    "extract": "inference.extract.extract",
+    "find_learning_rate": "training.lr_finder",
+    "inspect_dataset": "data.inspect",
+    "load": "inference.embedder",
+    "open_gallery": "gallery.open",
+    "read_dataset": "data.catalog",
+    "read_images": "data.readers.anything",
+    "recipes": "config",
+    "summarize": "models.summary",
+    "train": "training.loop",
 }
 
-__all__ = [  # noqa: RUF022
-    "convert", "create_engine", "embed_table", "evaluate", "Filter", "Gallery", "keep", "load", "load_model",
-    "open_engine", "read", "Record", "Sighting", "SightingTable", "Split", "TrackerFeatures", "train",
+__all__ = [
+    "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
+    "ExportError", "Filter", "Gallery", "GalleryError", "PictureError", "Record", "ResightError", "Result", "Run",
+    "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate",
+    "compare", "convert_checkpoint", "create_gallery", "evaluate", "export", "extract", "find_learning_rate",
+    "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images", "recipes", "summarize", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'resight' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module = import_module(f"resight.{_MODULES[name]}")
+    return import_module("resight.config.recipes") if name == "recipes" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from resight.config.sections import Precision, ResolvedPrecision
-from resight.errors import ConfigError
+from resight.errors import CheckpointError, ConfigError
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FORMED_TOKENS: Final = 256
@@ -47,6 +48,22 @@ class Compute:
         """One line for the beginning of a run: device, kind of processor, precision, image size and batch size."""
         where = f"{self.device} ({self.processor}, {self.threads} threads)" if self.device == "cpu" else self.device
         return f"{where}, {self.precision}; images of {size[0]}x{size[1]}, batches of {batch_size or self.batch_size}"
+
+
+def read_compute(file: Path) -> Compute | None:
+    """What a run was computed with, from its folder's `compute.json`; None where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if not file.exists():
+        return None
+    try:
+        return TypeAdapter(Compute).validate_json(file.read_text())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"{file} does not say what the run is computed with; delete it to have that chosen again"
+        ) from error
 
 
 def resolve_compute(

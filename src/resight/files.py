@@ -1,11 +1,13 @@
 """Files and folders that are either wholly there or not there at all."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from resight.errors import StorageError
 
@@ -42,6 +44,11 @@ def write_file(path: Path, content: bytes | str) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a document as JSON, with `write_file`."""
+    write_file(path, json.dumps(document, indent=2) + "\n")
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

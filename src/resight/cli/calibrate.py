@@ -1,73 +1,66 @@
 """`resight calibrate`."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from resight.cli.parsing import parse, print_rows
-from resight.config.sections import Evaluation, Precision
-from resight.data.catalog import read
-from resight.errors import ConfigError
-from resight.files import write_file
+from resight.cli.embedding_options import EmbeddingOptions
+from resight.cli.parsing import parse, print_json, print_rows
 
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Fit similarity to probability on a data set, choose the threshold below which nobody is known, and keep both in
-    the model's folder. Half of the identities fit a curve that is checked on the other half; what is kept uses all."""
+    """Fit similarity to probability on a data set, choose the threshold for unknown queries, and store both in the
+    model's folder. Half of the identities fit a curve that is checked on the other half; what is stored uses all."""
 
     model: Positional[Path]
-    """A model's folder."""
+    """A model folder."""
     dataset: str
-    """A data set of the catalog; better the held-out part of your own pictures than the set a paper reports on."""
+    """A data set of the catalog; better the held-out part of your own images than the set that a paper reports on."""
     root: Path
-    """Its folder (or table)."""
+    """Its folder or table."""
+    embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     false_match_rate: float = 1e-3
-    """Share of pairs of different identities that may pass the threshold."""
-    flip: bool = False
-    """Mean of the picture's and its mirror image's embedding; calibrate as you embed."""
-    precision: Precision = "auto"
-    """Arithmetic of the model's matrix products."""
-    device: str = "auto"
-    """Where to embed."""
+    """Share of different-identity pairs that may reach the threshold."""
     plot: Path | None = None
     """Draw the reliability curve there, as PNG."""
+    json: bool = False
+    """Print JSON."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def run(arguments: list[str]) -> None:
-    """Embeds, fits, checks, prints and writes `calibration.json`."""
+    """Embed, fit, check, print and write `calibration.json`."""
     options = parse(Calibrate, arguments, "resight calibrate")
-    from resight.device import pick_device, resolve_compute
-    from resight.evaluation.calibrate import calibrate_model
-    from resight.models.checkpoint import CALIBRATION, load_model
+    from resight.data.catalog import read_dataset
+    from resight.evaluation.calibrate import calibrate, write_calibration
     from resight.progress import Progress
     from resight.report.curves import reliability_curve
 
-    if not 0 < options.false_match_rate < 1:
-        raise ConfigError(f"--false-match-rate must lie between 0 and 1, not {options.false_match_rate:g}")
-    model, card = load_model(options.model)
-    model.to(pick_device(options.device))
-    with Progress() as progress:
-        split = read(options.dataset, options.root)
-        compute = resolve_compute(next(model.parameters()).device, options.precision, Evaluation().batch)
-        progress.log(compute.describe(card.preprocessing.size))
+    embedder = options.embedding.load(options.model)
+    with Progress(options.quiet) as progress:
+        split = read_dataset(options.dataset, options.root)
+        progress.log(embedder.description)
         progress.start(f"embedding {split.name}", split.tested)
-        settings = Evaluation(flip=options.flip)
-        found = calibrate_model(
-            model, card, split, settings, options.false_match_rate, options.precision, progress.update
-        )
-    kept = found.calibration
-    write_file(options.model / CALIBRATION, kept.model_dump_json(indent=2) + "\n")
+        result = calibrate(embedder, split, options.false_match_rate, progress=progress.update)
+    calibration = result.calibration
+    written = write_calibration(options.model, calibration)
+    if options.plot is not None:
+        reliability_curve({name: curve for name, (curve, _) in result.checked.items()}, options.plot)
+    if options.json:
+        print_json(calibration.model_dump())
+        return
     print(
-        f"{kept.same} pairs of one identity and {kept.different} of different ones; at similarity {kept.threshold:.4f} "
-        f"{kept.false_match_rate:g} of those of different ones pass, and {kept.true_match_rate:.3f} of those of one"
+        f"{calibration.same} same-identity pairs and {calibration.different} different-identity pairs; threshold "
+        f"{calibration.threshold:.4f}: {100 * calibration.false_match_rate:g} % of different-identity pairs pass, "
+        f"{100 * calibration.true_match_rate:.1f} % of same-identity pairs"
     )
     rows = [
-        {"curve": name, "calibration error, unseen identities": error} for name, (_, error) in found.checked.items()
+        {"curve": name, "calibration error, unseen identities": error} for name, (_, error) in result.checked.items()
     ]
     print_rows("reliability", rows)
-    print(f"written: {options.model / CALIBRATION}")
-    if options.plot is not None:
-        reliability_curve({name: curve for name, (curve, _) in found.checked.items()}, options.plot)
-        print(f"reliability curve: {options.plot}")
+    print(f"written: {written}" + (f"; reliability curve: {options.plot}" if options.plot is not None else ""))

@@ -1,15 +1,13 @@
 """`resight compare`."""
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
 from tyro.conf import Positional
 
-from resight.cli.parsing import parse, print_rows
-from resight.errors import EvaluationError
+from resight.cli.parsing import parse, print_json, print_rows
 
 
 @dataclass(frozen=True)
@@ -17,56 +15,37 @@ class Compare:
     """Compare two runs on the same queries: the difference, its 95 % interval, and whether it could be chance."""
 
     first: Positional[Path]
-    """What `resight evaluate --json` wrote, or a run's folder."""
+    """A file from resight evaluate --json, or a run folder."""
     second: Positional[Path]
     """The one to compare with it."""
     seed: int = 0
     """Of the bootstrap over query identities."""
+    json: bool = False
+    """Print JSON."""
 
 
 def run(arguments: list[str]) -> None:
-    """Prints mAP and R1 of both, and their difference."""
+    """Print mAP and R1 of both, and their difference."""
     options = parse(Compare, arguments, "resight compare")
-    from resight.retrieval.bootstrap import difference
+    from resight.evaluation.compare import compare
 
-    first, second = _read(options.first), _read(options.second)
-    for name in ("dataset", "protocol", "junk"):
-        if first[name] != second[name]:
-            print(f"mind: {name} is {first[name]} in the first and {second[name]} in the second")
-    common = [query for query in first["by_query"] if query in second["by_query"]]
-    if not common:
-        raise EvaluationError(f"{options.first} and {options.second} have no query in common")
-    alone = len(first["by_query"]) + len(second["by_query"]) - 2 * len(common)
-    print(f"{len(common)} queries are in both" + (f"; {alone} are in one alone and left out" if alone else ""))
-    identity = np.unique([str(first["by_query"][q]["identity"]) for q in common], return_inverse=True)[1]
-    rows = list[dict[str, Any]]()
-    for figure, label in (("AP", "mAP"), ("R1", "R1")):
-        a, b = (np.array([r["by_query"][q][figure] for q in common], float) for r in (first, second))
-        if not (~np.isnan(a) & ~np.isnan(b)).any():
-            raise EvaluationError("no query has a match in both runs")
-        found = difference(a, b, identity, options.seed)
-        rows.append(
-            {
-                "figure": label,
-                "first": 100 * float(np.nanmean(a)),
-                "second": 100 * float(np.nanmean(b)),
-                "difference": 100 * found.value,
-                "95 % interval": f"{100 * found.low:.2f} to {100 * found.high:.2f}",
-                "p": found.p,
-            }
-        )
-    print_rows("second less first, in points", rows)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    file = path / "result.json" if path.is_dir() else path
-    try:
-        figures = json.loads(file.read_text())
-        by_query = {row["query"]: row for row in figures["per_query"]}
-    except OSError as error:
-        raise EvaluationError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(
-            f"{file} holds no figures of each query; write it with resight evaluate --json"
-        ) from error
-    return {"by_query": by_query, **{name: figures.get(name) for name in ("dataset", "protocol", "junk")}}
+    found = compare(options.first, options.second, options.seed)
+    if options.json:
+        print_json(asdict(found))
+        return
+    for words in found.unlike:
+        print(f"note: {words}")
+    only = f"; {found.left_out} are in one run only and left out" if found.left_out else ""
+    print(f"{found.queries} queries are in both{only}")
+    rows = [
+        {
+            "figure": row.figure,
+            "first": f"{100 * row.first:.1f}",
+            "second": f"{100 * row.second:.1f}",
+            "difference": f"{100 * row.difference:+.1f}",
+            "95 % interval": f"{100 * row.low:.2f} to {100 * row.high:.2f}",
+            "p": f"{row.p:.3g}",
+        }
+        for row in found.rows
+    ]
+    print_rows("difference = second - first, in percentage points", rows)

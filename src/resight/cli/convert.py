@@ -29,12 +29,14 @@ class Convert:
     """Number of views, likewise."""
     view_is_modality: bool = False
     """The views that SIE tells are modalities: rgb, nir, tir."""
+    dataset: str | None = None
+    """The data set of the catalog whose cameras and views SIE knows. None: as DATASETS.NAMES says."""
 
 
 def run(arguments: list[str]) -> None:
     """Converts, and says what was left out and why."""
     given = parse(Convert, arguments, "resight convert")
-    from resight.models.convert.reference import convert, read_options
+    from resight.models.convert.reference import convert_checkpoint, read_options
 
     chosen: dict[str, Any] = read_options(given.config) if given.config is not None else {}
     for option in given.options:
@@ -44,7 +46,9 @@ def run(arguments: list[str]) -> None:
         chosen[name] = yaml.safe_load(value)
     if not chosen:
         raise ConfigError("give the reference's options with --config FILE, or --options MODEL.JPM=True ...")
-    found = convert(given.checkpoint, chosen, given.cameras, given.views, given.view_is_modality)
+    found = convert_checkpoint(
+        given.checkpoint, chosen, given.cameras, given.views, given.view_is_modality, given.dataset
+    )
     found.write(given.out)
     for name, why in found.left_out.items():
         print(f"left out {name}: {why}")
@@ -52,4 +56,5 @@ def run(arguments: list[str]) -> None:
         print(note)
     print(f"{len(found.model.state_dict())} tensors in {given.out}")
     if found.card.vocabulary.cameras:
-        print("cameras are named from 1, as the reference numbers them")
+        names = found.card.vocabulary.cameras
+        print(f"cameras are named {names[0]} to {names[-1]}, as the reference numbers them")

@@ -30,28 +30,20 @@ class Export:
     """Products in int8 (onnx, openvino), calibrated on --preprocessing."""
     target: Annotated[Literal["this", "avx2", "vnni"] | None, tyro.conf.arg(help=_TARGET_HELP)] = None
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATHS")] = ()
-    """Picture files, folders or tables, of the kind that will be embedded: what is written is tried with them."""
-    most: int = 256
-    """At most so many of them, evenly taken."""
+    """Picture files, folders or tables like those to embed: the check uses them."""
+    max_images: int = 256
+    """At most so many of them, evenly sampled."""
 
 
 def run(arguments: list[str]) -> None:
     """Write and check the file, and print its smallest cosine to the model."""
     options = parse(Export, arguments, "resight export")
-    from resight.data.image import decode, resize
-    from resight.data.readers.anything import read_anything
-    from resight.inference.embedder import load
+    from resight.data.readers.anything import read_images, sample_images
     from resight.inference.export import check_options, export
 
     check_options(options.to, options.int8, options.target)
-    embedder = load(options.model, "cpu", "fp32")
-    images = list[Path]()
-    if options.images:
-        images = [next(iter(sighting.images.values())) for sighting in read_anything(options.images)]
-        images = images[:: max(1, len(images) // options.most)][: options.most]
-    size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
-    images = [resize(decode(path), size, interpolation) for path in images]
-    result = export(embedder, options.out, options.to, images, options.int8, options.target)
+    images = sample_images(read_images(list(options.images)), options.max_images) if options.images else []
+    result = export(options.model, options.out, options.to, images, options.int8, options.target)
     target = f"int8 for the target {result.target}, " if result.target else ""
     cosine = f"cosine to the model in float32 {result.cosine:.6f} at the least, over {result.tried} pictures"
     print(f"{result.folder}: {target}{cosine}, checked on this machine's CPU ({result.checked_on})")

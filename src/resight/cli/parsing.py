@@ -1,13 +1,15 @@
 """What the verbs share: options to typed values, and figures to a table."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from resight.config.recipes import find
+from resight.config.recipes import RECIPES, find
 from resight.config.run import Run, read_run
 from resight.errors import ConfigError
 
@@ -21,17 +23,37 @@ def parse(kind: type[T], arguments: list[str], program: str, default: T | None =
     return tyro.cli(kind, prog=program, args=arguments, default=default)
 
 
+def parse_action(actions: Mapping[str, type], arguments: list[str], program: str) -> Any:
+    """The options of one of several actions: `resight VERB ACTION [OPTIONS]`, with tyro's help for each and for all."""
+    kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in actions.items())
+    return tyro.cli(Union[kinds], prog=program, args=arguments)  # pyright: ignore  # noqa: UP007
+
+
 def parse_run(arguments: list[str], program: str) -> Run:
-    """A run from `RECIPE [OPTIONS]` or `--from FILE [OPTIONS]`.
+    """A run from `RECIPE [OPTIONS]` or `--config FILE [OPTIONS]`.
 
     Raises:
         ConfigError: there is no such recipe or file, or a value is out of its range.
     """
-    if arguments[0] == "--from":
+    if arguments[0] == "--config":
         if len(arguments) < 2:
-            raise ConfigError("--from takes a configuration's file, such as runs/NAME/config.json")
-        return parse(Run, arguments[2:], f"{program} --from {arguments[1]}", read_run(Path(arguments[1])))
+            raise ConfigError("--config takes a configuration file, such as runs/NAME/config.json")
+        return parse(Run, arguments[2:], f"{program} --config {arguments[1]}", read_run(Path(arguments[1])))
     return parse(Run, arguments[1:], f"{program} {arguments[0]}", find(arguments[0]))
+
+
+def recipe_usage(verb: str) -> str:
+    """How a verb that takes a recipe is called, and the recipes."""
+    lines = [f"usage: resight {verb} RECIPE [OPTIONS]"]
+    if verb == "train":
+        lines += ["       resight train --config CONFIG.json [OPTIONS]", "       resight train --resume RUN_FOLDER"]
+    lines += ["", f"resight {verb} RECIPE --help lists the options with the recipe's values. The recipes:", ""]
+    return "\n".join([*lines, *(f"  {name:26s}{words}" for name, words in recipe_list())])
+
+
+def recipe_list() -> list[tuple[str, str]]:
+    """Names of the recipes and the first line of their description."""
+    return [(name, (recipe.__doc__ or "").splitlines()[0]) for name, recipe in RECIPES.items()]
 
 
 def print_scores(title: str, scores: dict[str, float], spread: dict[str, float] | None = None) -> None:
@@ -49,6 +71,11 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     _print(table)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, indent=2))
 
 
 def _print(table: Table) -> None:

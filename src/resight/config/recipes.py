@@ -9,7 +9,7 @@ from typing import Any
 from resight.config.run import Run
 from resight.config.sections import (
     Augmentation,
-    Evaluation,
+    Embedding,
     Loss,
     Model,
     Optimizer,
@@ -156,7 +156,7 @@ def cuhk03() -> Run:
             layer_decay=0.8,
         ),
         schedule=Schedule(epochs=20, warmup_epochs=1, every="step"),
-        evaluation=Evaluation(flip=True),
+        embedding=Embedding(flip=True),
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from resight.config.sections import (
     Augmentation,
+    Embedding,
     Evaluation,
     Loss,
     Model,
@@ -74,6 +75,7 @@ class Run(Section):
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    embedding: Embedding = Embedding()
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")

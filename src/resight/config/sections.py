@@ -23,6 +23,8 @@ JunkRule = Literal[
     "time-window",
 ]
 Pooling = Literal["off", "mean", "max"]
+Fusion = Literal["auto", "concat", "mean"]
+UnknownSideInfo = Literal["mean", "off"]
 
 
 class Section(BaseModel):
@@ -84,6 +86,25 @@ class Model(Section):
     """Dropout after the position embedding and after each projection."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of attention weights."""
+
+
+class Embedding(Section):
+    """How pictures and sightings become vectors, beside the weights and the preprocessing. Part of the model card: every
+    verb that embeds follows it, so that a figure that was measured describes the vectors that are used."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; `auto` is measured on the machine. Precisions can be compared with one another."""
+    flip: bool = False
+    """Whether an embedding is the mean over the picture and its mirror image."""
+    fusion: Fusion = "auto"
+    """How the embeddings of a sighting's modalities become one: `concat` puts them side by side, which compares each
+    modality with itself; `mean` also compares one modality with another. `auto` is `mean` for data sets whose protocol
+    searches one modality with another, else `concat`; it is resolved before a training begins."""
+    unknown: UnknownSideInfo = "mean"
+    """The side information of a picture whose camera or view is unknown or was not in training: the mean of what was
+    learned, or none (`off`)."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images embedded at once. None: 32 on a CPU, 512 on an accelerator."""
 
 
 class Augmentation(Section):
@@ -206,11 +227,6 @@ class Evaluation(Section):
     """Whether the queries of one identity under one camera ask as one, by their mean or their greatest values."""
     tracklets: Pooling = "off"
     """Whether a tracklet is one item, on both sides."""
-    fusion: Literal["concat", "mean"] = "concat"
-    """How the embeddings of one sighting's modalities become one: side by side, which compares each modality with
-    itself, or their mean, which also compares one modality with another."""
-    flip: bool = False
-    """Whether an embedding is the mean over the picture and its mirror image."""
     rerank: bool = False
     """Whether the ranking is by k-reciprocal neighbours (Zhong et al. 2017)."""
     k1: int = Field(default=20, ge=1)
@@ -225,8 +241,6 @@ class Evaluation(Section):
     """Neighbours that each gallery item is averaged with (database-side augmentation); 0 for none."""
     expand_power: float = Field(default=3.0, ge=0)
     """What a neighbour's similarity is raised to, to weigh it in an expansion; 0 weighs all alike."""
-    batch: int = Field(default=64, ge=1)
-    """Pictures embedded at once."""
 
 
 def explain(error: ValidationError) -> ConfigError:

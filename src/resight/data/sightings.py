@@ -122,6 +122,14 @@ class SightingTable:
         wanted = pa.array(sorted(identities), pa.string())
         return SightingTable(self.arrow.filter(pc.is_in(self.arrow.column("identity"), wanted)))  # pyright: ignore[reportAttributeAccessIssue]
 
+    def qualify(self, name: str, columns: Sequence[str]) -> "SightingTable":
+        """The table with `name:` before every label of some columns, so that labels of two sets stay apart."""
+        arrow = self.arrow
+        for column in columns:
+            labels = [None if label is None else f"{name}:{label}" for label in self.column(column)]
+            arrow = arrow.set_column(arrow.column_names.index(column), column, pa.array(labels, pa.string()))
+        return SightingTable(arrow)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities in which at least one picture exists, in the order of `MODALITIES`."""

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from resight.config.sections import Evaluation, Precision
+from resight.config.sections import Evaluation
 from resight.data.sightings import Split
+from resight.errors import ConfigError
 from resight.evaluation.evaluate import Result, evaluate
-from resight.models.checkpoint import ModelCard
-from resight.models.transreid import TransReID
-from resight.retrieval.calibration import Calibration, calibrate, reliability
+from resight.files import write_file
+from resight.inference.embedder import Embedder, load
+from resight.models.checkpoint import CALIBRATION
+from resight.retrieval.calibration import Calibration, reliability
+from resight.retrieval.calibration import calibrate as fit
 from resight.retrieval.open_set import Pairs, open_set
 from resight.retrieval.scores import InnerProducts
 
@@ -26,28 +30,49 @@ class Calibrated:
     measured on the others."""
 
 
-def calibrate_model(
-    model: TransReID,
-    card: ModelCard,
+def calibrate(
+    model: Embedder | str | Path,
     split: Split,
-    settings: Evaluation,
-    false_match_rate: float,
-    precision: Precision = "auto",
-    progress: Callable[[int], None] = lambda done: None,
+    false_match_rate: float = 1e-3,
+    settings: Evaluation | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Calibrated:
-    """Embeds a data set's query and gallery and fits what their pairs show.
+    """Embed a data set's query and gallery and fit what their pairs show.
+
+    Args:
+        model: an embedder, or a model folder; the calibration holds for its `embedding_id`.
+        split: the data set.
+        false_match_rate: share of pairs of different identities that may reach the threshold.
+        settings: protocol; None for the data set's own.
+        progress: is called with the number of sightings that are embedded.
 
     Raises:
+        ConfigError: the rate is not between 0 and 1.
         EvaluationError: there are too few pairs for such a false match rate, or none of a kind.
         PictureError: a picture cannot be decoded.
     """
-    found = evaluate(model, split, card.vocabulary, card.preprocessing, settings, precision, progress)
-    identities = np.unique(found.query_labels.identity[found.query_labels.identity >= 0])
+    if not 0 < false_match_rate < 1:
+        raise ConfigError(f"the false match rate must lie between 0 and 1, not {false_match_rate:g}")
+    embedder = model if isinstance(model, Embedder) else load(model)
+    result = evaluate(embedder, split, settings, progress)
+    identities = np.unique(result.query_labels.identity[result.query_labels.identity >= 0])
     shuffled = np.random.default_rng(0).permutation(identities)
-    fitted, unseen = (_pairs(found, half) for half in (shuffled[::2], shuffled[1::2]))
-    trial = calibrate(fitted, max(false_match_rate, 2 / fitted.different.sum()), split.name)
+    fitted, unseen = (_pairs(result, half) for half in (shuffled[::2], shuffled[1::2]))
+    trial = fit(fitted, max(false_match_rate, 2 / fitted.different.sum()), split.name)
     checked = {name: reliability(trial, unseen, name) for name in ("logistic", "isotonic")}
-    return Calibrated(calibrate(_pairs(found, identities), false_match_rate, split.name), checked)
+    calibration = fit(_pairs(result, identities), false_match_rate, split.name)
+    return Calibrated(calibration.model_copy(update={"embedding_id": embedder.embedding_id}), checked)
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Store a calibration in its model's folder; returns the file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    file = folder / CALIBRATION
+    write_file(file, calibration.model_dump_json(indent=2) + "\n")
+    return file
 
 
 def _pairs(result: Result, identities: np.ndarray) -> Pairs:

@@ -1,16 +1,20 @@
-"""What is found out before hours are spent: damaged pictures, and queries that nothing can match."""
+"""Checks before a long computation: corrupt pictures, and queries that nothing can match."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from resight.config.run import Run
-from resight.config.sections import Evaluation
+from resight.config.sections import Evaluation, Precision
 from resight.data.image import corrupt
 from resight.data.sightings import SightingTable, Split
+from resight.device import pick_device, processor_kind, read_compute
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
-from resight.evaluation.labels import keys
+from resight.evaluation.labels import encode_labels
+from resight.inference.embedder import Embedder, load
 from resight.progress import Progress
 from resight.retrieval.trials import require_any_match
 
@@ -63,8 +67,51 @@ def require_match(split: Split, settings: Evaluation) -> None:
         ConfigError: there is no such protocol.
         EvaluationError: none can; says which rule removed what.
     """
-    require_any_match(*measured_by(settings, split.protocol), *keys(split.query, split.gallery))
+    require_any_match(*measured_by(settings, split.protocol), *encode_labels(split.query, split.gallery))
 
 
 def _without(table: SightingTable, bad: set[Path]) -> SightingTable:
     return table.take([row for row, sighting in enumerate(table) if not bad & set(sighting.images.values())])
+
+
+def checked_for_evaluation(
+    split: Split, settings: Evaluation, policy: Literal["error", "skip"], progress: Progress
+) -> Split:
+    """A data set without its training part, and without sightings that are corrupt; logs its notes.
+
+    Raises:
+        EvaluationError: no query has a match.
+        PictureError: a picture is corrupt, and the policy is `error`.
+    """
+    split, skipped = without_corrupt(replace(split, train=SightingTable()), policy, progress)
+    require_match(split, settings)
+    for note in (*split.notes, *skipped):
+        progress.log(note)
+    return split
+
+
+def load_as_trained(
+    folder: Path, progress: Progress, device: str = "auto", precision: Precision | None = None,
+    batch_size: int | None = None, **given: Any,
+) -> Embedder:  # fmt: skip
+    """Load a model folder; the checkpoint of a run computes as that run did, so that its figures come out again.
+
+    Args:
+        folder: a model folder, such as `runs/NAME/best`.
+        progress: logs where this machine differs from the one that trained.
+        device: as `resight.load` takes it.
+        precision: None for the run's.
+        batch_size: None for the run's.
+        given: other arguments of `resight.load`.
+    """
+    compute = read_compute(folder.resolve().parents[1] / "compute.json") if folder.exists() else None
+    place = pick_device(device)
+    if compute is None or torch.device(compute.device).type != place.type:
+        return load(folder, device, precision, batch_size=batch_size, **given)
+    if compute.processor != processor_kind():
+        progress.log(
+            f"the model was trained on a processor with {compute.processor}; on this one ({processor_kind()}) figures can "
+            "differ in the last digits"
+        )
+    torch.set_num_threads(compute.threads)
+    return load(folder, device, precision or compute.precision, batch_size=batch_size or compute.batch_size, **given)

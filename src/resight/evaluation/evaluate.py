@@ -1,19 +1,18 @@
 """Measuring a model: embed query and gallery, rank as a protocol says, count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from resight.config.sections import Evaluation, Pooling, Precision, Preprocessing
-from resight.data.sightings import Split
-from resight.data.vocabulary import Vocabulary
-from resight.device import Compute, resolve_compute
-from resight.errors import ConfigError
-from resight.evaluation.labels import keys
-from resight.inference.embed import embed_table
-from resight.inference.embeddings import Embedded
-from resight.models.transreid import TransReID
+from resight.config.sections import Evaluation, Pooling
+from resight.data.sightings import SightingTable, Split
+from resight.device import Compute, pick_device
+from resight.errors import ConfigError, EvaluationError
+from resight.evaluation.labels import encode_labels
+from resight.inference.embedder import Embedder, load
+from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_embeddings
 from resight.retrieval.junk import Rule, rule_of
 from resight.retrieval.labels import Labels
 from resight.retrieval.metrics import Metrics
@@ -24,6 +23,9 @@ from resight.retrieval.rerank import rerank
 from resight.retrieval.scores import InnerProducts, Scores
 from resight.retrieval.trials import Ranking, Trial, measure_trials
 
+Embed = Callable[[SightingTable, Callable[[int], None]], np.ndarray]
+"""Embeds a table, and reports how many sightings are done: float32 [N, E]."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -31,8 +33,8 @@ class Result:
 
     protocol: Protocol
     rule: Rule
-    query: Embedded
-    gallery: Embedded
+    query: Embeddings
+    gallery: Embeddings
     query_labels: Labels
     gallery_labels: Labels
     score: Callable[[np.ndarray, np.ndarray], Scores]
@@ -97,68 +99,115 @@ class Result:
 
 
 def evaluate(
-    model: TransReID,
+    model: Embedder | str | Path,
     split: Split,
-    vocabulary: Vocabulary,
-    preprocessing: Preprocessing,
-    settings: Evaluation,
-    precision: Precision = "auto",
-    progress: Callable[[int], None] = lambda done: None,
+    settings: Evaluation | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+    embed: Embed | None = None,
 ) -> Result:
-    """Embeds a data set's query and gallery and measures the ranking, exactly.
+    """Embed a data set's query and gallery and measure the ranking, exactly.
 
     Where query and gallery are the same table it is embedded once.
 
+    Args:
+        model: an embedder, or a model folder.
+        split: the data set.
+        settings: protocol and ranking; None for the data set's own.
+        progress: is called with the number of sightings that are embedded.
+        embed: embeds a table; None for `model.embed`. Processes that train together share the work.
+
     Raises:
         ConfigError: there is no such protocol.
-        EvaluationError: no query has a match.
+        EvaluationError: no query has a match, or embeddings are concatenated and no modality is on both sides.
         PictureError: a picture cannot be decoded.
     """
-    device = next(model.parameters()).device
-    compute = resolve_compute(device, precision, settings.batch)
-    asked = Embedded(
-        embed_table(model, split.query, vocabulary, preprocessing, settings, compute.precision, progress), split.query
-    )
-    searched = asked
+    settings = settings or Evaluation()
+    embedder = model if isinstance(model, Embedder) else load(model)
+    embed = embed or (lambda table, report: embedder.embed(table, progress=report))
+    if embedder.fusion == "concat":
+        require_shared_modality(split.query, split.gallery, embedder.card.vocabulary.modalities)
+    measured_by(settings, split.protocol)
+    info = describe(embedder, split)
+    query = gallery = Embeddings(embed(split.query, progress), split.query, info)
     if split.gallery is not split.query:
-        done = len(split.query)
-        found = embed_table(
-            model,
-            split.gallery,
-            vocabulary,
-            preprocessing,
-            settings,
-            compute.precision,
-            lambda more: progress(done + more),
+        before = len(split.query)
+        vectors = embed(split.gallery, lambda count: progress(before + count))
+        gallery = Embeddings(vectors, split.gallery, info)
+    result = measure(query, gallery, settings, split.protocol, "cuda" if embedder.device.type == "cuda" else "cpu")
+    return replace(result, compute=embedder.compute)
+
+
+def evaluate_embeddings(
+    file: str | Path, settings: Evaluation | None = None, device: str = "auto"
+) -> tuple[str, Result]:
+    """Measure a file of embeddings; returns the name of its data set, and the result.
+
+    Raises:
+        ConfigError: there is no such protocol or device.
+        DatasetError: it is no file of embeddings.
+        EvaluationError: no query has a match.
+    """
+    query, gallery = read_embeddings(Path(file))
+    place = "cuda" if pick_device(device).type == "cuda" else "cpu"
+    result = measure(query, gallery, settings or Evaluation(), query.info.protocol or "market", place)
+    return query.info.dataset or Path(file).stem, result
+
+
+def describe(embedder: Embedder, split: Split) -> EmbeddingsInfo:
+    """What a file of these embeddings states."""
+    return EmbeddingsInfo(
+        embedding_id=embedder.embedding_id,
+        fusion=embedder.fusion,
+        modalities=embedder.card.vocabulary.modalities,
+        dataset=split.name,
+        protocol=split.protocol,
+    )
+
+
+def require_shared_modality(query: SightingTable, gallery: SightingTable, modalities: Sequence[str]) -> None:
+    """Make sure that concatenated embeddings of queries and gallery share a part that is not zero.
+
+    Raises:
+        EvaluationError: no modality is on both sides.
+    """
+    if len(modalities) > 1 and not set(query.modalities) & set(gallery.modalities):
+        raise EvaluationError(
+            f"queries have the modalities {', '.join(query.modalities)} and the gallery {', '.join(gallery.modalities)}; "
+            "concatenated embeddings of them have nothing in common, so every similarity is 0: use --fusion mean"
         )
-        searched = Embedded(found, split.gallery)
-    result = measure_embedded(asked, searched, settings, split.protocol, "cuda" if device.type == "cuda" else "cpu")
-    return replace(result, compute=compute)
 
 
-def measure_embedded(
-    query: Embedded, gallery: Embedded, settings: Evaluation, protocol: str = "market", device: str = "cpu"
+def measure(
+    query: Embeddings, gallery: Embeddings, settings: Evaluation, protocol: str = "market", device: str = "cpu"
 ) -> Result:
-    """Measures embeddings under `settings.protocol`, or else under the data set's own.
+    """Measure embeddings under `settings.protocol`, or else under the data set's own.
 
     Args:
-        query: what asks.
-        gallery: what is searched.
+        query: of the queries.
+        gallery: of what is searched.
         settings: how.
         protocol: the data set's own.
         device: `cpu`, or `cuda` to rank there.
 
     Raises:
         ConfigError: there is no such protocol.
-        EvaluationError: no query has a match.
+        EvaluationError: no query has a match, embeddings of two models are compared, or concatenated embeddings share
+            no modality.
     """
+    if query.info.embedding_id != gallery.info.embedding_id:
+        raise EvaluationError(
+            f"query and gallery have different embeddings ({query.info.embedding_id} and {gallery.info.embedding_id}), "
+            "which cannot be compared: embed both with one model and the same settings"
+        )
+    if query.info.fusion == "concat":
+        require_shared_modality(query.sightings, gallery.sightings, query.info.modalities)
     chosen, rule = measured_by(settings, protocol)
-    query_labels, gallery_labels = keys(query.sightings, gallery.sightings)
-    query, query_labels = _pooled(query, query_labels, settings, asks=True)
-    gallery, gallery_labels = _pooled(gallery, gallery_labels, settings, asks=False)
+    query_labels, gallery_labels = encode_labels(query.sightings, gallery.sightings)
+    query, query_labels = _pooled(query, query_labels, settings, is_query=True)
+    gallery, gallery_labels = _pooled(gallery, gallery_labels, settings, is_query=False)
 
-    def score(asked: np.ndarray, searched: np.ndarray) -> Scores:
-        return scores(_rows(query.vectors, asked), _rows(gallery.vectors, searched), settings, device)
+    def score(query_rows: np.ndarray, gallery_rows: np.ndarray) -> Scores:
+        return scores(_rows(query.vectors, query_rows), _rows(gallery.vectors, gallery_rows), settings, device)
 
     trials = measure_trials(chosen, rule, query_labels, gallery_labels, score)
     return Result(chosen, rule, query, gallery, query_labels, gallery_labels, score, trials)
@@ -190,15 +239,15 @@ def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation, device:
     return rerank(found, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else found
 
 
-def _pooled(items: Embedded, keys: Labels, settings: Evaluation, asks: bool) -> tuple[Embedded, Labels]:
+def _pooled(items: Embeddings, keys: Labels, settings: Evaluation, is_query: bool) -> tuple[Embeddings, Labels]:
     """Tracklets as one item, and then the queries of one identity under one camera, where the settings say so."""
     steps: list[tuple[Pooling, tuple[str, ...]]] = [(settings.tracklets, ("identity", "camera", "tracklet"))]
-    if asks:
+    if is_query:
         steps.append((settings.multi_query, ("identity", "camera")))
     for how, columns in steps:
         if how != "off":
             vectors, first = pool(items.vectors, keys, columns, how)
-            items, keys = Embedded(vectors, items.sightings.take(first.tolist())), keys.take(first)
+            items, keys = Embeddings(vectors, items.sightings.take(first.tolist()), items.info), keys.take(first)
     return items, keys
 
 

@@ -12,7 +12,7 @@ from resight.retrieval.labels import Labels
 pc: Any = pyarrow.compute  # makes its functions when it is imported, and types none
 
 
-def keys(query: SightingTable, gallery: SightingTable) -> tuple[Labels, Labels]:
+def encode_labels(query: SightingTable, gallery: SightingTable) -> tuple[Labels, Labels]:
     """The labels of both tables as numbers that mean the same in both, in the order of the labels' names."""
     columns = {name: [t.arrow.column(name) for t in (query, gallery)] for name in LABELS}
     columns["picture"] = [_files(t) for t in (query, gallery)]

@@ -1,7 +1,7 @@
-"""A measured ranking as figures that can be kept and compared, and as sentences."""
+"""A measured ranking as figures, as JSON, and as sentences."""
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 
@@ -9,17 +9,53 @@ from resight.data.sightings import MODALITIES, Sighting
 from resight.evaluation.evaluate import Result
 from resight.retrieval.bootstrap import interval
 from resight.retrieval.metrics import rank
+from resight.retrieval.open_set import open_set
+from resight.retrieval.scores import InnerProducts
+
+FORMAT: Final = 2
+
+
+@dataclass(frozen=True)
+class CameraPair:
+    """How well queries of one camera find their matches among the images of another; rates in [0, 1]."""
+
+    query_camera: str
+    gallery_camera: str
+    queries: int
+    mAP: float  # noqa: N815
+    R1: float
+
+
+@dataclass(frozen=True)
+class OpenSetRow:
+    """A rate of the open-set evaluation, in [0, 1], and the threshold that it is reached at."""
+
+    figure: str
+    rate: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class OpenSetFigures:
+    """The open-set evaluation."""
+
+    words: str
+    """What was compared."""
+    rows: list[OpenSetRow]
+    roc: list[tuple[float, float]]
+    """False and true match rates."""
 
 
 def figures(result: Result, dataset: str) -> dict[str, Any]:
-    """Everything that was measured, for `result.json` and `evaluate --json`; rates are in [0, 1].
+    """Everything that was measured, as JSON for `result.json` and `evaluate --json`; rates are in [0, 1].
 
-    The means over the trials, their spread, 95 % intervals over query identities, and what each query came to.
+    The means over the trials, their spread, 95 % intervals over query identities, and the figures of each query.
     """
-    ap, hit, identity = result.ap, result.hit, result.query_labels.identity
-    intervals = {name: interval(values, identity) for name, values in (("mAP", ap), ("R1", hit))}
+    identity = result.query_labels.identity
+    intervals = {name: interval(values, identity) for name, values in (("mAP", result.ap), ("R1", result.hit))}
     cmc = np.mean([trial.metrics.cmc for trial in result.trials], axis=0)
     return {
+        "format": FORMAT,
         "dataset": dataset,
         "protocol": result.protocol.name,
         "junk": result.rule.name,
@@ -28,26 +64,48 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
         **result.summary(),
         "trials": len(result.trials),
         "spread": result.spread(),
-        "interval_95": {name: [found.low, found.high] for name, found in intervals.items()},
+        "interval_95": {name: [bounds.low, bounds.high] for name, bounds in intervals.items()},
         "cmc": cmc.tolist(),
-        **({} if result.compute is None else {"compute": asdict(result.compute)}),
+        "embedding_id": result.query.info.embedding_id,
+        "compute": None if result.compute is None else asdict(result.compute),
         "unmatched": result.metrics.unmatched,
         "unmatched_by_rule": result.metrics.unmatched_by_rule,
         "per_query": [
-            {"query": _name(sighting), "identity": sighting.identity, "AP": _number(a), "R1": _number(h)}
-            for sighting, a, h in zip(result.query.sightings, ap, hit, strict=True)
+            {"query": _name(sighting), "identity": sighting.identity, "AP": _number(ap), "R1": _number(hit)}
+            for sighting, ap, hit in zip(result.query.sightings, result.ap, result.hit, strict=True)
         ],
     }
+
+
+def open_set_figures(result: Result) -> OpenSetFigures:
+    """Measure a threshold on known and unknown queries, over the first gallery of the protocol."""
+    first = result.trials[0].rankings[0]
+    scores = InnerProducts(result.query.vectors[first.query], result.gallery.vectors[first.gallery])
+    labels = (result.query_labels.take(first.query), result.gallery_labels.take(first.gallery))
+    measured = open_set(scores, *labels, result.rule)
+    same, different = int(measured.pairs.same.sum()), int(measured.pairs.different.sum())
+    unknown = (
+        "every query has a match, so each is searched a second time with its own identity left out of the gallery"
+        if measured.non_mated.left_out
+        else f"{len(measured.non_mated.unmatched)} queries without a match are the non-mated ones"
+    )
+    summary = measured.summary()
+    rows = [OpenSetRow("EER", summary["EER"], summary["EER threshold"])]
+    for name, value in summary.items():
+        kind, _, rate = name.partition("@")
+        if kind in ("TAR", "DIR"):
+            rows.append(OpenSetRow(name, value, summary[f"threshold@{rate}"]))
+    words = f"open set: {same} same-identity pairs, {different} different-identity pairs; {unknown}"
+    return OpenSetFigures(words, rows, [(float(x), float(y)) for x, y in measured.pairs.curve()])
 
 
 def in_words(result: Result) -> list[str]:
     """What was done, and what could not be, a sentence a line."""
     protocol, rule, metrics = result.protocol, result.rule, result.metrics
-    asked = len(result.trials[0].asked)
+    queries = len(result.trials[0].asked)
     lines = [
-        f"protocol {protocol.name}: {protocol.words}; {asked} queries, {_sizes(result)} gallery sightings",
-        f"junk rule {rule.name}: left out of a query's ranking are its own file"
-        + (f" and {rule.words}" if rule.clauses else ""),
+        f"protocol {protocol.name}: {protocol.words}; {queries} queries, {_sizes(result)} gallery sightings",
+        f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
     ]
     if len(result.trials) > 1:
         lines.append(f"mean of {len(result.trials)} galleries, drawn with seeds 0 to {len(result.trials) - 1}")
@@ -61,27 +119,27 @@ def in_words(result: Result) -> list[str]:
     return lines
 
 
-def camera_pairs(result: Result) -> list[dict[str, Any]]:
-    """How well each camera's queries find their matches among each other camera's pictures alone, worst first."""
-    found = list[dict[str, Any]]()
-    asked, pool = result.trials[0].asked, result.trials[0].searched
-    query, gallery = result.query_labels.take(asked), result.gallery_labels
-    asks, searched = query["camera"], gallery["camera"][pool]
-    for camera in np.unique(searched[searched >= 0]):
-        rows = pool[searched == camera]
-        metrics = rank(result.score(asked, rows), query, gallery.take(rows), result.rule, result.protocol.once)
-        for own in np.unique(asks[(asks >= 0) & metrics.valid]):
-            some = (asks == own) & metrics.valid
-            found.append(
-                {
-                    "query camera": query.name("camera", int(own)),
-                    "gallery camera": gallery.name("camera", int(camera)),
-                    "queries": int(some.sum()),
-                    "mAP": float(metrics.ap[some].mean()),
-                    "R1": float((metrics.first[some] == 1).mean()),
-                }
+def camera_pairs(result: Result) -> list[CameraPair]:
+    """How well each camera's queries find their matches among each other camera's images alone, worst first."""
+    pairs = list[CameraPair]()
+    query_rows, gallery_rows = result.trials[0].asked, result.trials[0].searched
+    query, gallery = result.query_labels.take(query_rows), result.gallery_labels
+    query_camera, gallery_camera = query["camera"], gallery["camera"][gallery_rows]
+    for camera in np.unique(gallery_camera[gallery_camera >= 0]):
+        rows = gallery_rows[gallery_camera == camera]
+        metrics = rank(result.score(query_rows, rows), query, gallery.take(rows), result.rule, result.protocol.once)
+        for other in np.unique(query_camera[(query_camera >= 0) & metrics.valid]):
+            chosen = (query_camera == other) & metrics.valid
+            pairs.append(
+                CameraPair(
+                    query.name("camera", int(other)),
+                    gallery.name("camera", int(camera)),
+                    int(chosen.sum()),
+                    float(metrics.ap[chosen].mean()),
+                    float((metrics.first[chosen] == 1).mean()),
+                )
             )
-    return sorted(found, key=lambda row: row["mAP"])
+    return sorted(pairs, key=lambda pair: pair.mAP)
 
 
 def _idle(result: Result) -> list[str]:

@@ -6,6 +6,8 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
+from resight.gallery.engines.contract import Engine
+from resight.gallery.record import Record
 from resight.retrieval.neighbors import nearest
 from resight.retrieval.scores import InnerProducts
 
@@ -26,26 +28,26 @@ class Agreement:
     labels: int
 
 
-def link(
+def cluster(
     vectors: np.ndarray,
     threshold: float,
-    together: Sequence[Hashable | None],
-    apart: Sequence[Hashable | None],
+    must_link: Sequence[Hashable | None],
+    cannot_link: Sequence[Hashable | None],
     neighbors: int = 20,
 ) -> np.ndarray:
-    """Groups records by agglomerative clustering with average linkage, over the graph of nearest neighbours.
+    """Group records by agglomerative clustering with average linkage, over the graph of nearest neighbours.
 
-    The two groups of the highest mean similarity between their members are joined first, of those that the graph
-    connects, until that mean falls under the threshold. Groups that hold two records of one `apart` are never joined.
+    Of the groups that the graph connects, the two with the highest mean similarity between their members are joined
+    first, until that mean falls below the threshold. Groups that share a value of `cannot_link` are never joined.
 
     Args:
         vectors: float32 [N, D] of unit length.
-        threshold: the least mean similarity of what is joined.
-        together: of each record what holds it together with others from the start, such as its tracklet; None for
+        threshold: the lowest mean similarity of groups that are joined.
+        must_link: of each record a value that records of one group share from the start, such as a tracklet; None for
             nothing.
-        apart: of each what no two records of one identity share, such as (camera, time); None for nothing. Records
-            that `together` holds are not kept apart.
-        neighbours: of each record, that it can be joined through.
+        cannot_link: of each record a value that no two records of one identity share, such as (camera, time); None for
+            nothing. Records that `must_link` joins are exempt.
+        neighbors: of each record, that it can be joined through.
 
     Returns:
         int64 [N]: the group of each record, numbered in the order of their first records.
@@ -53,12 +55,12 @@ def link(
     if not len(vectors):
         return np.zeros(0, np.int64)
     place: dict[Hashable, int] = {}
-    start = [n if key is None else place.setdefault(key, n) for n, key in enumerate(together)]
+    start = [n if key is None else place.setdefault(key, n) for n, key in enumerate(must_link)]
     members: dict[int, list[int]] = {}
     for n, group in enumerate(start):
         members.setdefault(group, []).append(n)
     sums = {group: vectors[rows].astype(np.float64).sum(0) for group, rows in members.items()}
-    marks = {group: {apart[n] for n in rows} - {None} for group, rows in members.items()}
+    marks = {group: {cannot_link[n] for n in rows} - {None} for group, rows in members.items()}
 
     found = nearest(InnerProducts(vectors, vectors), neighbors + 1)
     edges: dict[int, set[int]] = {group: set() for group in members}
@@ -128,3 +130,42 @@ def agreement(groups: np.ndarray, labels: Sequence[str | None]) -> Agreement:
         len(of_a),
         len(of_b),
     )
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Records in groups that look like one identity each."""
+
+    records: list[Record]
+    groups: np.ndarray
+    """int64, the group of each record, from 0."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64: the records of each group."""
+        return np.bincount(self.groups) if len(self.groups) else np.zeros(0, np.int64)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How the groups agree with the records' identities."""
+        return agreement(self.groups, [record.identity for record in self.records])
+
+    def ids(self, group: int) -> list[str]:
+        """The ids of a group's records."""
+        return [self.records[n].id for n in np.flatnonzero(self.groups == group)]
+
+
+def cluster_records(engine: Engine, threshold: float, neighbors: int = 20, include_named: bool = False) -> Clustering:
+    """Group the records of a gallery: tracklets stay together, and one camera sees an identity once at a time.
+
+    Args:
+        engine: of the gallery.
+        threshold: the lowest mean similarity of groups that are joined.
+        neighbors: of each record, that it can be joined through.
+        include_named: also records that have an identity.
+    """
+    records = [record for record in engine.scan() if include_named or record.identity is None]
+    vectors = np.stack([record.vector for record in records]) if records else np.zeros((0, 1), np.float32)
+    must_link = [None if r.tracklet is None else (r.camera, r.tracklet) for r in records]
+    cannot_link = [None if r.camera is None or r.time is None else (r.camera, r.time) for r in records]
+    return Clustering(records, cluster(vectors, threshold, must_link, cannot_link, neighbors))

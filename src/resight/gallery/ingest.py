@@ -1,160 +1,178 @@
-"""From pictures to records in a gallery, and back from a picture to answers."""
+"""From sightings, or a file of their embeddings, to records in a gallery."""
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from resight.data.image import as_tensor
-from resight.data.sightings import MODALITIES, SightingTable
-from resight.errors import DatasetError, PictureError
-from resight.gallery.gallery import Gallery
+from resight.data.image import decode
+from resight.data.sightings import MODALITIES, Sighting, SightingTable
+from resight.device import available_cores
+from resight.errors import PictureError
+from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record, Value
 from resight.inference.embedder import Embedder
+from resight.inference.embeddings import read_batches, read_info
 
-_AT_ONCE = 64  # records written together that are embedded first
-_ROWS = 5000  # that are embedded already
-_THUMBNAIL = (96, 192)  # width and height that it fits in
+_THUMBNAIL: Final = (96, 192)  # width and height that it fits in
+_ROWS: Final = 5000  # of a file of embeddings, at a time
 
 
 @dataclass
 class IngestReport:
-    """What became of pictures that were to be kept."""
+    """The result of an ingestion."""
 
     added: int = 0
-    there: int = 0
-    """Were in the gallery already."""
+    already_present: int = 0
     corrupt: list[str] = field(default_factory=list[str])
-    """Why each of those could not be."""
+    """Why each sighting that is left out could not be decoded."""
 
 
-def keep(
-    gallery: Gallery,
+def ingest(
+    engine: Engine,
     embedder: Embedder,
     sightings: SightingTable,
     thumbnails: bool = False,
     metadata: Mapping[str, Value] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> IngestReport:
-    """Embeds pictures and adds a record for each. A picture has the same id whenever it is added, by its path, so that
-    a run that was stopped can be run again: what is there is left as it is.
+    """Embed sightings and add a record for each, whatever its modalities.
+
+    A sighting has the same id whenever it is added, by the paths of its images; one that is present already is left as
+    it is, so that an ingestion that was stopped can be run again.
 
     Args:
-        gallery: where to.
+        engine: of the gallery.
         embedder: of the gallery's model.
-        sightings: the pictures, with their labels; each modality's picture becomes a record of its own.
-        thumbnails: keep a small picture in the record, for pictures that do not stay where they are.
-        metadata: of all of them.
-        progress: is told how many pictures are done.
-
-    Returns:
-        how many were added, were there already, and could not be decoded.
+        sightings: with their labels.
+        thumbnails: store a small picture in each record, for images that do not stay where they are.
+        metadata: of all records.
+        progress: is called with the number of sightings that are done.
 
     Raises:
         GalleryError: the gallery is of another model.
-        StorageError: it cannot be written; what was added before is kept.
+        StorageError: it cannot be written; what was added before stays.
     """
-    gallery.require(embedder.fingerprint)
-    kept, done = IngestReport(), 0
-    rows = [(s, m, Path(s.images[m]).absolute()) for s in sightings for m in MODALITIES if m in s.images]
-    for start in range(0, len(rows), _AT_ONCE):
-        part = rows[start : start + _AT_ONCE]
-        ids = {id_of(path): (sighting, modality, path) for sighting, modality, path in part}
-        there = {record.id for record in gallery.engine.get(list(ids))}
-        kept.there += len(there)
-        held, images = list[Record](), list[np.ndarray]()
-        for i, (sighting, modality, path) in ids.items():
-            if i in there:
-                continue
-            try:
-                picture = as_tensor(path).permute(1, 2, 0).numpy()  # [h, w, 3]
-            except PictureError as error:
-                kept.corrupt.append(str(error))
-                continue
-            images.append(picture)
-            held.append(
-                Record(
-                    id=i,
-                    vector=np.zeros(0),
-                    identity=sighting.identity,
-                    camera=sighting.camera,
-                    modality=modality,
-                    tracklet=sighting.tracklet,
-                    time=sighting.time,
-                    picture=str(path),
-                    thumbnail=thumbnail(picture) if thumbnails else None,
-                    metadata=metadata or {},
-                )
-            )
-        if held:
-            views = [ids[record.id][0].view for record in held]
-            vectors = embedder.embed(images, [r.camera for r in held], views, [r.modality for r in held])
-            gallery.add([replace(record, vector=vector) for record, vector in zip(held, vectors, strict=True)])
-        kept.added += len(held)
-        done += len(part)
-        progress(done)
-    return kept
+    engine.info.require(embedder.embedding_id, "the model gives")
+    report, count = IngestReport(), 0
+    images_per_sighting = max((len(sighting.images) for sighting in sightings), default=1)
+    size = embedder.chunk_size(images_per_sighting)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for start in range(0, len(sightings), size):
+            chunk = list(sightings.take(list(range(start, min(start + size, len(sightings))))))
+            by_id = {sighting_id(sighting): sighting for sighting in chunk}
+            present = {record.id for record in engine.get(list(by_id))}
+            new = {record_id: sighting for record_id, sighting in by_id.items() if record_id not in present}
+            report.already_present += len(present)
+            decoded = dict(zip(new, pool.map(_decoded, new.values()), strict=True))
+            report.corrupt += [reason for reason in decoded.values() if isinstance(reason, str)]
+            images = {record_id: item for record_id, item in decoded.items() if not isinstance(item, str)}
+            whole = [Sighting(item, camera=new[i].camera, view=new[i].view) for i, item in images.items()]
+            vectors = embedder.embed(whole)
+            records = [
+                _record_of(record_id, new[record_id], vector, images[record_id] if thumbnails else None, metadata or {})
+                for record_id, vector in zip(images, vectors, strict=True)
+            ]
+            engine.add(records)
+            report.added += len(records)
+            count += len(chunk)
+            progress(count)
+    return report
 
 
 def ingest_embeddings(
-    gallery: Gallery,
+    engine: Engine,
     file: Path,
     metadata: Mapping[str, Value] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> IngestReport:
-    """Adds a record for each row of a file that `extract` wrote; as `keep`, without embedding anything. What was seen
-    in a video has its frame in the metadata.
+    """Add a record for each row of a file of embeddings, as `ingest` without embedding. A row from a video has its frame
+    in the metadata.
 
     Raises:
         DatasetError: the file is missing or is no such file.
         GalleryError: its embeddings are of another model than the gallery's.
     """
+    engine.info.require(read_info(file).embedding_id or "", "the file holds")
+    report, count = IngestReport(), 0
+    for vectors, table in read_batches(file, _ROWS):
+        records = [
+            _record_of_row(row, np.asarray(vector, np.float32), metadata or {})
+            for row, vector in zip(table.to_pylist(), vectors, strict=True)
+        ]
+        present = {record.id for record in engine.get([record.id for record in records])}
+        engine.add([record for record in records if record.id not in present])
+        report.already_present += len(present)
+        report.added += len(records) - len(present)
+        count += len(records)
+        progress(count)
+    return report
+
+
+def sighting_id(sighting: Sighting) -> str:
+    """The id of a sighting's record: 24 digits of a SHA-256 of the absolute paths of its images."""
+    paths = [Path(sighting.images[m]).absolute() for m in MODALITIES if m in sighting.images]
+    return _id_of(*paths)
+
+
+def _id_of(*parts: Path | float) -> str:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
+
+
+def _decoded(sighting: Sighting) -> dict[str, Any] | str:
     try:
-        opened = pq.ParquetFile(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(f"{file} cannot be read as embeddings: {error}") from error
-    model = (opened.schema_arrow.metadata or {}).get(b"model")
-    if model is None or "embedding" not in opened.schema_arrow.names:
-        raise DatasetError(f"{file} holds no embeddings of resight extract")
-    gallery.require(model.decode())
-    kept, done = IngestReport(), 0
-    for batch in opened.iter_batches(_ROWS):
-        vectors = np.asarray(batch.column("embedding").flatten(), np.float32).reshape(batch.num_rows, -1)  # [n, D]
-        rows = batch.drop_columns(["embedding"]).to_pylist()
-        held = [_record(row, vector, metadata or {}) for row, vector in zip(rows, vectors, strict=True)]
-        there = {record.id for record in gallery.engine.get([record.id for record in held])}
-        gallery.add([record for record in held if record.id not in there])
-        kept.there += len(there)
-        kept.added += len(held) - len(there)
-        done += len(held)
-        progress(done)
-    return kept
+        return {modality: decode(path) for modality, path in sighting.images.items()}
+    except PictureError as error:
+        return str(error)
 
 
-def _record(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping[str, Value]) -> Record:
-    path = Path(row["picture"]).absolute()
-    seen = {} if row.get("frame") is None else {"frame": row["frame"]}
-    box = [row[name] for name in ("frame", "left", "top", "right", "bottom")] if seen else []
-    labels = {name: row.get(name) for name in ("identity", "camera", "modality", "tracklet", "time")}
-    return Record(id=id_of(path, *box), vector=vector, picture=str(path), metadata={**metadata, **seen}, **labels)
+def _record_of(
+    record_id: str,
+    sighting: Sighting,
+    vector: np.ndarray,
+    shown: Mapping[str, Any] | None,
+    metadata: Mapping[str, Value],
+) -> Record:
+    names = [modality for modality in MODALITIES if modality in sighting.images]
+    return Record(
+        id=record_id,
+        vector=vector,
+        identity=sighting.identity,
+        camera=sighting.camera,
+        modality="+".join(names),
+        tracklet=sighting.tracklet,
+        time=sighting.time,
+        images={modality: str(Path(sighting.images[modality]).absolute()) for modality in names},
+        thumbnail=None if shown is None else thumbnail(shown[names[0]].permute(1, 2, 0).numpy()),
+        metadata=metadata,
+    )
 
 
-def id_of(path: Path, *box: float) -> str:
-    """A record's id: 24 digits of the SHA-256 of its picture's absolute path; in a video of frame and edges too."""
-    return hashlib.sha256("|".join(map(str, (path.absolute(), *box))).encode()).hexdigest()[:24]
+def _record_of_row(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping[str, Value]) -> Record:
+    images = {modality: Path(row[modality]).absolute() for modality in MODALITIES if row.get(modality)}
+    in_video = row.get("frame") is not None
+    box = [row[name] for name in ("frame", "left", "top", "right", "bottom")] if in_video else []
+    seen: dict[str, Value] = {"frame": row["frame"]} if in_video else {}
+    return Record(
+        id=_id_of(*images.values(), *box),
+        vector=vector,
+        modality="+".join(images),
+        images={modality: str(path) for modality, path in images.items()},
+        metadata={**metadata, **seen},
+        **{name: row.get(name) for name in ("identity", "camera", "tracklet", "time")},
+    )
 
 
 def thumbnail(picture: np.ndarray) -> bytes:
     """A small JPEG of uint8 [h, w, 3]."""
     image = Image.fromarray(picture)
     image.thumbnail(_THUMBNAIL)
-    held = BytesIO()
-    image.save(held, "JPEG", quality=80)
-    return held.getvalue()
+    data = BytesIO()
+    image.save(data, "JPEG", quality=80)
+    return data.getvalue()

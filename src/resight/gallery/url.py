@@ -1,14 +1,14 @@
 """From a gallery's URL to its engine."""
 
 from pathlib import Path
-from typing import Any
 
 from resight.errors import unknown
 from resight.gallery.engines import qdrant
 from resight.gallery.engines.contract import Engine
-from resight.gallery.engines.folder import ABOUT, FolderEngine
+from resight.gallery.engines.folder import INFO, FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant_edge import EdgeEngine
+from resight.gallery.record import GalleryInfo
 
 _KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
 
@@ -31,12 +31,12 @@ def open_engine(url: str) -> Engine:
             return EdgeEngine(_path(url))
 
 
-def create_engine(url: str, about: dict[str, Any]) -> Engine:
+def create_engine(url: str, info: GalleryInfo) -> Engine:
     """Makes a gallery.
 
     Args:
         url: `FOLDER`, `exact:FOLDER`, `qdrant://HOST:PORT/COLLECTION`, or `postgresql://USER@HOST/DATABASE?gallery=NAME`.
-        about: `width`, and the model's `fingerprint`.
+        info: of the model.
 
     Raises:
         GalleryError: there is something already, or the server cannot be reached.
@@ -44,11 +44,11 @@ def create_engine(url: str, about: dict[str, Any]) -> Engine:
     """
     match _scheme(url):
         case "qdrant" | "qdrant+https":
-            return qdrant.QdrantEngine.create(*qdrant.connect(url), about)
+            return qdrant.QdrantEngine.create(*qdrant.connect(url), info)
         case "postgresql" | "postgres":
-            return PostgresEngine.create(url, about)
+            return PostgresEngine.create(url, info)
         case _:
-            FolderEngine.create(_path(url), about).close()
+            FolderEngine.create(_path(url), info).close()
             return open_engine(url)
 
 
@@ -65,7 +65,7 @@ def exists(url: str) -> bool:
         case "postgresql" | "postgres":
             return PostgresEngine.exists(url)
         case _:
-            return (_path(url) / ABOUT).is_file()
+            return (_path(url) / INFO).is_file()
 
 
 def _scheme(url: str) -> str:

@@ -1,188 +1,291 @@
-"""A model at hand: pictures of any form in, embeddings out."""
+"""The one path from pictures and sightings to embeddings."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.config.sections import Precision, ResolvedPrecision
+from resight.config.sections import Embedding, Fusion, Precision, UnknownSideInfo
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture, as_tensor, resize
-from resight.data.vocabulary import UNKNOWN
-from resight.device import DTYPES, autocast, pick_device, resolve_compute
+from resight.data.sightings import Sighting, SightingTable
+from resight.device import DTYPES, Compute, autocast, available_cores, pick_device, resolve_compute
 from resight.errors import ConfigError
+from resight.inference.inputs import Inputs, Label, as_inputs, fuse
 from resight.models.blocks import fold_and_cast_weights
-from resight.models.checkpoint import ModelCard, fingerprint_of, load_model, read_calibration
-from resight.models.sie import SIE, UnknownSideInfo
+from resight.models.checkpoint import ModelCard, load_model, read_calibration, weights_digest
+from resight.models.sie import SIE
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration
 
-Label = str | None
+Image = Picture | Sighting | Mapping[str, Picture]
+"""A picture of any form, or the pictures of one sighting by modality."""
 Network = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
 class Embedder:
-    """Embeds pictures with one model.
+    """Embeds pictures and sightings with one model.
+
+    The model is never changed: in training, an `Embedder` wraps the live model; `resight.load` prepares a private one.
 
     Args:
-        model: the network, which is the embedder's from then on.
-        card: what its folder says of it.
-        fingerprint: of its weights and preprocessing; embeddings are only comparable under the same one.
+        model: the network, on any device.
+        card: its model card, whose section `embedding` says how sightings become vectors.
+        settings: another section `embedding` instead of the card's.
+        compute: device, precision and batch size; None resolves the settings on this machine.
         calibration: from similarity to probability, where the model has one.
-        device: as `resight.embed.pick_device` takes it.
-        precision: of the matrix products; `auto` is measured on this machine.
-        flip: whether an embedding is the mean over the picture and its mirror image.
-        unknown: what a picture is given whose camera, view or modality is not known, or was not there in training: the
-            mean of the learned side information, or none (`off`).
-        compile: have torch.compile make it faster, by a fifth in bf16 on a CPU; the first batch of a size takes up to a
-            minute, and sizes are filled up to powers of two.
+        digest: SHA-256 of the model's weights; None computes it when `embedding_id` is first asked for.
+        folder: the model folder that it was loaded from, if any.
+        compile: whether torch.compile makes the network faster, by a fifth in bf16 on a CPU. The first batch of a size
+            takes up to a minute, and batches are filled up to powers of two.
     """
 
     def __init__(
         self,
         model: TransReID,
         card: ModelCard,
-        fingerprint: str,
+        settings: Embedding | None = None,
+        compute: Compute | None = None,
         calibration: Calibration | None = None,
-        device: str = "auto",
-        precision: Precision = "auto",
-        flip: bool = False,
-        unknown: UnknownSideInfo = "mean",
+        digest: str | None = None,
+        folder: Path | None = None,
         compile: bool = False,
     ) -> None:
-        self.device = pick_device(device)
-        self.model, self.card, self.fingerprint, self.calibration = (
-            model.eval().to(self.device),
-            card,
-            fingerprint,
-            calibration,
-        )
-        for module in model.modules():
-            if isinstance(module, SIE):
-                module.unknown = unknown
-        self.compute = resolve_compute(self.device, precision)
-        """What it computes with: `auto` resolved on this machine."""
-        self.precision: ResolvedPrecision = self.compute.precision
-        if self.precision != "fp32":
-            fold_and_cast_weights(self.model.backbone, DTYPES[self.precision])
-        self._network = _compiled(self.model.embed) if compile else self.model.embed
-        self.flip = flip
-        self._batch = self.compute.batch_size
+        self.model = model
+        self.card = card
+        self.settings = settings or card.embedding
+        self.device = next(model.parameters()).device
+        self.compute = compute or resolve_compute(self.device, self.settings.precision, self.settings.batch_size)
+        self.calibration = calibration
+        self.fusion: Fusion = "mean" if self.settings.fusion == "mean" else "concat"
+        self.batch_size = self.compute.batch_size
+        """Images at once; it is halved where the device's memory does not suffice."""
+        self.folder = folder
+        self._digest = digest
+        self._network = _compiled(model.embed) if compile else model.embed
+
+    def __repr__(self) -> str:
+        return f"Embedder({self.card.model.backbone}, width {self.width}, {self.description})"
 
     @property
     def description(self) -> str:
-        """What is computed, and with what, in one line."""
-        return self.compute.describe(self.card.preprocessing.size, self._batch)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a gallery for its embeddings is made with."""
-        return {"width": self.width, "fingerprint": self.fingerprint}
+        """Device, kind of processor, precision, image size and batch size, in one line."""
+        return self.compute.describe(self.card.preprocessing.size, self.batch_size)
 
     @property
     def width(self) -> int:
-        """D, numbers of an embedding."""
-        return self.model.width
+        """E, the numbers of an embedding: those of the model, for each modality where they are concatenated."""
+        modalities = len(self.card.vocabulary.modalities)
+        return self.model.width * (modalities if self.fusion == "concat" else 1)
+
+    @property
+    def embedding_id(self) -> str:
+        """16 hexadecimal digits of a hash of weights, preprocessing and every setting that changes a vector. Only
+        embeddings of one id can be compared. Precisions share an id."""
+        if self._digest is None:
+            self._digest = weights_digest(self.model.state_dict())
+        return embedding_id(self._digest, self.card, self.settings)
+
+    def calibration_for_use(self) -> Calibration | None:
+        """The model's calibration, made sure to hold for these embeddings.
+
+        Raises:
+            ConfigError: it was measured on others.
+        """
+        own = self.embedding_id
+        if self.calibration is not None and self.calibration.embedding_id not in (None, own):
+            raise ConfigError(
+                f"the model's calibration is of embeddings {self.calibration.embedding_id}, and these are {own} (other flip, "
+                "fusion or unknown side information): run resight calibrate with the same settings"
+            )
+        return self.calibration
 
     def embed(
         self,
-        images: Picture | Sequence[Picture],
+        images: Image | Sequence[Image] | SightingTable,
         camera: Label | Sequence[Label] = None,
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
+        progress: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """Embeds one picture or many.
+        """Embed pictures or sightings: N rows for N of them.
 
         Args:
-            pictures: one, or B of them.
-            camera: of all, or of each; a name from the training set, None where it is not known.
+            images: one, a list of N, or a table of N sightings.
+            camera: of all, or of each; a name from the training set. None takes it from a sighting.
             view: likewise.
-            modality: likewise; None means rgb, where the model knows that.
+            modality: of pictures, likewise; None means rgb, where the model knows that.
+            progress: is called with the number of sightings that are embedded.
 
         Returns:
-            float32 [B, D] of unit length; B is 1 for one picture.
+            float32 [N, E] of unit length; N is 1 for one picture.
 
         Raises:
-            PictureError: one cannot be decoded, or is no picture at all.
-            ConfigError: there are more or fewer labels than pictures, or no such modality.
+            PictureError: a picture cannot be decoded, or has another form.
+            ConfigError: labels and pictures differ in number, or a modality is not one of the model's.
         """
-        one = isinstance(images, str | Path | bytes | np.ndarray | Tensor | Image.Image)
-        held: Sequence[Picture] = [images] if one else images  # pyright: ignore[reportAssignmentType]
         known = self.card.vocabulary
-        modality = "rgb" if modality is None and "rgb" in known.modalities else modality
-        strange = {m for m in ([modality] if isinstance(modality, str) else modality or []) if m is not None}
-        strange -= set(known.modalities)
-        if strange:
-            raise ConfigError(f"the model knows no modality {sorted(strange)[0]!r}, only {', '.join(known.modalities)}")
-        side_info = {
-            "camera": _numbers("camera", camera, known.cameras, len(held)),
-            "view": _numbers("view", view, known.views, len(held)),
-            "modality": _numbers("modality", modality, known.modalities, len(held)),
-        }
-        found = [self._embed(x, {kind: n[part] for kind, n in side_info.items()}) for part, x in self._batches(held)]
-        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
+        inputs = as_inputs(images, camera, view, modality, known.modalities)
+        numbers = inputs.numbers(known.cameras, known.views, known.modalities)
+        embeddings = np.zeros((inputs.count, self.width), np.float32)
+        with self.evaluation_mode():
+            for part, pixels in self._decoded(inputs):
+                side_info = {kind: torch.from_numpy(labels[part]) for kind, labels in numbers.items()}
+                rows = self._forward(pixels, side_info)  # [r, D]
+                first = int(inputs.sighting[part.start])
+                last = int(inputs.sighting[part.stop - 1]) + 1
+                sighting = inputs.sighting[part] - first
+                slot = numbers["modality"][part]
+                embeddings[first:last] = fuse(rows, sighting, slot, last - first, len(known.modalities), self.fusion)
+                progress(last)
+        return embeddings
 
-    def _batches(self, images: Sequence[Picture]) -> Iterator[tuple[slice, Tensor]]:
-        """uint8 [b, 3, H, W], decoded by several threads one batch ahead."""
-        parts = [slice(n, min(n + self._batch, len(images))) for n in range(0, len(images), self._batch)]
-        with ThreadPoolExecutor() as pool:
-            waiting = [pool.map(self._prepare, images[part]) for part in parts[:1]]
+    def chunk_size(self, images_per_sighting: int) -> int:
+        """How many sightings to hand to `embed` at a time, so that its batches are those of one call with all."""
+        return 4 * max(1, self.batch_size // max(1, images_per_sighting))
+
+    def unknown_labels(self, sightings: SightingTable) -> dict[str, list[str]]:
+        """The cameras and views of some sightings that the model's side information was not trained for."""
+        known = {"camera": self.card.vocabulary.cameras, "view": self.card.vocabulary.views}
+        used = [kind for kind in known if kind in self.card.model.sie and len(known[kind]) > 1]
+        unknown = {kind: sorted(set(sightings.values(kind)) - set(known[kind])) for kind in used}
+        return {kind: names for kind, names in unknown.items() if names}
+
+    def _decoded(self, inputs: Inputs) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and uint8 [r, 3, H, W], decoded and resized by as many threads as there are cores, one batch ahead."""
+        size, interpolation = self.card.preprocessing.size, self.card.preprocessing.test_interpolation
+
+        def prepare(image: Picture) -> Tensor:
+            return resize(as_tensor(image), size, interpolation)
+
+        parts = list(inputs.batches(self.batch_size))
+        with ThreadPoolExecutor(available_cores()) as pool:
+            waiting = [pool.map(prepare, inputs.images[part]) for part in parts[:1]]
             for n, part in enumerate(parts):
-                waiting += [pool.map(self._prepare, images[p]) for p in parts[n + 1 : n + 2]]
+                waiting += [pool.map(prepare, inputs.images[following]) for following in parts[n + 1 : n + 2]]
                 yield part, torch.stack(list(waiting.pop(0)))
 
-    def _prepare(self, picture: Picture) -> Tensor:
-        return resize(as_tensor(picture), self.card.preprocessing.size, self.card.preprocessing.test_interpolation)
-
-    def _embed(self, images: Tensor, side_info: dict[str, Tensor]) -> np.ndarray:
-        """float32 [b, D], in halves for as long as the device has not the memory."""
+    def _forward(self, pixels: Tensor, side_info: Mapping[str, Tensor]) -> np.ndarray:
+        """uint8 [r, 3, H, W] to float32 [r, D], in halves for as long as the device's memory does not suffice."""
         try:
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                x = normalize(images.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std)
-                side_info = {kind: numbers.to(self.device) for kind, numbers in side_info.items()}
-                found = F.normalize(self._network(x, side_info).float())
-                if self.flip:
-                    found = F.normalize(found + F.normalize(self._network(x.flip(-1), side_info).float()))
-                return found.cpu().numpy()
+            return self.embed_tensor(
+                normalize(pixels.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std), side_info
+            ).numpy()
         except torch.OutOfMemoryError:
-            if len(images) == 1:
+            if len(pixels) == 1:
                 raise
-        half = len(images) // 2
-        self._batch = max(1, min(self._batch, half))
+        half = len(pixels) // 2
+        self.batch_size = max(1, min(self.batch_size, half))
         parts = (slice(0, half), slice(half, None))
-        return np.concatenate([self._embed(images[p], {kind: n[p] for kind, n in side_info.items()}) for p in parts])
+        return np.concatenate([self._forward(pixels[p], {k: n[p] for k, n in side_info.items()}) for p in parts])
+
+    def embed_tensor(
+        self, images: Tensor, side_info: Mapping[str, Tensor] | None = None, normalize: bool = True
+    ) -> Tensor:
+        """Embed preprocessed images: the last step of `embed`, for those who have their own preprocessing.
+
+        Args:
+            images: float32 [B, 3, H, W], means taken off and divided by standard deviations.
+            side_info: int64 [B] by kind (camera, view, modality); None for unknown cameras and views, and the model's
+                first modality.
+            normalize: whether embeddings have unit length.
+
+        Returns:
+            float32 [B, D], on the CPU.
+        """
+        if side_info is None:
+            unknown = torch.full((len(images),), -1)
+            side_info = {"camera": unknown, "view": unknown, "modality": torch.zeros_like(unknown)}
+        images = images.to(self.device)
+        side_info = {kind: labels.to(self.device) for kind, labels in side_info.items()}
+        unit = F.normalize if normalize else torch.nn.Identity()
+        with self.evaluation_mode(), torch.inference_mode(), autocast(self.device, self.compute.precision):
+            embeddings = unit(self._network(images, side_info).float())
+            if self.settings.flip:
+                mirrored = unit(self._network(images.flip(-1), side_info).float())
+                embeddings = unit(embeddings + mirrored) if normalize else (embeddings + mirrored) / 2
+        return embeddings.cpu()
+
+    @contextmanager
+    def evaluation_mode(self) -> Generator[None]:
+        """The model in evaluation mode, with the settings' answer to unknown side information; then as it was."""
+        training = self.model.training
+        tables = [module for module in self.model.modules() if isinstance(module, SIE)]
+        before: list[UnknownSideInfo] = [table.unknown for table in tables]
+        try:
+            if training:
+                self.model.eval()
+            for table in tables:
+                table.unknown = self.settings.unknown
+            yield
+        finally:
+            if training:
+                self.model.train()
+            for table, unknown in zip(tables, before, strict=True):
+                table.unknown = unknown
 
 
 def load(
     folder: str | Path,
     device: str = "auto",
-    precision: Precision = "auto",
-    flip: bool = False,
-    unknown: UnknownSideInfo = "mean",
+    precision: Precision | None = None,
+    flip: bool | None = None,
+    fusion: Fusion | None = None,
+    unknown: UnknownSideInfo | None = None,
+    batch_size: int | None = None,
     compile: bool = False,
 ) -> Embedder:
-    """A model's folder, ready to embed; the arguments are the `Embedder`'s.
+    """Load a model folder for embedding.
+
+    What is None is as the model's card says; see `resight.config.sections.Embedding` for the meaning of each.
 
     Raises:
-        CheckpointError: the folder is no model folder, or its files do not go together.
+        CheckpointError: the folder is no model folder, or its files do not belong together.
         ConfigError: this machine has no such device.
     """
     path = Path(folder)
     model, card = load_model(path)
-    calibration = read_calibration(path)
-    return Embedder(model, card, fingerprint_of(path), calibration, device, precision, flip, unknown, compile)
+    given = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
+    settings = card.embedding.model_copy(update={name: value for name, value in given.items() if value is not None})
+    model.to(pick_device(device))
+    compute = resolve_compute(next(model.parameters()).device, settings.precision, settings.batch_size)
+    if compute.precision != "fp32":
+        fold_and_cast_weights(model.backbone, DTYPES[compute.precision])
+    return Embedder(model, card, settings, compute, read_calibration(path), card.weights_sha256, path, compile)
+
+
+def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
+    """16 hexadecimal digits of a hash of all that changes a vector.
+
+    Args:
+        digest: SHA-256 of the weights.
+        card: preprocessing, network and label names.
+        settings: flip, fusion and the answer to unknown side information; precision and batch size are left out.
+    """
+    known, images = card.vocabulary, card.preprocessing
+    facts = {
+        "weights": digest,
+        "model": card.model.model_dump(mode="json"),
+        "images": [images.size, images.mean, images.std, images.test_interpolation],
+        "labels": [known.cameras, known.views, known.modalities],
+        "flip": settings.flip,
+        "fusion": "mean" if settings.fusion == "mean" else "concat",
+        "unknown": settings.unknown,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _compiled(embed: Network) -> Network:
-    """`embed` as torch.compile makes it, its weights laid out once as the products want them."""
-    made, settings = torch.compile(embed, dynamic=False), import_module("torch._inductor.config")
+    """`embed` through torch.compile, its weights laid out once as the products need them."""
+    compiled, settings = torch.compile(embed, dynamic=False), import_module("torch._inductor.config")
 
     def run(images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
         count = len(images)
@@ -190,15 +293,6 @@ def _compiled(embed: Network) -> Network:
         images = torch.cat([images, images[:1].expand(more, -1, -1, -1)])
         side_info = {kind: torch.cat([numbers, numbers[:1].expand(more)]) for kind, numbers in side_info.items()}
         with settings.patch(freezing=True):
-            return made(images, side_info)[:count]
+            return compiled(images, side_info)[:count]
 
     return run
-
-
-def _numbers(kind: str, labels: Label | Sequence[Label], known: tuple[str, ...], count: int) -> Tensor:
-    """int64 [B]: labels as numbers, `UNKNOWN` where they are not known."""
-    each = [labels] * count if labels is None or isinstance(labels, str) else list(labels)
-    if len(each) != count:
-        raise ConfigError(f"{len(each)} labels of {kind} are given for {count} pictures")
-    number = {label: n for n, label in enumerate(known)}
-    return torch.tensor([UNKNOWN if label is None else number.get(label, UNKNOWN) for label in each])

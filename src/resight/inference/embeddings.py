@@ -1,103 +1,200 @@
-"""Sightings with their embeddings, in memory and on disk.
+"""Embeddings with their sightings, in memory and in one kind of file.
 
-A folder holds `query/` and `gallery/` (or `query/` alone, where it is searched as well), each with `embeddings.npy`,
-float32 or float16 [N, E], and `sightings.parquet`, a table of the same N rows; and `about.json`. The arrays are memory-
-mapped, so that a gallery need not fit in memory.
+The file is Parquet: the columns of a table of sightings, any others, `embedding` (a fixed-size list of float32 or
+float16), and, where a query and a gallery are apart, `part` (`query`, `gallery` or `both`). Its metadata states what
+the embeddings are (`EmbeddingsInfo`).
 """
 
-import json
-from dataclasses import dataclass
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from resight.data.sightings import SightingTable
+from resight.config.sections import Section
+from resight.data.sightings import SCHEMA, SightingTable
 from resight.errors import DatasetError, EvaluationError
-from resight.files import write_folder
+from resight.files import write_file
 
-_VECTORS, _TABLE, _ABOUT = "embeddings.npy", "sightings.parquet", "about.json"
+FORMAT: Final = 2
+_KEY: Final = b"resight"
+_IN_MEMORY: Final = 1 << 30  # bytes of vectors; more are decoded into a temporary file and mapped
+_ROWS: Final = 65_536
+
+
+class EmbeddingsInfo(Section):
+    """What a file of embeddings states of itself."""
+
+    format: int = FORMAT
+    embedding_id: str | None = None
+    """Of the embedder that made them; only embeddings of one id can be compared."""
+    fusion: str = "concat"
+    """How the modalities of a sighting were fused."""
+    modalities: tuple[str, ...] = ("rgb",)
+    """The model's."""
+    dataset: str | None = None
+    protocol: str | None = None
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Sightings and their embeddings."""
+class Embeddings:
+    """N sightings and their embeddings."""
 
     vectors: np.ndarray
     """float32 or float16 [N, E], of unit length; may be memory-mapped."""
     sightings: SightingTable
     """N of them."""
+    info: EmbeddingsInfo = field(default_factory=EmbeddingsInfo)
 
 
-def is_embeddings(folder: Path) -> bool:
-    """Whether a folder looks like one that `save` wrote."""
-    return (folder / "query" / _VECTORS).exists()
-
-
-def save(folder: Path, query: Embedded, gallery: Embedded, about: dict[str, Any], half: bool = False) -> None:
-    """Writes a folder of embeddings, whole or not at all.
+def write_embeddings(path: Path, query: Embeddings, gallery: Embeddings | None = None, half: bool = False) -> None:
+    """Writes a file of embeddings, whole or not at all.
 
     Args:
-        folder: new.
-        query: what asks.
-        gallery: what is searched; where it is `query`, it is written once.
-        about: what should be known of it: the data set, its protocol, the model.
+        path: the file, `.parquet`.
+        query: of the queries, or of everything.
+        gallery: of what is searched; None, or `query` itself, where it is the same.
         half: write float16 instead of float32.
 
     Raises:
         StorageError: it cannot be written.
     """
+    dtype = np.float16 if half else np.float32
+    parts = {"query": query, "gallery": gallery} if gallery is not None and gallery is not query else {"both": query}
+    tables = [
+        embeddings_table(
+            np.asarray(items.vectors, dtype), items.sightings.arrow, {"part": pa.array([name] * len(items.vectors))}
+        )
+        for name, items in parts.items()
+    ]
+    write_file(path, parquet(pa.concat_tables(tables), query.info))
 
-    def fill(target: Path) -> None:
-        for name, items in (("query", query), ("gallery", gallery)):
-            if name == "query" or gallery is not query:
-                (target / name).mkdir()
-                np.save(target / name / _VECTORS, items.vectors.astype(np.float16 if half else np.float32))
-                items.sightings.write(target / name / _TABLE)
-        (target / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
-    write_folder(folder, fill)
+def embeddings_table(vectors: np.ndarray, sightings: Any, columns: Mapping[str, Any] | None = None) -> Any:
+    """An Arrow table of sightings with further columns and `embedding`."""
+    table = sightings
+    for name, values in (columns or {}).items():
+        table = table.append_column(name, values)
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
 
 
-def load(folder: Path) -> tuple[Embedded, Embedded, dict[str, Any]]:
-    """Query, gallery and what is known of them; the arrays are memory-mapped.
+def parquet(table: Any, info: EmbeddingsInfo) -> bytes:
+    """A table as the bytes of a Parquet file that states what its embeddings are."""
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({_KEY: info.model_dump_json().encode()}), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def is_embeddings(path: Path) -> bool:
+    """Whether a file is one of embeddings, by its metadata."""
+    try:
+        return path.is_file() and _KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_info(path: Path) -> EmbeddingsInfo:
+    """What a file of embeddings states of itself.
 
     Raises:
-        DatasetError: the folder is not one of embeddings, or vectors and sightings do not go together.
-        EvaluationError: the embeddings have not unit length.
+        DatasetError: it is no such file, or of another format.
     """
-    if not is_embeddings(folder):
-        raise DatasetError(f"{folder} is no folder of embeddings: it has no query/{_VECTORS}")
-    query = _read(folder / "query")
-    gallery = _read(folder / "gallery") if (folder / "gallery").exists() else query
-    if query.vectors.shape[1] != gallery.vectors.shape[1]:
+    try:
+        schema = pq.read_schema(path)
+        stated = (schema.metadata or {})[_KEY]
+        info = EmbeddingsInfo.model_validate_json(stated)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} cannot be read as embeddings: {error}") from error
+    except (KeyError, ValidationError) as error:
         raise DatasetError(
-            f"{folder}: query embeddings have {query.vectors.shape[1]} numbers and those of the gallery "
-            f"{gallery.vectors.shape[1]}; they are of two models"
+            f"{path} is no file of embeddings; write one with resight extract, or resight evaluate --save-embeddings"
+        ) from error
+    if info.format != FORMAT or "embedding" not in schema.names:
+        raise DatasetError(
+            f"{path} has format {info.format}, and this version of resight reads {FORMAT}: write it again"
         )
-    try:
-        about = json.loads((folder / _ABOUT).read_text()) if (folder / _ABOUT).exists() else {}
-    except ValueError as error:
-        raise DatasetError(f"{folder / _ABOUT} is no JSON: {error}") from error
-    return query, gallery, about
+    return info
 
 
-def _read(folder: Path) -> Embedded:
-    path = folder / _VECTORS
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as an array: {error}") from error
-    if vectors.ndim != 2 or vectors.dtype not in (np.float32, np.float16):
-        raise DatasetError(f"{path} is {vectors.dtype} {list(vectors.shape)}; it must be float32 or float16 [N, E]")
-    sightings = SightingTable.read(folder / _TABLE)
-    if len(sightings) != len(vectors):
-        raise DatasetError(f"{folder}: {len(vectors)} embeddings and {len(sightings)} sightings; each needs the other")
-    length = np.linalg.norm(np.asarray(vectors[:4096], np.float32), axis=1)
-    wrong = np.flatnonzero(~(np.abs(length - 1) < 0.01))
-    if len(wrong):
-        raise EvaluationError(
-            f"{path} row {wrong[0]} has length {length[wrong[0]]:.3g}; embeddings are compared by their inner product "
-            "and must have length 1: divide each row by its Euclidean norm"
-        )
-    return Embedded(vectors, sightings)
+def read_batches(path: Path, rows: int = _ROWS) -> Iterator[tuple[np.ndarray, Any]]:
+    """The embeddings, float32 or float16 [n, E], and other columns of a file, some rows at a time.
+
+    Raises:
+        DatasetError: it is no such file.
+        EvaluationError: a vector has not unit length.
+    """
+    read_info(path)
+    before = 0
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(rows):
+            vectors = np.asarray(batch.column("embedding").flatten()).reshape(batch.num_rows, -1)
+            length = np.linalg.norm(vectors.astype(np.float32), axis=1)
+            wrong = np.flatnonzero(~(np.abs(length - 1) < 0.01))
+            if len(wrong):
+                raise EvaluationError(
+                    f"{path} row {before + wrong[0]} has length {length[wrong[0]]:.3g}; embeddings are compared by their "
+                    "inner product and must have length 1: divide each row by its Euclidean norm"
+                )
+            yield vectors, pa.Table.from_batches([batch.drop_columns(["embedding"])])
+            before += batch.num_rows
+
+
+def read_embeddings(path: Path) -> tuple[Embeddings, Embeddings]:
+    """Query and gallery of a file, one object twice where every row is both. More than 1 GiB of vectors is decoded into
+    a temporary file and memory-mapped.
+
+    Raises:
+        DatasetError: it is no file of embeddings.
+        EvaluationError: a vector has not unit length.
+    """
+    info = read_info(path)
+    metadata = pq.read_metadata(path)
+    vectors, tables, start = np.zeros((0, 1), np.float32), list[pa.Table](), 0
+    for some, table in read_batches(path):
+        if start == 0:
+            vectors = _room(metadata.num_rows, some)
+        vectors[start : start + len(some)] = some
+        tables.append(table)
+        start += len(some)
+    if not tables:
+        raise DatasetError(f"{path} holds no embeddings")
+    columns = pa.concat_tables(tables)
+    sightings = SightingTable(_sightings(path, columns))
+    parts = columns.column("part").to_pylist() if "part" in columns.column_names else ["both"] * start
+    sides = list[Embeddings]()
+    for name in ("query", "gallery"):
+        rows = [n for n, part in enumerate(parts) if part in (name, "both")]
+        if len(rows) == start:
+            sides.append(Embeddings(vectors, sightings, info))
+        else:
+            sides.append(Embeddings(_take(vectors, rows), sightings.take(rows), info))
+    return (sides[0], sides[0]) if len(sides[0].vectors) == len(sides[1].vectors) == start else (sides[0], sides[1])
+
+
+def _sightings(path: Path, columns: Any) -> Any:
+    absent = [name for name in SCHEMA.names if name not in columns.column_names]
+    if absent:
+        raise DatasetError(f"{path} has no column {', '.join(absent)}")
+    return columns.select(SCHEMA.names).cast(SCHEMA)
+
+
+def _room(count: int, like: np.ndarray) -> np.ndarray:
+    shape = (count, like.shape[1])
+    if count * like[0].nbytes <= _IN_MEMORY:
+        return np.empty(shape, like.dtype)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives its name
+        return np.memmap(file, like.dtype, "w+", shape=shape)
+
+
+def _take(vectors: np.ndarray, rows: list[int]) -> np.ndarray:
+    """Some rows; a view where they follow one another."""
+    if rows and rows[-1] - rows[0] + 1 == len(rows):
+        return vectors[rows[0] : rows[-1] + 1]
+    return vectors[rows]

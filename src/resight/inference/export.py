@@ -1,6 +1,6 @@
 """A model as one file that runs without this library: written, and checked against the model before it is stored."""
 
-import json
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resight.data.image import Picture, as_tensor, resize
 from resight.device import has_vnni, processor_kind
 from resight.errors import ConfigError, ExportError
 from resight.files import write_folder
-from resight.inference.embedder import Embedder
-from resight.inference.runtime import SHEET, Network, open_onnx, open_openvino
+from resight.inference.embedder import Embedder, load
+from resight.inference.runtime import METADATA, ExportMetadata, Network, Runtime, open_onnx, open_openvino
 
 Kind = Literal["onnx", "openvino", "torch-export"]
 ResolvedTarget = Literal["avx2", "vnni"]
@@ -47,7 +48,7 @@ class Exported:
     """The kind of CPU: see `resight.device.processor_kind`."""
 
 
-class Network32(nn.Module):
+class ExportNetwork(nn.Module):
     """The network of an embedder with its preprocessing, from pixels to an embedding, in float32."""
 
     def __init__(self, embedder: Embedder) -> None:
@@ -55,31 +56,39 @@ class Network32(nn.Module):
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.model = embedder.model
+        self.flip = embedder.settings.flip
         self.register_buffer("pixel_mean", torch.tensor(embedder.card.preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(embedder.card.preprocessing.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length."""
         x = (images.float() / 255 - self.pixel_mean) / self.pixel_std
-        return F.normalize(self.model.embed(x, {"camera": camera, "view": view, "modality": modality}))
+        side_info = {"camera": camera, "view": view, "modality": modality}
+        embeddings = F.normalize(self.model.embed(x, side_info))
+        if self.flip:
+            embeddings = F.normalize(embeddings + F.normalize(self.model.embed(x.flip(-1), side_info)))
+        return embeddings
 
 
 def export(
-    embedder: Embedder,
-    out: Path,
+    model: Embedder | str | Path,
+    out: str | Path,
     kind: Kind,
-    images: Sequence[Tensor] = (),
+    images: Sequence[Picture] = (),
     int8: bool = False,
     target: Target | None = None,
 ) -> Exported:
-    """Write a folder with the model as one file and `export.json`, checked on this machine at batches of 1, 2 and 17.
+    """Write a folder with the model as one file and `export.json`, checked on this machine.
+
+    The check compares embeddings of the file and of the model: at batches of 1, 2 and 17, with labels of every kind, and
+    of up to 17 of the images from their files, each with its own decoding and resizing.
 
     Args:
-        embedder: of the model, on the CPU, in fp32.
+        model: an embedder on the CPU in fp32, or a model folder.
         out: a new folder.
         kind: of file.
-        pictures: uint8 [3, H, W] each, resized for the model, to try and to calibrate int8 on; noise without any.
-        int8: products in int8; the range of their inputs is taken from the pictures.
+        images: pictures of any form like those to embed, to try and to calibrate int8 on; noise is tried without any.
+        int8: products in int8; the range of their inputs is taken from the images.
         target: the CPUs that int8 is for; None is `this`.
 
     Raises:
@@ -88,13 +97,15 @@ def export(
         StorageError: the folder cannot be written.
     """
     check_options(kind, int8, target)
-    if embedder.precision != "fp32":
-        raise ConfigError(f"an export is checked against float32: load the model with fp32, not {embedder.precision}")
+    embedder = model if isinstance(model, Embedder) else load(model, "cpu", "fp32")
+    precision = embedder.compute.precision
+    if precision != "fp32":
+        raise ConfigError(f"an export is checked against float32: load the model with fp32, not {precision}")
     if int8 and len(images) < 16:
         raise ConfigError(f"int8 is calibrated on pictures like those to embed: give 16 or more, not {len(images)}")
     if int8 and target in ("this", None):
         target = "vnni" if has_vnni() else "avx2"
-    return _write_checked(embedder, out, kind, images, cast("ResolvedTarget | None", target))
+    return _write_checked(embedder, Path(out), kind, images, cast("ResolvedTarget | None", target))
 
 
 def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
@@ -106,27 +117,37 @@ def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
 
 
 def _write_checked(
-    embedder: Embedder, out: Path, kind: Kind, images: Sequence[Tensor], target: ResolvedTarget | None
+    embedder: Embedder, out: Path, kind: Kind, images: Sequence[Picture], target: ResolvedTarget | None
 ) -> Exported:
-    network = Network32(embedder).eval()
-    trials = [trial(embedder, size, images, seed) for seed, size in enumerate(_BATCHES)]
-    quantize = None if target is None else partial(_to_int8, images=images, target=target)
+    network = ExportNetwork(embedder).eval()
+    size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
+    resized = [resize(as_tensor(image), size, interpolation) for image in images]
+    trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
+    quantize = None if target is None else partial(_to_int8, images=resized, target=target)
     results = list[Exported]()
 
     def fill(folder: Path) -> None:
         _write(network, trials[1], folder, kind, quantize)
-        cosine = _min_cosine(network, _open(folder / FILES[kind], kind), trials)
+        exported = _open(folder / FILES[kind], kind)
+        metadata = _metadata(embedder, kind, target, (folder / FILES[kind]).read_bytes())
+        cosines = [_min_cosine(network, exported, trials)]
+        if images and kind != "torch-export":
+            some = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
+            cosines.append(float((Runtime(metadata, exported).embed(some) * embedder.embed(some)).sum(1).min()))
+        cosine = float(np.min(cosines))  # of numpy, since Python's min can pass over NaN
         limit = MIN_COSINE if target is None else MIN_COSINE_INT8
         if not cosine >= limit:  # NaN too
             raise ExportError(_parity_error(kind, target, cosine, limit))
         results.append(Exported(out, cosine, sum(_BATCHES), target, processor_kind()))
-        (folder / SHEET).write_text(json.dumps(_metadata(embedder, kind, results[0]), indent=2) + "\n")
+        metadata = metadata.model_copy(update={"cosine": cosine, "checked_on": processor_kind()})
+        (folder / METADATA).write_text(metadata.model_dump_json(indent=2) + "\n")
 
-    write_folder(out, fill)
+    with embedder.evaluation_mode():
+        write_folder(out, fill)
     return results[0]
 
 
-def _min_cosine(network: Network32, exported: Network, trials: Sequence[dict[str, Tensor]]) -> float:
+def _min_cosine(network: ExportNetwork, exported: Network, trials: Sequence[dict[str, Tensor]]) -> float:
     cosines = [-1.0] * len(trials)
     for n, inputs in enumerate(trials):
         with torch.inference_mode():
@@ -164,7 +185,7 @@ def trial(embedder: Embedder, size: int, images: Sequence[Tensor], seed: int) ->
 
 
 def _write(
-    network: Network32, inputs: dict[str, Tensor], folder: Path, kind: Kind, quantize: Callable[[Path], None] | None
+    network: ExportNetwork, inputs: dict[str, Tensor], folder: Path, kind: Kind, quantize: Callable[[Path], None] | None
 ) -> None:
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = {name: {0: batch} for name in inputs}
@@ -221,25 +242,27 @@ def _open(file: Path, kind: Kind) -> Network:
     return lambda inputs: run(**{name: torch.from_numpy(x) for name, x in inputs.items()}).detach().numpy()
 
 
-def _metadata(embedder: Embedder, kind: Kind, result: Exported) -> dict[str, Any]:
+def _metadata(embedder: Embedder, kind: Kind, target: ResolvedTarget | None, file: bytes) -> ExportMetadata:
     images, known = embedder.card.preprocessing, embedder.card.vocabulary
-    return {
-        "format": 1,
-        "kind": kind,
-        "file": FILES[kind],
-        "int8": result.target is not None,
-        "target": result.target,
-        "fingerprint": embedder.fingerprint,
-        "width": embedder.width,
-        "input": "images uint8 [B, 3, H, W] in RGB, resized; camera, view, modality int64 [B], -1 where not known",
-        "size": list(images.size),
-        "interpolation": images.test_interpolation,
-        "cameras": list(known.cameras),
-        "views": list(known.views),
-        "modalities": list(known.modalities),
-        "cosine": result.cosine,
-        "checked_on": result.checked_on,
-    }
+    own_id = embedder.embedding_id
+    if target is not None:
+        own_id = hashlib.sha256(f"{own_id} {kind} int8 {target}".encode()).hexdigest()[:16]
+    return ExportMetadata(
+        kind=kind,
+        file=FILES[kind],
+        sha256=hashlib.sha256(file).hexdigest(),
+        int8=target is not None,
+        target=target,
+        embedding_id=own_id,
+        row_width=embedder.model.width,
+        flip=embedder.settings.flip,
+        fusion=embedder.fusion,
+        size=images.size,
+        interpolation=images.test_interpolation,
+        cameras=known.cameras,
+        views=known.views,
+        modalities=known.modalities,
+    )
 
 
 def _needed(module: str) -> Any:

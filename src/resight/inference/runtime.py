@@ -1,4 +1,4 @@
-"""Embedding from an exported model, by onnxruntime or OpenVINO. Nothing here imports torch."""
+"""Embedding with an exported model, by onnxruntime or OpenVINO. Nothing here imports torch."""
 
 import io
 import json
@@ -12,87 +12,118 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from resight.config.sections import Section
 from resight.errors import CheckpointError, ConfigError, PictureError
+from resight.inference.inputs import Label, as_inputs, fuse
 
-SHEET: Final = "export.json"
+METADATA: Final = "export.json"
+FORMAT: Final = 2
 Picture = str | Path | bytes | np.ndarray | Image.Image
 """A file, what a file holds, uint8 [h, w, 3] in RGB, or a picture of Pillow's."""
-Label = str | None
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _BATCH = 32
+
+
+class ExportMetadata(Section):
+    """What `export.json` states of an exported model."""
+
+    format: int = FORMAT
+    kind: str
+    file: str
+    sha256: str | None = None
+    """Of the file."""
+    int8: bool = False
+    target: str | None = None
+    """The CPUs that int8 is for."""
+    embedding_id: str
+    """Of the embedder in float32; an int8 export has its own."""
+    row_width: int
+    """D, numbers of one image's embedding."""
+    flip: bool = False
+    """Whether the graph averages over the mirror image."""
+    fusion: str = "concat"
+    size: tuple[int, int]
+    interpolation: str
+    cameras: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ("rgb",)
+    cosine: float | None = None
+    """The smallest to the model in float32, when it was exported."""
+    checked_on: str | None = None
+    """The kind of CPU of that check."""
 
 
 @dataclass(frozen=True)
 class Runtime:
     """An exported model, ready to embed."""
 
-    sheet: dict[str, Any]
-    """Its `export.json`: `fingerprint` of the model it was made of, `width`, `size`, labels, and how near it came."""
+    metadata: ExportMetadata
     network: Network
 
     @property
     def width(self) -> int:
-        """D, numbers of an embedding."""
-        return int(self.sheet["width"])
+        """E, numbers of an embedding."""
+        sizes = len(self.metadata.modalities) if self.metadata.fusion == "concat" else 1
+        return self.metadata.row_width * sizes
 
     @property
-    def fingerprint(self) -> str:
-        """Of the model that was exported: galleries take its embeddings as that one's."""
-        return str(self.sheet["fingerprint"])
+    def embedding_id(self) -> str:
+        """Embeddings of one id can be compared."""
+        return self.metadata.embedding_id
 
     def embed(
         self,
-        images: Picture | Sequence[Picture],
+        images: Any,
         camera: Label | Sequence[Label] = None,
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
     ) -> np.ndarray:
-        """Embeds one picture or many, as `resight.inference.embedder.Embedder.embed` does.
+        """Embed pictures or sightings, as `resight.inference.embedder.Embedder.embed` does.
 
         Returns:
-            float32 [B, D] of unit length.
+            float32 [N, E] of unit length.
 
         Raises:
-            PictureError: one cannot be decoded.
-            ConfigError: there are more or fewer labels than pictures.
+            PictureError: a picture cannot be decoded.
+            ConfigError: labels and pictures differ in number, or a modality is not one of the model's.
         """
-        one = isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
-        held: Sequence[Picture] = [images] if one else images  # pyright: ignore[reportAssignmentType]
-        modality = "rgb" if modality is None and "rgb" in self.sheet["modalities"] else modality
-        given = {"camera": camera, "view": view, "modality": modality}
-        labels = {kind: _numbers(kind, value, self.sheet[_LISTS[kind]], len(held)) for kind, value in given.items()}
-        found = [np.zeros((0, self.width), np.float32)]
-        for start in range(0, len(held), _BATCH):
-            part = slice(start, start + _BATCH)
-            x = np.stack([prepare(picture, self.sheet["size"], self.sheet["interpolation"]) for picture in held[part]])
-            found.append(self.network({"images": x, **{kind: numbers[part] for kind, numbers in labels.items()}}))
-        return np.concatenate(found)
-
-
-_LISTS: Final = {"camera": "cameras", "view": "views", "modality": "modalities"}
+        stated = self.metadata
+        inputs = as_inputs(images, camera, view, modality, stated.modalities)
+        numbers = inputs.numbers(stated.cameras, stated.views, stated.modalities)
+        rows = [np.zeros((0, stated.row_width), np.float32)]
+        for part in inputs.batches(_BATCH):
+            pixels = np.stack([prepare(image, stated.size, stated.interpolation) for image in inputs.images[part]])
+            rows.append(self.network({"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}))
+        modality_numbers, size = numbers["modality"], len(stated.modalities)
+        return fuse(np.concatenate(rows), inputs.sighting, modality_numbers, inputs.count, size, stated.fusion)
 
 
 def load(folder: str | Path, threads: int = 0) -> Runtime:
-    """Opens what `resight export` wrote.
+    """Open what `resight export` wrote.
 
     Args:
         folder: with `export.json`.
         threads: that work on one batch; 0 for as many as the machine has.
 
     Raises:
-        CheckpointError: it is no such folder, or is damaged.
-        ConfigError: what runs it is not installed.
+        CheckpointError: it is no such folder, of another format, or corrupt.
+        ConfigError: the library that runs it is not installed.
     """
     path = Path(folder)
     try:
-        sheet = json.loads((path / SHEET).read_text())
-        kind, file = sheet["kind"], path / sheet["file"]
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is no exported model: it has no readable {SHEET} ({error})") from error
-    if kind not in _OPENERS:
-        raise ConfigError(f"{path} is of the kind {kind!r}, which is opened with torch.export.load, not here")
-    return Runtime(sheet, _OPENERS[kind](file, threads))
+        stated = json.loads((path / METADATA).read_text())
+        number = stated.get("format")
+        if isinstance(number, int) and number != FORMAT:
+            raise CheckpointError(
+                f"{path / METADATA} has format {number}, and this version of resight reads {FORMAT}: export the model again"
+            )
+        metadata = ExportMetadata.model_validate(stated)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no exported model: it has no readable {METADATA} ({error})") from error
+    if metadata.kind not in _OPENERS:
+        raise ConfigError(f"{path} is of the kind {metadata.kind!r}, which is opened with torch.export.load, not here")
+    return Runtime(metadata, _OPENERS[metadata.kind](path / metadata.file, threads))
 
 
 def open_onnx(file: Path, threads: int) -> Network:
@@ -103,7 +134,7 @@ def open_onnx(file: Path, threads: int) -> Network:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
     except Exception as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        raise CheckpointError(f"{file} is corrupt: {error}") from error
     names = [given.name for given in session.get_inputs()]
     return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
 
@@ -116,7 +147,7 @@ def open_openvino(file: Path, threads: int) -> Network:
     try:
         network = core.compile_model(core.read_model(str(file)), "CPU", settings)
     except Exception as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        raise CheckpointError(f"{file} is corrupt: {error}") from error
     names = [given.get_any_name() for given in network.inputs]
     return lambda inputs: np.array(network({name: inputs[name] for name in names})[0])
 
@@ -158,15 +189,6 @@ def _image(picture: Picture) -> Image.Image:
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError) as error:
         raise PictureError(f"{name} is no picture that can be read ({error})") from error
-
-
-def _numbers(kind: str, labels: Label | Sequence[Label], known: Sequence[str], count: int) -> np.ndarray:
-    """int64 [B]: labels as numbers, -1 where they are not known."""
-    each = [labels] * count if labels is None or isinstance(labels, str) else list(labels)
-    if len(each) != count:
-        raise ConfigError(f"{len(each)} labels of {kind} are given for {count} pictures")
-    number = {label: n for n, label in enumerate(known)}
-    return np.array([-1 if label is None else number.get(label, -1) for label in each], np.int64)
 
 
 def _needed(module: str) -> Any:

@@ -1,14 +1,16 @@
-"""A model at rest: a folder with `model.safetensors` and `config.json`, which together are all that using it needs."""
+"""A model at rest: a folder with `model.safetensors` and the model card `config.json`, all that using it needs."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from resight.config.sections import Model, Preprocessing, Section, explain
+from resight.config.sections import Embedding, Model, Preprocessing, Section, explain
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError
 from resight.models.transreid import TransReID
@@ -16,48 +18,74 @@ from resight.models.weights import fit, read_tensors
 from resight.retrieval.calibration import Calibration
 
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
+FORMAT: Final = 2
 
 
 class ModelCard(Section):
-    """What a model's folder says beside the weights: the network, its preprocessing, and what its numbers mean."""
+    """What a model folder states beside the weights: the network, its preprocessing, the names of its labels, and how it
+    embeds."""
 
-    format: int = 1
+    format: int = FORMAT
     """Of this file."""
     model: Model
     preprocessing: Preprocessing
     vocabulary: Vocabulary
+    embedding: Embedding = Embedding()
+    weights_sha256: str | None = None
+    """Of the weights' file, written with it."""
 
     def build(self) -> TransReID:
         """The network, with random weights."""
-        return TransReID(self.model, self.preprocessing.size, self.vocabulary)
+        known = self.vocabulary
+        return TransReID(self.model, self.preprocessing.size, len(known.identities), known.counts)
 
 
 def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Writes a model's two files into an existing folder (`storage.write_folder` makes it whole or not at all)."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    (folder / WEIGHTS).write_bytes(save(tensors))
+    """Writes a model's two files into an existing folder (`files.write_folder` makes it whole or not at all)."""
+    data = _weights_file(weights)
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
+    (folder / WEIGHTS).write_bytes(data)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
 
 
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the weights' file that `fill_model_folder` would write."""
+    return hashlib.sha256(_weights_file(weights)).hexdigest()
+
+
+def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+
+
 def read_card(folder: Path) -> ModelCard:
-    """Reads a model folder's `config.json`.
+    """Reads a model folder's card.
 
     Raises:
-        CheckpointError: there is none, or it is not one of ours.
+        CheckpointError: there is none, it is of another format, or it does not describe a model.
     """
     try:
-        return ModelCard.model_validate_json((folder / CARD).read_text())
+        text = (folder / CARD).read_text()
+        stated = json.loads(text)
+        number = stated.get("format") if isinstance(stated, dict) else None
+        if isinstance(number, int) and number != FORMAT:
+            raise CheckpointError(
+                f"{folder / CARD} has format {number}, and this version of resight reads format {FORMAT}: train or "
+                "convert the model again with this version"
+            )
+        return ModelCard.model_validate_json(text)
     except OSError as error:
         raise CheckpointError(f"{folder} is no model folder: it has no readable {CARD} ({error.strerror})") from error
     except ValidationError as error:
         raise CheckpointError(f"{folder / CARD} does not describe a model: {explain(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CARD} is no JSON: {error}") from error
 
 
 def read_calibration(folder: Path) -> Calibration | None:
     """Reads a model folder's `calibration.json`; None where the model was not calibrated.
 
     Raises:
-        CheckpointError: it is not one of ours.
+        CheckpointError: it is no calibration.
     """
     if not (folder / CALIBRATION).exists():
         return None
@@ -71,19 +99,9 @@ def load_model(folder: Path) -> tuple[TransReID, ModelCard]:
     """Reads a model folder; the model is in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: the folder is no model folder, or weights and card do not go together.
+        CheckpointError: the folder is no model folder, or weights and card do not belong together.
     """
     card = read_card(folder)
     model = card.build()
     fit(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return model.eval(), card
-
-
-def fingerprint_of(folder: Path) -> str:
-    """SHA-256 over a model's weights and card, the first 16 digits."""
-    digest = hashlib.sha256()
-    for name in (WEIGHTS, CARD):
-        with (folder / name).open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()[:16]

@@ -1,13 +1,12 @@
 """Side information embedding, SIE (He et al. 2021, section 3.3)."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UnknownSideInfo = Literal["mean", "off"]
+from resight.config.sections import UnknownSideInfo
 
 
 class SIE(nn.Module):

@@ -1,4 +1,4 @@
-"""The guided tour: one real pass through a model, and the shape of every tensor on the way, measured by hooks."""
+"""A summary of a model: one real forward pass, and the shape of every tensor between its stages, measured by hooks."""
 
 import inspect
 import re
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
+from resight.config.run import Run
+from resight.data.sightings import MODALITIES
 from resight.models.blocks import Attention
 from resight.models.transreid import TransReID
 
-# What a reader of the paper calls the modules; the rest are inside of these.
+BATCH_SIZE, IDENTITIES, CAMERAS, VIEWS = 2, 751, 6, 8
+# What the paper calls the modules; the others are inside of these.
 _STAGES = (
     (r"backbone\.patch_embed", "patches"),
     (r"backbone\.sie", "side information"),
@@ -52,13 +55,31 @@ class Stage:
     """Floating point operations of the whole batch, a multiply-add counted as two."""
 
 
+def summarize(run: Run) -> list[Stage]:
+    """Run a recipe's model once, with random weights, and list the tensors between its stages.
+
+    Counts stand in for a data set's: 751 identities, 6 cameras, 8 views; B = 2.
+
+    Args:
+        run: a recipe.
+
+    Raises:
+        ConfigError: its settings exclude each other.
+    """
+    modalities = len(MODALITIES) if "modality" in run.model.sie else 1
+    counts = {"camera": CAMERAS, "view": VIEWS, "modality": modalities}
+    model = TransReID(run.model, run.preprocessing.size, IDENTITIES, counts)
+    side_info = {kind: torch.zeros(BATCH_SIZE, dtype=torch.int64) for kind in counts}
+    return summarize_model(model, torch.randn(BATCH_SIZE, 3, *run.preprocessing.size), side_info)
+
+
 def summarize_model(model: TransReID, images: Tensor, side_info: dict[str, Tensor]) -> list[Stage]:
-    """Runs the model once and lists what came out of each stage, in the order in which it did.
+    """Run the model once and list the output of each stage, in order.
 
     Args:
         model: on any device; is put in evaluation mode.
-        pictures: [B, 3, H, W], normalised.
-        side: labels, int64 [B] by kind.
+        images: [B, 3, H, W], preprocessed.
+        side_info: labels, int64 [B] by kind.
     """
     model.eval()
     with _watched(model) as seen, torch.no_grad():

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from resight.config.sections import Model
-from resight.data.vocabulary import Vocabulary
 from resight.models.backbones.build import build_backbone
 from resight.models.heads import BNNeck, Head
 
@@ -28,17 +27,18 @@ class TransReID(nn.Module):
     Args:
         settings: the model's section of the configuration.
         size: height and width of the pictures.
-        vocabulary: of the training set; gives the number of identities and of each kind of side information.
+        classes: identities.
+        counts: known labels of each kind of side information.
 
     Raises:
         ConfigError: the settings do not go together.
     """
 
-    def __init__(self, settings: Model, size: tuple[int, int], vocabulary: Vocabulary) -> None:
+    def __init__(self, settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> None:
         super().__init__()
-        self.backbone = build_backbone(settings, size, vocabulary.counts)
+        self.backbone = build_backbone(settings, size, counts)
         self.feature, self.parts = settings.feature, settings.jpm_parts
-        width, classes, branches = self.backbone.width, len(vocabulary.identities), self.backbone.features
+        width, branches = self.backbone.width, self.backbone.features
         self.necks = nn.ModuleList(BNNeck(width) for _ in range(branches))
         self.heads = nn.ModuleList(
             Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for _ in range(branches)

@@ -9,15 +9,18 @@ from rich.console import Console
 
 from resight.config.recipes import tiny, vary
 from resight.config.run import Run
+from resight.data.catalog import read_dataset
 from resight.data.synthetic import synthetic
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.evaluation.checks import prepare
 from resight.progress import Progress, duration
 from resight.report.strips import rank_strip, save_picture
-from resight.training.distributed import join
+from resight.training.context import TrainContext
+from resight.training.distributed import initialize
 from resight.training.lines import score_line
 from resight.training.loop import score, train
+from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder
 from resight.training.state import start
 
@@ -55,9 +58,10 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
             progress.start("painting", plan.train + plan.test)
             synthetic.write(out / "pictures", plan, lambda done, total: progress.update(done))
         with _stage(progress, 2):
-            split = prepare(run, synthetic.read(out / "pictures"), progress)
-            state = start(run, Vocabulary.of(split.train), join(run.device), progress)
-            before = score(run, state.model, split, Vocabulary.of(split.train), progress, state.compute)
+            split = prepare(run, read_dataset("synthetic", out / "pictures"), progress)
+            vocabulary = Vocabulary.of(split.train)
+            context = TrainContext.create(resolve(run), vocabulary, initialize(run.device), progress)
+            before = score(context, start(context).model, split)
         with _stage(progress, 3):
             folder = RunFolder.new(out / "run")
             after = train(run, split, folder, progress)

@@ -38,6 +38,8 @@ class Calibration(Section):
     """Share of pairs of one identity at or over the threshold."""
     dataset: str
     """What it was measured on."""
+    embedding_id: str | None = None
+    """Of the embeddings that it was measured on, and holds for; None for embeddings from elsewhere."""
     same: int
     """Pairs of one identity."""
     different: int

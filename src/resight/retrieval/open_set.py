@@ -62,7 +62,7 @@ class NonMated:
 
     known: np.ndarray
     """float32 [n]: of queries with a match, the best match's score where it is the best item of all; -inf elsewhere."""
-    stranger: np.ndarray
+    unmatched: np.ndarray
     """float32 [m]: of queries without a match, the best item's score."""
     left_out: bool
     """Every query has a match; strangers are the same queries with their own identity left out of the gallery."""
@@ -70,7 +70,7 @@ class NonMated:
     def at_fpir(self, rate: float) -> tuple[float, float]:
         """The lowest threshold that lets at most `rate` of the strangers pass (FPIR), and the share of known queries
         that are named rightly there (DIR, detection and identification rate at rank 1)."""
-        ordered = np.sort(self.stranger)[::-1]
+        ordered = np.sort(self.unmatched)[::-1]
         passed = int(np.floor(rate * len(ordered) + 1e-9))
         over = float(ordered[passed]) if passed < len(ordered) else -np.inf  # the first that must not pass
         threshold = float(np.nextafter(np.float32(over), np.float32(np.inf)))

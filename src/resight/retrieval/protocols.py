@@ -35,6 +35,12 @@ class Protocol:
     """CMC counts each identity once."""
     trials: int = 1
 
+    @property
+    def crosses_modalities(self) -> bool:
+        """Whether queries and gallery have no modality in common."""
+        query, gallery = (set(side.get("modality", ())) for side in (self.query, self.gallery))
+        return bool(query) and bool(gallery) and not query & gallery
+
 
 _SYSU = Protocol(
     "sysu-all",

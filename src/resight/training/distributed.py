@@ -6,16 +6,20 @@ belongs to their share. Summed over the processes, that is the gradient of one p
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from resight.data.sightings import SightingTable
 from resight.device import pick_device
+from resight.inference.embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class DistributedContext:
         dist.all_gather(found, padded)
         return torch.cat([rows[: int(c)] for rows, c in zip(found, counts, strict=True)])
 
-    def of_first(self, value: Any) -> Any:
-        """The first process's value, in every process; a small object."""
+    def of_main(self, value: Any) -> Any:
+        """The main process's value, in every process; a small object."""
         if self.size == 1:
             return value
         values = [value]
@@ -68,7 +72,7 @@ class DistributedContext:
             dist.barrier()
 
 
-def join(device: str) -> DistributedContext:
+def initialize(device: str) -> DistributedContext:
     """Joins the processes that torchrun started, or trains alone.
 
     Raises:
@@ -89,7 +93,7 @@ def join(device: str) -> DistributedContext:
     return DistributedContext(dist.get_rank(), size, place)
 
 
-def leave() -> None:
+def shut_down() -> None:
     """Ends the joint work, so that no process waits for one that is gone."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -98,3 +102,16 @@ def leave() -> None:
 def restarted() -> bool:
     """Whether torchrun has started this process anew after one was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def embed_distributed(
+    distributed: DistributedContext, embedder: Embedder, table: SightingTable, progress: Callable[[int], None]
+) -> np.ndarray:
+    """Embed a table, each process its part: float32 [N, E] of all of it, in every process."""
+    if distributed.size == 1:
+        return embedder.embed(table, progress=progress)
+    local = distributed.local_slice(len(table))
+    rows = embedder.embed(table.take(list(range(local.start, local.stop))), progress=progress)
+    parts = [rows] * distributed.size
+    dist.all_gather_object(parts, rows)
+    return np.concatenate(parts)

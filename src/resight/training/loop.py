@@ -1,7 +1,7 @@
 """Training, read from top to bottom.
 
-Every draw follows from (seed, epoch, step) alone, so a run that is resumed goes on as if it had never stopped, to the
-bit on a CPU.
+Every random draw follows from (seed, epoch, step) alone, so a run that is resumed ends with the weights, to the bit on a
+CPU, that it would have had without the interruption.
 """
 
 from collections.abc import Sequence
@@ -9,245 +9,219 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from resight.config.run import Run
-from resight.data.augment.augment import augment
-from resight.data.loader import Batch, Loader
+from resight.data.catalog import read_dataset
+from resight.data.loader import Loader
 from resight.data.sampler import PKSampler
 from resight.data.sightings import Split, hold_out
 from resight.data.vocabulary import Vocabulary
-from resight.device import Compute, processor_kind
 from resight.errors import TrainingError
+from resight.evaluation.checks import prepare
 from resight.evaluation.evaluate import Result, evaluate
 from resight.evaluation.result import figures
-from resight.models.checkpoint import ModelCard, load_model
+from resight.inference.embedder import Embedder
+from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID
 from resight.progress import Progress, duration
-from resight.training.distributed import DistributedContext, join
-from resight.training.fsdp import clip, whole_weights, write_shards
+from resight.training.context import TrainContext
+from resight.training.distributed import DistributedContext, embed_distributed, initialize
+from resight.training.fsdp import whole_weights, write_shards
 from resight.training.lines import epoch_line, score_line
-from resight.training.optimizer import freeze, set_learning_rate, update_ema
-from resight.training.run_folder import RunFolder
-from resight.training.state import State, choose_compute, resume, start
-from resight.training.step import gradients
+from resight.training.optimizer import set_learning_rate
+from resight.training.resolve import resolve, root_of
+from resight.training.run_folder import RunFolder, default_folder
+from resight.training.state import State, resume, start
+from resight.training.step import train_step
 from resight.training.tensorboard import TensorBoardLog
 
 _TIMED_STEPS = 12  # before the whole time is estimated; the first is not counted
 
 
 def train(
-    run: Run, split: Split, folder: RunFolder, progress: Progress, context: DistributedContext | None = None
+    run: Run,
+    split: Split | None = None,
+    folder: RunFolder | None = None,
+    progress: Progress | None = None,
+    distributed: DistributedContext | None = None,
 ) -> Result:
-    """Trains as `run` says, or goes on where `folder` was left, and measures the best checkpoint on the test set.
+    """Train as `run` says, or resume what `folder` holds, and measure the best checkpoint on the test set.
 
     Args:
         run: the whole configuration.
-        split: the data set; every picture of it can be decoded.
-        folder: the run's folder, new or opened again; it is made once everything else is known to fit.
-        screen: where progress is shown.
-        team: the processes that train together; None for this one alone.
+        split: the data set, checked by `prepare`; None reads and checks the one that the run names.
+        folder: the run's folder, new or opened again; None makes the one that the run names.
+        progress: where progress is shown; None shows nothing.
+        distributed: the processes that train together; None for those that torchrun started, or this one alone.
 
     Raises:
         ConfigError: the configuration does not fit the data or the machine.
-        TrainingError: the loss is no number any more.
-        StorageError: a checkpoint cannot be written; the one before it is whole.
+        PictureError: a picture cannot be decoded.
+        TrainingError: the loss is not finite.
+        StorageError: a checkpoint cannot be written; the one before it is complete.
     """
-    context = context or join(run.device)
-    learned, held = hold_out(split, run.validation_fraction, run.seed)
-    vocabulary = Vocabulary.of(learned.train)
-    card = ModelCard(model=run.model, preprocessing=run.preprocessing, vocabulary=vocabulary)
-    loader = Loader(learned.train, vocabulary, run.preprocessing.size, run.preprocessing.train_interpolation)
-    loader.pinned = context.device.type == "cuda"
-    sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
-    chooses = split if run.select_on_test else held
-
-    compute = compute_again(folder, context, progress) or choose_compute(run, context)
-    torch.set_num_threads(compute.threads)
-    state = start(run, vocabulary, context, progress, compute)
+    run = resolve(run)
+    progress = progress or Progress(quiet=True)
+    distributed = distributed or initialize(run.device)
+    folder = folder or RunFolder.new(default_folder(run))
+    if split is None:
+        split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
+    learned, held_out = hold_out(split, run.validation_fraction, run.seed)
+    context = TrainContext.create(run, Vocabulary.of(learned.train), distributed, progress, folder)
+    torch.set_num_threads(context.compute.threads)
+    loader, sampler = _data(context, learned)
+    state = start(context)
     if run.cache:
         progress.start("packing pictures", len(loader.files))
         loader.pack(progress.update)
-    if context.is_main:
-        folder.create(run, compute)  # not before all of the above is known to fit
-    context.barrier()
-    progress.log(describe(run, compute, learned))
-    resume(state, folder, card, progress, context)
-    if run.tensorboard and context.is_main:
+    if distributed.is_main:
+        folder.create(run, context.compute)  # after everything above is known to fit
+    distributed.barrier()
+    progress.log(context.description)
+    resume(context, state)
+    if run.tensorboard and distributed.is_main:
         folder.tensorboard_log = TensorBoardLog(folder.path / "tensorboard", state.epoch)
     first = state.epoch
     while state.epoch <= run.schedule.epochs:
-        train_epoch(
-            run, state, loader, sampler.epoch(state.epoch), context, folder, card, progress, state.epoch == first
-        )
-        epoch, last = state.epoch, state.epoch == run.schedule.epochs
-        due = last or (run.evaluate_every > 0 and epoch % run.evaluate_every == 0)
-        better = False
-        if chooses is not None and due:
-            found = score(run, eval_model(state, card), chooses, vocabulary, progress, compute).summary()
-            better, state.best = found["mAP"] > state.best, max(found["mAP"], state.best)
-            record_score(folder, progress, context, epoch, "test" if held is None else "held-out", found)
-        elif due and not last:
-            found = score(run, eval_model(state, card), split, vocabulary, progress, compute).summary()
-            record_score(folder, progress, context, epoch, "test", found)
-        state.epoch, state.step, state.sums = epoch + 1, 0, {}
-        save(folder, f"epoch-{epoch:04d}", state, card, context, best=better or chooses is None)
-
-    chosen = load_model(folder.best)[0].to(context.device)
-    result = score(run, chosen, split, vocabulary, progress, compute)
-    if context.is_main:
+        train_epoch(context, state, loader, sampler.epoch(state.epoch), estimate=state.epoch == first)
+        better = _evaluate_epoch(context, state, split, held_out)
+        epoch = state.epoch
+        state.epoch = epoch + 1
+        state.step = 0
+        state.sums = {}
+        save_checkpoint(context, state, f"epoch-{epoch:04d}", best=better)
+    best = load_model(folder.best)[0].to(distributed.device)
+    result = score(context, best, split)
+    if distributed.is_main:
         folder.write_result({"checkpoint": folder.best.resolve().name, **figures(result, split.name)})
     return result
 
 
-def compute_again(folder: RunFolder, context: DistributedContext, progress: Progress) -> Compute | None:
-    """What a run that is resumed was computed with so far; None for a new run, and on another kind of device."""
-    before = context.of_first(folder.read_compute())
-    if before is None:
-        return None
-    if torch.device(before.device).type != context.device.type:
-        progress.log(f"the run was computed on {before.device} so far and is resumed on {context.device.type}")
-        return None
-    if before.processor != processor_kind():
-        progress.log(
-            f"the run was computed on a processor with {before.processor} so far; on this one ({processor_kind()}) its "
-            "weights can differ in the last digits"
-        )
-    return before
+def _data(context: TrainContext, split: Split) -> tuple[Loader, PKSampler]:
+    run = context.run
+    loader = Loader(split.train, context.card.vocabulary, run.preprocessing.size, run.preprocessing.train_interpolation)
+    loader.pinned = context.distributed.device.type == "cuda"
+    return loader, PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
 
 
-def describe(run: Run, compute: Compute, split: Split) -> str:
-    """What is computed, and with what, in one line."""
-    batch = run.sampling.identities * run.sampling.instances * max(1, len(split.train.modalities))
-    return compute.describe(run.preprocessing.size, batch)
+def _evaluate_epoch(context: TrainContext, state: State, split: Split, held_out: Split | None) -> bool:
+    """Evaluate where that is due after an epoch; returns whether the epoch's checkpoint is the best so far."""
+    run = context.run
+    chosen_on = split if run.select_on_test else held_out
+    last = state.epoch == run.schedule.epochs
+    due = last or (run.evaluate_every > 0 and state.epoch % run.evaluate_every == 0)
+    if not due or (last and chosen_on is None):
+        return chosen_on is None
+    scores = score(context, eval_model(context, state), chosen_on or split).summary()
+    _record_scores(context, state.epoch, "test" if held_out is None else "held-out", scores)
+    if chosen_on is None:
+        return True
+    better = scores["mAP"] > state.best
+    state.best = max(scores["mAP"], state.best)
+    return better
 
 
 def train_epoch(
-    run: Run,
-    state: State,
-    loader: Loader,
-    batches: Sequence[Sequence[int]],
-    context: DistributedContext,
-    folder: RunFolder,
-    card: ModelCard,
-    progress: Progress,
-    estimates: bool = False,
+    context: TrainContext, state: State, loader: Loader, batches: Sequence[Sequence[int]], estimate: bool = False
 ) -> None:
-    """The steps of an epoch that are not done yet, and its line in the metrics; where it `estimates`, it says after
-    the first steps how long the whole run will take."""
+    """Take the remaining steps of an epoch and record its metrics.
+
+    Args:
+        context: of the training.
+        state: at any step of the epoch.
+        loader: of the training set.
+        batches: the rows of each batch of the epoch.
+        estimate: whether to log, after the first steps, how long the whole training will take.
+    """
+    run, distributed = context.run, context.distributed
     state.model.train()
-    began, seen, lr = perf_counter(), 0, 0.0
-    progress.start(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step)
-    timed = list[float]()
-    shares = [rows[context.local_slice(len(rows))] for rows in batches[state.step :]]
-    for batch in loader.batches(shares):
-        position = state.epoch if run.schedule.every == "epoch" else state.epoch - 1 + (state.step + 1) / len(batches)
-        lr = set_learning_rate(state.optimizer, run.schedule, position)
-        whole = len(batches[state.step])
-        found = train_step(run, state, batch.to(context.device), (context.local_slice(whole), whole), context)
+    began, images, rate, times = perf_counter(), 0, 0.0, list[float]()
+    context.progress.start(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step)
+    local = [rows[distributed.local_slice(len(rows))] for rows in batches[state.step :]]
+    for batch in loader.batches(local):
+        by_epoch = run.schedule.every == "epoch"
+        position = state.epoch if by_epoch else state.epoch - 1 + (state.step + 1) / len(batches)
+        rate = set_learning_rate(state.optimizer, run.schedule, position)
+        size = len(batches[state.step])
+        values = train_step(context, state, batch.to(distributed.device), (distributed.local_slice(size), size))
         state.step += 1
-        seen += int(found.pop("images"))
-        for name, value in found.items():
+        images += int(values.pop("images"))
+        for name, value in values.items():
             state.sums[name] = state.sums.get(name, 0.0) + float(value)
-        if not np.isfinite(state.sums["loss"]):
-            raise TrainingError(
-                f"the loss is no number any more in epoch {state.epoch}, step {state.step}; lower --optimizer.lr, "
-                f"or use --precision bf16 instead of fp16 ({folder.last} is as it was)"
-            )
-        rate = seen / (perf_counter() - began)
-        timed.append(perf_counter())
-        if estimates and (len(timed) == _TIMED_STEPS or (state.step == len(batches) and 1 < len(timed) < _TIMED_STEPS)):
-            left = (run.schedule.epochs - state.epoch + 1) * len(batches) - state.step
-            seconds = left * (timed[-1] - timed[0]) / (len(timed) - 1)
-            progress.log(f"about {duration(seconds)} for the {left:,} steps that are left, evaluation not counted")
+        _require_finite(context, state)
+        times.append(perf_counter())
+        if estimate and (len(times) == _TIMED_STEPS or (state.step == len(batches) and 1 < len(times) < _TIMED_STEPS)):
+            _log_estimate(context, state, len(batches), times)
         mean = {name: value / state.step for name, value in state.sums.items()}
-        progress.update(state.step, f"loss {mean['loss']:.3f}  acc {mean['accuracy']:.3f}  lr {lr:.1e}  {rate:.0f}/s")
+        speed = images / (times[-1] - began)
+        context.progress.update(
+            state.step, f"loss {mean['loss']:.3f}  acc {mean['accuracy']:.3f}  lr {rate:.1e}  {speed:.0f} images/s"
+        )
         if run.checkpoint_steps and state.step % run.checkpoint_steps == 0 and state.step < len(batches):
-            save(folder, f"epoch-{state.epoch:04d}-step-{state.step:06d}", state, card, context, best=False)
+            save_checkpoint(context, state, f"epoch-{state.epoch:04d}-step-{state.step:06d}", best=False)
     seconds = perf_counter() - began
-    line = {"epoch": state.epoch, "lr": lr, "seconds": seconds, "images_per_second": seen / seconds}
+    line = {"epoch": state.epoch, "lr": rate, "seconds": seconds, "images_per_second": images / seconds}
     line |= {name: value / len(batches) for name, value in state.sums.items()}
-    if context.is_main:
-        folder.record(line)
-    progress.log(epoch_line(line, run.schedule.epochs))
+    if context.folder is not None and distributed.is_main:
+        context.folder.record(line)
+    context.progress.log(epoch_line(line, run.schedule.epochs))
 
 
-def train_step(
-    run: Run, state: State, batch: Batch, share: tuple[slice, int], context: DistributedContext
-) -> dict[str, Tensor]:
-    """One step on this process's share of a batch; returns the whole batch's losses, accuracy and size."""
-    seed = (run.seed, state.epoch, state.step)
-    drawn = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2, np.uint64)[1]))
-    images = augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, drawn, share)
-    identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every picture that is present
-
-    state.optimizer.zero_grad(set_to_none=True)
-    loss, out, identity = gradients(
-        state,
-        images[batch.present],
-        batch.side_info(),
-        identity,
-        run.loss,
-        state.compute.precision,
-        context,
-        seed,
-        run.micro_batch_size,
-    )
-    if state.epoch <= run.optimizer.freeze_epochs:
-        freeze(state.model)
-    if run.optimizer.clip is not None:
-        state.scaler.unscale_(state.optimizer)
-        clip(state.model.parameters(), run.optimizer.clip)
-    state.scaler.step(state.optimizer)
-    if state.center is not None and state.center_optimizer is not None:
-        state.center.rescale_gradient(run.loss.center_weight)
-        state.scaler.step(state.center_optimizer)
-        state.center_optimizer.zero_grad(set_to_none=True)
-    state.scaler.update()
-    if state.average is not None:
-        update_ema(state.average, state.model, run.optimizer.ema)
-    accuracy = (out.logits[0].argmax(1) == identity).float().mean()
-    parts = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
-    if state.center is not None:
-        parts["center"] = loss.center
-    return {name: value.detach() for name, value in parts.items()} | {"images": torch.tensor(len(identity))}
+def _require_finite(context: TrainContext, state: State) -> None:
+    if not np.isfinite(state.sums["loss"]):
+        last = "" if context.folder is None else f"; {context.folder.last} is as it was"
+        raise TrainingError(
+            f"the loss is not finite in epoch {state.epoch}, step {state.step}: lower --optimizer.lr, or use --precision "
+            f"bf16 instead of fp16{last}"
+        )
 
 
-def save(folder: RunFolder, name: str, state: State, card: ModelCard, context: DistributedContext, best: bool) -> None:
-    """Has the leader write a checkpoint, and each process its part where they share the weights out; nobody goes on
-    before it is whole."""
+def _log_estimate(context: TrainContext, state: State, steps: int, times: Sequence[float]) -> None:
+    left = (context.run.schedule.epochs - state.epoch + 1) * steps - state.step
+    seconds = left * (times[-1] - times[0]) / (len(times) - 1)
+    context.progress.log(f"about {duration(seconds)} for the {left:,} remaining steps, evaluation not counted")
+
+
+def save_checkpoint(context: TrainContext, state: State, name: str, best: bool) -> None:
+    """Write a checkpoint: the main process its weights and state, and with FSDP every process its shard. Returns in every
+    process after the checkpoint is complete."""
+    folder = context.folder
+    if folder is None:
+        return
     shards = None
     if state.sharded:
-        shards = folder.place_for_shards(name, context.is_main)
-        context.barrier()
+        shards = folder.prepare_shards(name, context.distributed.is_main)
+        context.distributed.barrier()
         write_shards(shards, state.model, state.optimizer)
     weights = whole_weights(state.eval_model) if state.sharded else state.eval_model.state_dict()
-    if context.is_main:
-        folder.save(name, weights, card, state.dump(), best, shards)
-    context.barrier()
+    if context.distributed.is_main:
+        folder.save(name, weights, context.card, state.dump(), best, shards)
+    context.distributed.barrier()
 
 
-def eval_model(state: State, card: ModelCard) -> TransReID:
-    """The model that is measured, whole: processes that share one out embed different numbers of pictures."""
+def eval_model(context: TrainContext, state: State) -> TransReID:
+    """The model that is measured, with all of its weights: under FSDP the processes embed different numbers of images."""
     if not state.sharded:
         return state.eval_model
-    model = card.build()
+    model = context.card.build()
     model.load_state_dict(whole_weights(state.eval_model))
     return model.to(next(state.model.heads.parameters()).device)
 
 
-def score(
-    run: Run, model: TransReID, split: Split, vocabulary: Vocabulary, progress: Progress, compute: Compute
-) -> Result:
-    """Measures a model on a split, as the run says."""
-    progress.start(f"embedding {split.name}", split.tested)
-    return evaluate(model, split, vocabulary, run.preprocessing, run.evaluation, compute.precision, progress.update)
+def score(context: TrainContext, model: TransReID, split: Split) -> Result:
+    """Measure a model on a split, as the run says; each process embeds its part."""
+    embedder = Embedder(model, context.card, compute=context.compute)
+    context.progress.start(f"embedding {split.name}", split.tested)
+    return evaluate(
+        embedder,
+        split,
+        context.run.evaluation,
+        context.progress.update,
+        lambda table, report: embed_distributed(context.distributed, embedder, table, report),
+    )
 
 
-def record_score(
-    folder: RunFolder, progress: Progress, context: DistributedContext, epoch: int, name: str, scores: dict[str, float]
-) -> None:
-    """Shows and records an epoch's evaluation."""
-    if context.is_main:
-        folder.record({"epoch": epoch, "evaluated": name, **scores})
-    progress.log(f"epoch {epoch}, {name}: {score_line(scores)}")
+def _record_scores(context: TrainContext, epoch: int, name: str, scores: dict[str, float]) -> None:
+    if context.folder is not None and context.distributed.is_main:
+        context.folder.record({"epoch": epoch, "evaluated": name, **scores})
+    context.progress.log(f"epoch {epoch}, {name}: {score_line(scores)}")

@@ -6,21 +6,25 @@ from itertools import islice
 import numpy as np
 
 from resight.config.run import Run
+from resight.data.catalog import read_dataset
 from resight.data.loader import Loader
 from resight.data.sampler import PKSampler
 from resight.data.sightings import Split
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
+from resight.evaluation.checks import prepare
 from resight.progress import Progress
-from resight.training.distributed import join
-from resight.training.loop import describe, train_step
+from resight.training.context import TrainContext
+from resight.training.distributed import initialize
+from resight.training.resolve import resolve, root_of
 from resight.training.state import start
+from resight.training.step import train_step
 
 _SMOOTHING, _LOST = 0.9, 4.0  # of the loss; and over its least, where the search ends
 
 
 @dataclass(frozen=True)
-class Found:
+class LearningRateCurve:
     """What a search saw."""
 
     rates: np.ndarray
@@ -38,21 +42,21 @@ class Found:
 
 def find_learning_rate(
     run: Run,
-    split: Split,
-    low: float,
-    high: float,
-    steps: int,
-    progress: Progress,
-) -> Found:
+    split: Split | None = None,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+    progress: Progress | None = None,
+) -> LearningRateCurve:
     """Takes steps at base rates that grow evenly in their logarithm; stops where the loss is lost.
 
     Args:
         run: the whole configuration; its schedule is left out.
-        split: the data set.
+        split: the data set, checked; None reads and checks the one that the run names.
         low: the first rate.
         high: the last rate.
         steps: how many there are.
-        screen: where progress is shown.
+        progress: where progress is shown; None shows nothing.
 
     Raises:
         ConfigError: the configuration does not fit the data, or the rates make no range.
@@ -61,12 +65,17 @@ def find_learning_rate(
         raise ConfigError(
             f"rates from {low:g} to {high:g} in {steps} steps are no range; use --low < --high, 3 or more"
         )
-    context = join(run.device)
-    vocabulary = Vocabulary.of(split.train)
-    loader = Loader(split.train, vocabulary, run.preprocessing.size, run.preprocessing.train_interpolation)
+    run = resolve(run)
+    progress = progress or Progress(quiet=True)
+    if split is None:
+        split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
+    distributed = initialize(run.device)
+    context = TrainContext.create(run, Vocabulary.of(split.train), distributed, progress)
+    size, interpolation = run.preprocessing.size, run.preprocessing.train_interpolation
+    loader = Loader(split.train, context.card.vocabulary, size, interpolation)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
-    state = start(run, vocabulary, context, progress)
-    progress.log(describe(run, state.compute, split))
+    state = start(context)
+    progress.log(context.description)
     state.model.train()
     state.epoch = run.optimizer.freeze_epochs + 1  # what is found is for the whole network
     rates, losses, mean = np.geomspace(low, high, steps), list[float](), 0.0
@@ -77,7 +86,7 @@ def find_learning_rate(
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["base"] / run.optimizer.lr * group["factor"]
         whole = (slice(0, len(batch.identity)), len(batch.identity))
-        loss = float(train_step(run, state, batch.to(context.device), whole, context)["loss"])
+        loss = float(train_step(context, state, batch.to(distributed.device), whole)["loss"])
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         state.step += 1
         smoothed = mean / (1 - _SMOOTHING**state.step)
@@ -85,4 +94,4 @@ def find_learning_rate(
             break
         losses.append(smoothed)
         progress.update(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")
-    return Found(rates[: len(losses)], np.array(losses))
+    return LearningRateCurve(rates[: len(losses)], np.array(losses))

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from resight.config.run import Run, read_run
-from resight.device import Compute
+from resight.device import Compute, read_compute
 from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.files import make_folder, point, storing, write_file, write_folder
 from resight.models.checkpoint import ModelCard, fill_model_folder
@@ -76,15 +75,7 @@ class RunFolder:
         Raises:
             CheckpointError: `compute.json` cannot be read.
         """
-        file = self.path / COMPUTE
-        if not file.exists():
-            return None
-        try:
-            return TypeAdapter(Compute).validate_json(file.read_text())
-        except (OSError, ValidationError) as error:
-            raise CheckpointError(
-                f"{file} does not say what the run is computed with; delete it to have that chosen again"
-            ) from error
+        return read_compute(self.path / COMPUTE)
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", Run]:
@@ -114,7 +105,7 @@ class RunFolder:
             lines = [line for line in self.metrics.read_text().splitlines() if _epoch(line) <= epoch]
             write_file(self.metrics, "".join(f"{line}\n" for line in lines))
 
-    def place_for_shards(self, name: str, is_main: bool) -> Path:
+    def prepare_shards(self, name: str, is_main: bool) -> Path:
         """Where the processes write their parts of a checkpoint before it is put together."""
         place = self.checkpoints / f".{name}.shards"
         if is_main:

@@ -10,20 +10,18 @@ import torch
 from torch import nn
 
 from resight.config.run import Run
-from resight.data.vocabulary import Vocabulary
-from resight.device import Compute, resolve_compute
 from resight.errors import ConfigError
 from resight.losses.center import CenterLoss
 from resight.models.backbones.resnet import RESNET
 from resight.models.backbones.vit import ViT
-from resight.models.checkpoint import ModelCard, load_model
+from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID
 from resight.models.weights import load_pretrained
-from resight.progress import Progress
+from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext
 from resight.training.fsdp import load_whole, read_shards, shard
 from resight.training.optimizer import make_optimizer, parameter_groups
-from resight.training.run_folder import SHARDS, RunFolder
+from resight.training.run_folder import SHARDS
 
 
 @dataclass
@@ -39,8 +37,6 @@ class State:
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
     center_optimizer: torch.optim.Optimizer | None
-    compute: Compute
-    """What it is computed with."""
     sharded: bool = False
     """Whether the processes share the backbone's weights out; `dump` then leaves their state out."""
     epoch: int = 1
@@ -80,19 +76,20 @@ class State:
             setattr(self, name, value)
 
 
-def resume(state: State, folder: RunFolder, card: ModelCard, progress: Progress, context: DistributedContext) -> None:
-    """Takes over the last checkpoint, where there is one.
+def resume(context: TrainContext, state: State) -> None:
+    """Load the last checkpoint, where there is one.
 
     Raises:
         ConfigError: it was trained on another data set.
     """
-    held = folder.read_state()
-    if held is None:
+    folder = context.folder
+    stored = None if folder is None else folder.read_state()
+    if folder is None or stored is None:
         return
-    model, trained = load_model(folder.last)
-    if trained.vocabulary != card.vocabulary:
+    model, card = load_model(folder.last)
+    if card.vocabulary != context.card.vocabulary:
         raise ConfigError(
-            f"the training set is not the one that {folder.path} was begun with: it has other identities, cameras or "
+            f"the training set is not the one that {folder.path} was started with: it has other identities, cameras or "
             "views; start a new run for it"
         )
     if state.sharded:
@@ -100,76 +97,77 @@ def resume(state: State, folder: RunFolder, card: ModelCard, progress: Progress,
         read_shards(folder.last / SHARDS, state.model, state.optimizer)
     else:
         state.eval_model.load_state_dict(model.state_dict())
-    state.restore(held)
-    if context.is_main:
+    state.restore(stored)
+    if context.distributed.is_main:
         folder.forget_after(state.epoch - 1)
-    progress.log(f"going on in epoch {state.epoch} after {state.step} steps")
+    epochs = context.run.schedule.epochs
+    at = (
+        f"in epoch {state.epoch} of {epochs}, after {state.step} steps"
+        if state.epoch <= epochs
+        else "after its last epoch"
+    )
+    context.progress.log(f"resumed {at}")
 
 
-def start(
-    run: Run, vocabulary: Vocabulary, context: DistributedContext, progress: Progress, compute: Compute | None = None
-) -> State:
-    """A fresh state: the model with its pre-trained weights, and the optimizers.
-
-    Args:
-        run: the whole configuration.
-        vocabulary: of the training set.
-        team: the processes that train together.
-        screen: where progress is shown.
-        compute: what is computed with; None to choose it for this machine.
+def start(context: TrainContext) -> State:
+    """Make a new state: the model with its pre-trained weights, and the optimizers.
 
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: the settings exclude each other.
     """
-    device = context.device
-    if run.micro_batch_size is not None and run.model.backbone == RESNET:
-        raise ConfigError(f"--micro-batch-size needs a backbone without BatchNorm, which {RESNET} is not: leave it out")
-    if (run.gradient_checkpointing or run.compile) and run.model.backbone == RESNET:
-        raise ConfigError(
-            f"--gradient-checkpointing and --compile are for the blocks of a transformer, which {RESNET} has none of"
-        )
-    if context.size > 1 and run.model.backbone == RESNET:
-        raise ConfigError(f"{RESNET} has BatchNorm in it, which processes would take apart: train it in one process")
-    if run.fsdp:
-        _require_shards(run, context)
+    run, device = context.run, context.distributed.device
+    _require_fit(context)
     torch.manual_seed(run.seed)
-    model = TransReID(run.model, run.preprocessing.size, vocabulary)
+    model = context.card.build()
     if run.weights is not None:
-        left = load_pretrained(model.backbone, run.weights, run.model.backbone)
-        progress.log(f"pre-trained weights from {run.weights}" + (f", without {', '.join(left)}" if left else ""))
+        left_out = load_pretrained(model.backbone, run.weights, run.model.backbone)
+        without = f", without {', '.join(left_out)}" if left_out else ""
+        context.progress.log(f"pre-trained weights from {run.weights}{without}")
     model.to(device)
+    depth = 0
     if isinstance(model.backbone, ViT):
+        depth = len(model.backbone.blocks)
         model.backbone.gradient_checkpointing = run.gradient_checkpointing
         if run.compile:
-            _require_compiler(device)
             model.backbone.compile_blocks()
-    depth = len(model.backbone.blocks) if isinstance(model.backbone, ViT) else 0
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     backbone = model.backbone
     if run.fsdp:
         for each in (model, average):
             if each is not None:
-                shard(each.backbone, context.size, device)
+                shard(each.backbone, context.distributed.size, device)
     else:
-        backbone = context.wrap(model.backbone)
+        backbone = context.distributed.wrap(model.backbone)
     optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
     center = center_optimizer = None
     if run.loss.center_weight:
-        center = CenterLoss(len(vocabulary.identities), model.backbone.width).to(device)
+        center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.width).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
-    compute = compute or choose_compute(run, context)
-    scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
-    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, compute, run.fsdp)
+    scaler = torch.amp.GradScaler(device.type, enabled=context.compute.precision == "fp16")
+    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, run.fsdp)
 
 
-def choose_compute(run: Run, context: DistributedContext) -> Compute:
-    """What a run is computed with on this machine: the first process measures it, for all."""
-    return context.of_first(resolve_compute(context.device, run.precision, run.evaluation.batch, training=True))
+def _require_fit(context: TrainContext) -> None:
+    """Check which options go with the backbone, the device and the number of processes."""
+    run, distributed = context.run, context.distributed
+    if run.model.backbone == RESNET:
+        if run.micro_batch_size is not None:
+            raise ConfigError(
+                f"--micro-batch-size needs a backbone without BatchNorm, and {RESNET} has it: leave it out"
+            )
+        if run.gradient_checkpointing or run.compile:
+            raise ConfigError(f"--gradient-checkpointing and --compile need transformer blocks, and {RESNET} has none")
+        if distributed.size > 1:
+            raise ConfigError(f"{RESNET} has BatchNorm, whose batch processes would divide: train it in one process")
+    if run.fsdp:
+        _require_shards(run, distributed)
+    if run.compile:
+        _require_compiler(distributed.device)
 
 
-def _require_shards(run: Run, context: DistributedContext) -> None:
-    """What goes together with weights that are shared out."""
-    if context.size == 1:
+def _require_shards(run: Run, distributed: DistributedContext) -> None:
+    """Check which options go with FSDP."""
+    if distributed.size == 1:
         raise ConfigError("--fsdp is for several processes: start them with torchrun, or leave --fsdp out")
     against = {
         "--micro-batch-size": run.micro_batch_size,

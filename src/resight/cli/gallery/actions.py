@@ -1,120 +1,125 @@
-"""What each action of `resight gallery` does."""
+"""The actions of `resight gallery`: each is one call of a public function, and what it prints."""
+
+from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from resight.cli.gallery.options import Add, Create, Export, Name, Only, Remove, Search, Verify
-from resight.cli.parsing import print_rows
+from resight.cli.gallery import options as kinds
+from resight.cli.parsing import print_json, print_rows
 from resight.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
-    from resight.config.sections import Precision
     from resight.gallery.gallery import Answer, Gallery
-    from resight.gallery.ingest import IngestReport
     from resight.gallery.record import Filter, Value
-    from resight.inference.embedder import Embedder
     from resight.progress import Progress
 
 
-def create(options: Create) -> None:
-    """Makes a gallery."""
-    from resight.gallery.url import create_engine
-    from resight.inference.embedder import load
+def create(options: kinds.Create) -> None:
+    """Make a gallery."""
+    from resight.gallery.open import create_gallery
 
-    model = load(options.model, "cpu", "fp32")
-    create_engine(options.gallery, {**model.about, "model": str(options.model.resolve())}).close()
-    print(f"{options.gallery}: a gallery for {options.model} (embeddings of {model.width} numbers)")
+    with create_gallery(options.gallery, options.embedding.load(options.model)) as gallery:
+        print(f"{options.gallery}: a gallery for {options.model} (embeddings of {gallery.info.width} numbers)")
 
 
-def add(options: Add) -> None:
-    """Embeds and keeps, or keeps what is embedded, and says what became of each."""
+def add(options: kinds.Add) -> None:
+    """Embed and store, or store embeddings, and print the counts."""
     from resight.progress import Progress
 
     if bool(options.images) == (options.embeddings is not None):
-        raise ConfigError("say what to add: picture files, folders or tables, or --embeddings FILE, one of the two")
-    with Progress() as progress:
-        gallery, kept = _add_embeddings(options, progress) if options.embeddings else _add_pictures(options, progress)
-        for reason in kept.corrupt:
-            progress.log(f"skipped: {reason}")
-    print(f"{kept.added} added, {kept.there} were there already, {len(kept.corrupt)} could not be decoded")
-    gallery.engine.close()
-
-
-def _add_pictures(options: Add, progress: "Progress") -> "tuple[Gallery, IngestReport]":
-    from resight.data.readers.anything import read_anything
-    from resight.gallery.ingest import keep
-
-    sightings = read_anything(options.images, options.identity_from_folder)
-    gallery, embedder = _with_model(options.gallery, options.device, options.precision)
-    progress.log(embedder.description)
-    progress.start("embedding", len(sightings))
-    return gallery, keep(gallery, embedder, sightings, options.thumbnails, _values(options.metadata), progress.update)
-
-
-def _add_embeddings(options: Add, progress: "Progress") -> "tuple[Gallery, IngestReport]":
-    from resight.gallery.ingest import ingest_embeddings
-
-    if options.embeddings is None or options.thumbnails or options.identity_from_folder:
+        raise ConfigError("give what to add: pictures, folders or tables, or --embeddings FILE, one of the two")
+    if options.embeddings is not None and (options.thumbnails or options.identity_from_folder):
         raise ConfigError("--embeddings have no pictures: --thumbnails and --identity-from-folder do not go with them")
-    gallery = open_gallery(options.gallery)
-    progress.start("adding", None)
-    return gallery, ingest_embeddings(gallery, options.embeddings, _values(options.metadata), progress.update)
+    with Progress(options.quiet) as progress, _opened_for_adding(options) as gallery:
+        report = _ingest(gallery, options, progress)
+        for reason in report.corrupt:
+            progress.log(f"skipped: {reason}")
+    print(f"{report.added} added, {report.already_present} already present, {len(report.corrupt)} corrupt and skipped")
 
 
-def search(options: Search) -> None:
-    """Prints answers, as tables or JSON."""
-    import numpy as np
+def _opened_for_adding(options: kinds.Add) -> Gallery:
+    from resight.gallery.open import create_gallery, open_gallery
+    from resight.gallery.url import exists
+    from resight.inference.embedder import load
 
-    from resight.gallery.gallery import as_one
+    if options.model is not None and not exists(options.gallery):
+        return create_gallery(options.gallery, load(options.model, options.device, options.precision))
+    return open_gallery(options.gallery, device=options.device, precision=options.precision)
+
+
+def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
+    values = _values(options.metadata)
+    if options.embeddings is not None:
+        progress.start("adding", None)
+        return gallery.ingest_embeddings(options.embeddings, values, progress.update)
+    from resight.data.readers.anything import read_images
+
+    sightings = read_images(list(options.images), options.identity_from_folder)
+    progress.log(gallery.embedder.description)
+    progress.start("embedding", len(sightings))
+    return gallery.ingest(sightings, options.thumbnails, values, progress.update)
+
+
+def search(options: kinds.Search) -> None:
+    """Search, and print answers as tables or JSON."""
+    from resight.gallery.open import open_gallery
     from resight.gallery.record import Filter
 
     if bool(options.images) == bool(options.id):
-        raise ConfigError("say what to search for: picture files, or --id of records, one of the two")
+        raise ConfigError("give what to search for: pictures, or --id of records, one of the two")
     where = Filter(
-        identity=options.identity,
-        camera=options.camera,
-        modality=options.modality,
-        after=options.after,
-        before=options.before,
-        metadata=_values(options.metadata),
-    )
+        identity=options.identity, camera=options.camera, modality=options.modality, after=options.after,
+        before=options.before, metadata=_values(options.metadata),
+    )  # fmt: skip
+    device, precision = options.device, options.precision
+    with open_gallery(options.gallery, prior=options.prior, device=device, precision=precision) as gallery:
+        if options.id:
+            query: Any = gallery.vectors(options.id)
+        else:
+            query = gallery.embedder.embed(
+                list(options.images), options.query_camera, options.query_view, options.query_modality
+            )
+        names = list(options.id or map(str, options.images))
+        if options.same_object:
+            query, names = _as_one(query, names)
+        answers = gallery.search(query, options.k + bool(options.id), where, options.group, options.rerank)
+        available = gallery.stats().modalities if not any(answers) else {}
     if options.id:
-        gallery = open_gallery(options.gallery)
-        names, vectors = list(options.id), np.stack([gallery.record(i).vector for i in options.id])
-    else:
-        gallery, embedder = _with_model(options.gallery, options.device, options.precision)
-        names, vectors = list(map(str, options.images)), embedder.embed(options.images)
-    gallery.prior = options.prior
-    if options.together:
-        names, vectors = [" and ".join(names)], as_one(vectors)
-    answers = gallery.search(vectors, options.k + bool(options.id), where, options.group, options.rerank)
-    if options.id:
-        answers = [[a for a in found if a.record.id not in options.id][: options.k] for found in answers]
-    _show(names, answers, options, where)
-    gallery.engine.close()
+        answers = [[a for a in row if a.record.id not in options.id][: options.k] for row in answers]
+    _print_answers(names, answers, options, where, list(available))
 
 
-def _show(names: list[str], answers: "list[list[Answer]]", options: Search, where: "Filter") -> None:
+def _as_one(vectors: Any, names: list[str]) -> tuple[Any, list[str]]:
+    from resight.gallery.gallery import mean_query
+
+    return mean_query(vectors), [" and ".join(names)]
+
+
+def _print_answers(
+    names: list[str], answers: list[list[Answer]], options: kinds.Search, where: Filter, available: list[str]
+) -> None:
     if options.json:
-        print(
-            json.dumps([{"asked": n, "answers": [_plain(a) for a in f]} for n, f in zip(names, answers, strict=True)])
-        )
+        print_json([{"query": n, "answers": [_row(a) for a in row]} for n, row in zip(names, answers, strict=True)])
         return
-    for name, found in zip(names, answers, strict=True):
-        rows = [_plain(answer) for answer in found]
-        for row in rows:
-            row["time"] = None if row["time"] is None else f"{row['time']:.2f}"  # seconds, however many they are
-        eval_model = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)] if rows else []
-        eval_model = [key for key in eval_model if key != "members" or options.group]
-        print_rows(name, [{key: "" if row[key] is None else row[key] for key in eval_model} for row in rows])
-        if not found:
-            print("no record is meant by that filter" if where != type(where)() else "the gallery is empty")
-        elif all(answer.known is False for answer in found):
-            print("nobody known: no answer reaches the model's threshold")
+    for name, row in zip(names, answers, strict=True):
+        rows = [_row(answer) for answer in row]
+        for values in rows:
+            values["time"] = None if values["time"] is None else f"{values['time']:.2f}"  # seconds
+            values["images"] = " ".join(values["images"].values())
+        columns = [key for key in rows[0] if any(r[key] not in (None, {}, "") for r in rows)] if rows else []
+        columns = [key for key in columns if key != "members" or options.group]
+        print_rows(name, [{key: "" if r[key] is None else r[key] for key in columns} for r in rows])
+        if not row:
+            given = ", ".join(f"{n}: {v}" for n, v in asdict(where).items() if v not in ((), None, {}))
+            has = f"; the gallery has the modalities {', '.join(available)}" if where.modality and available else ""
+            print(f"No record matches the filter ({given}{has})" if given else "The gallery is empty")
+        elif all(answer.known is False for answer in row):
+            print("No match above the threshold")
 
 
-def _plain(answer: "Answer") -> dict[str, Any]:
+def _row(answer: Answer) -> dict[str, Any]:
     record = answer.record
     return {
         "similarity": round(answer.similarity, 4),
@@ -125,108 +130,112 @@ def _plain(answer: "Answer") -> dict[str, Any]:
         "time": record.time,
         "modality": record.modality,
         "tracklet": record.tracklet,
-        "picture": record.picture,
+        "images": dict(record.images),
         "metadata": dict(record.metadata),
         "id": record.id,
         "members": answer.members,
     }
 
 
-def remove(options: Remove) -> None:
-    """Removes, and says how many there were."""
+def remove(options: kinds.Remove) -> None:
+    """Remove, and print the count."""
+    from resight.gallery.open import open_gallery
+
     if bool(options.id) == bool(options.identity):
-        raise ConfigError("say what to remove: --id of records, or --identity, one of the two")
-    gallery = open_gallery(options.gallery)
-    count = gallery.remove(options.id, options.identity)
-    print(f"{count} records removed, with every trace" if count else "there was nothing to remove")
-    gallery.engine.close()
+        raise ConfigError("give what to remove: --id of records, or --identity, one of the two")
+    with open_gallery(options.gallery) as gallery:
+        count = gallery.remove(options.id, options.identity)
+    print(f"{count} records removed, with every trace" if count else "There was nothing to remove")
 
 
-def name(options: Name) -> None:
-    """Names, and says how many there were."""
-    from resight.gallery.record import Filter
+def assign(options: kinds.Assign) -> None:
+    """Assign records, and print the count."""
+    from resight.gallery.open import open_gallery
 
-    gallery = open_gallery(options.gallery)
-    ids = list(options.id)
-    if options.of is not None:
-        ids += [record.id for record in gallery.engine.scan(Filter(identity=(options.of,)))]
-    if not ids:
-        raise ConfigError("say which records: their ids, or --of an identity that has some")
-    gallery.name(ids, options.identity)
-    print(f"{len(ids)} records are of {options.identity or 'nobody known'} now; resight gallery undo takes it back")
-    gallery.engine.close()
+    with open_gallery(options.gallery) as gallery:
+        count = gallery.assign(options.id, options.identity, options.of)
+    to = options.identity or "unknown"
+    print(f"{count} records assigned to {to}; resight gallery undo takes it back")
 
 
-def undo(options: Only) -> None:
-    """Takes the last naming back."""
-    gallery = open_gallery(options.gallery)
-    last = gallery.undo()
-    print(f"taken back: {len(last['before'])} records named {last['identity']!r} at {last['at']}")
-    gallery.engine.close()
+def undo(options: kinds.Undo) -> None:
+    """Take the last assignment back."""
+    from resight.gallery.open import open_gallery
+
+    with open_gallery(options.gallery) as gallery:
+        last = gallery.undo()
+    print(f"taken back: {len(last['before'])} records assigned to {last['identity'] or 'unknown'} at {last['at']}")
 
 
-def stats(options: Only) -> None:
-    """Prints what is in it."""
-    from resight.gallery import maintenance as maintenance
+def cluster(options: kinds.Cluster) -> None:
+    """Group records, print the groups' sizes, and assign them where that is asked for."""
+    from resight.gallery.open import open_gallery
 
-    gallery = open_gallery(options.gallery)
-    for name, value in maintenance.stats(gallery.engine).items():
+    if options.all and options.assign:
+        raise ConfigError("--all only compares; --assign is for records without an identity: leave one out")
+    with open_gallery(options.gallery) as gallery:
+        found = gallery.cluster(options.threshold, options.neighbors, options.all)
+        assigned = gallery.assign_clusters(found, options.assign) if options.assign else 0
+        total = len(gallery)
+    single = int((found.sizes == 1).sum())
+    agreement = found.agreement if options.all else None
+    if options.json:
+        document: dict[str, Any] = {"records": len(found.records), "groups": len(found.sizes), "single": single}
+        print_json(document | ({} if agreement is None else {"agreement": asdict(agreement)}))
+        return
+    if not found.records:
+        print(f"Nothing to cluster: all {total} records have an identity (--all includes them)")
+        return
+    print(f"{len(found.records)} records, {len(found.sizes)} groups, {single} of them with a single record")
+    if agreement is not None:
+        print(
+            f"against the identities: pairwise F1 {agreement.f1:.3f} (precision {agreement.precision:.3f}, recall "
+            f"{agreement.recall:.3f}), NMI {agreement.nmi:.3f}, {agreement.groups} groups for {agreement.labels} identities"
+        )
+    if assigned:
+        print(f"assigned {options.assign}-1 to {options.assign}-{assigned}")
+
+
+def stats(options: kinds.Stats) -> None:
+    """Print the counts."""
+    from resight.gallery.open import open_gallery
+
+    with open_gallery(options.gallery) as gallery:
+        found = asdict(gallery.stats())
+    if options.json:
+        print_json(found)
+        return
+    for name, value in found.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{label} {count}" for label, count in value.items()) or "none"
-        print(f"{name:20s}{', '.join(value) or 'none' if isinstance(value, list) else value}")
-    gallery.engine.close()
+            value = [f"{label} {count}" for label, count in value.items()]  # pyright: ignore[reportUnknownVariableType]
+        text = ", ".join(value) or "none" if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        print(f"{name:20s}{text}")
 
 
-def verify(options: Verify) -> None:
-    """Reads everything; a fault ends with status 2."""
-    from resight.gallery import maintenance as maintenance
+def verify(options: kinds.Verify) -> None:
+    """Read everything; a fault ends with status 2."""
+    from resight.gallery.open import open_gallery
 
-    gallery = open_gallery(options.gallery)
-    faults = maintenance.verify(gallery.engine, options.identity)
-    count = gallery.engine.count()
-    gallery.engine.close()
+    with open_gallery(options.gallery) as gallery:
+        faults = gallery.verify(options.identity)
+        count = len(gallery)
     if faults:
         raise GalleryError(f"{len(faults)} faults: " + "; ".join(faults[:20]))
-    print(f"{count} records, all whole" + (f"; nothing is left of {options.identity}" if options.identity else ""))
+    print(
+        f"{count} records, no fault"
+        + (f"; no record or log entry names {options.identity}" if options.identity else "")
+    )
 
 
-def export(options: Export) -> None:
-    """Copies all records."""
-    from resight.gallery import maintenance as maintenance
-    from resight.gallery.url import create_engine, exists, open_engine
+def copy(options: kinds.Copy) -> None:
+    """Copy all records."""
+    from resight.gallery.open import copy_gallery
 
-    gallery = open_gallery(options.gallery)
-    about = {name: value for name, value in gallery.engine.about.items() if name != "format"}
-    other = open_engine(options.to) if exists(options.to) else create_engine(options.to, about)
-    print(f"{maintenance.copy(gallery.engine, other)} records copied to {options.to}")
-    other.close()
-    gallery.engine.close()
+    print(f"{copy_gallery(options.gallery, options.to)} records copied to {options.to}")
 
 
-def _with_model(url: str, device: str, precision: "Precision") -> "tuple[Gallery, Embedder]":
-    """A gallery with its own model."""
-    from resight.inference.embedder import load
-
-    gallery = open_gallery(url)
-    embedder = load(gallery.engine.about["model"], device, precision)
-    gallery.require(embedder.fingerprint)
-    gallery.calibration = embedder.calibration
-    return gallery, embedder
-
-
-def open_gallery(url: str) -> "Gallery":
-    """A gallery with its model's calibration, where the model is still there."""
-    from resight.gallery.gallery import Gallery
-    from resight.gallery.url import open_engine
-    from resight.models.checkpoint import read_calibration
-
-    engine = open_engine(url)
-    model = Path(engine.about.get("model", ""))
-    return Gallery(engine, read_calibration(model) if model.is_dir() else None)
-
-
-def _values(pairs: tuple[str, ...]) -> "dict[str, Value]":
-    found: dict[str, Value] = {}
+def _values(pairs: tuple[str, ...]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
@@ -235,5 +244,5 @@ def _values(pairs: tuple[str, ...]) -> "dict[str, Value]":
             value = json.loads(text)
         except ValueError:
             value = text
-        found[name] = value if isinstance(value, str | int | float | bool) else text
-    return found
+        values[name] = value if isinstance(value, str | int | float | bool) else text
+    return values

@@ -1,18 +1,14 @@
-"""What each action of `resight gallery` takes."""
+"""The options of each action of `resight gallery`."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from resight.config.sections import Precision
-
-Device = Annotated[str, tyro.conf.arg(help="`cpu`, `cuda`, ... or `auto`.")]
-Computed = Annotated[
-    Precision, tyro.conf.arg(help="Arithmetic of the matrix products; `auto` is measured on this machine.")
-]
+from resight.cli.embedding_options import EmbeddingOptions
 
 
 @dataclass(frozen=True)
@@ -20,120 +16,163 @@ class Create:
     """Make a gallery for the embeddings of one model."""
 
     gallery: Positional[str]
-    """Where: FOLDER (exact while it is small, then through an index), exact:FOLDER,
+    """FOLDER (exact while it is small, then through an index), exact:FOLDER,
     postgresql://USER@HOST/DATABASE?gallery=NAME, or qdrant://HOST:PORT/COLLECTION."""
     model: Path
-    """The model's folder."""
+    """The model folder."""
+    embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
 
 
 @dataclass(frozen=True)
 class Add:
-    """Embed pictures and keep them; what is there already is left as it is, so that a run that was stopped can be run
-    again."""
+    """Embed images and store a record for each sighting; records that are present already stay as they are, so that an
+    interrupted run can be run again."""
 
     gallery: Positional[str]
-    """The gallery."""
+    """The gallery; it is made if it does not exist and --model is given."""
     images: Positional[tuple[Path, ...]] = ()
-    """Picture files, folders, or tables (CSV, Parquet) with any of the columns that `own` data sets have."""
+    """Picture files, folders, or tables (CSV, Parquet) with the columns of `own` data sets."""
+    model: Path | None = None
+    """The model folder, to make a new gallery."""
     embeddings: Path | None = None
-    """Instead of pictures: a file that `resight extract` wrote with the gallery's model."""
+    """Instead of images: a file of embeddings from the gallery's model."""
     identity_from_folder: bool = False
-    """Each picture is of the one that its folder is named after."""
+    """Each picture is of the identity that its folder is named after."""
     thumbnails: bool = False
-    """Keep a small copy of each picture in the gallery."""
+    """Store a small copy of each picture in the gallery."""
     metadata: tuple[str, ...] = ()
-    """NAME=VALUE, of all of them; a value that is JSON (3, true) is taken as such."""
-    device: Device = "auto"
-    precision: Computed = "auto"
+    """NAME=VALUE, of all records; a value that is JSON (3, true) is taken as such."""
+    device: str = "auto"
+    """`cpu`, `cuda`, ... or `auto`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the matrix products; `auto` is measured on this machine."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Who is this, and where were they seen?"""
+    """Search the gallery: have I seen this one before, and where?"""
 
     gallery: Positional[str]
     """The gallery."""
     images: Positional[tuple[Path, ...]] = ()
-    """Picture files: of several, each is asked for."""
+    """Query pictures, each searched by itself."""
     id: tuple[str, ...] = ()
-    """Ask for records of the gallery, instead."""
-    together: bool = False
-    """The pictures show the same one: ask for all of them at once."""
+    """Search by records of the gallery instead."""
+    same_object: bool = False
+    """The query pictures show the same object: search with all of them at once."""
+    query_camera: str | None = None
+    """The camera of the query pictures."""
+    query_view: str | None = None
+    """The view of the query pictures."""
+    query_modality: str | None = None
+    """The modality of the query pictures: rgb (the default), nir or tir."""
     k: int = 10
-    """Answers."""
+    """Answers for each query."""
     group: Literal["identity", "tracklet"] | None = None
     """One answer for each identity or tracklet."""
     rerank: bool = False
-    """Put the nearest in order by the neighbours that they share with the question."""
+    """Order the nearest records by their common neighbours."""
     prior: float = 0.5
-    """How likely it was before anything was looked at that two records are of one identity."""
+    """Probability, before the comparison, that two records are of one identity."""
     camera: tuple[str, ...] = ()
-    """Search records of these cameras alone."""
+    """Search only records of these cameras."""
     identity: tuple[str, ...] = ()
-    """Of these identities."""
+    """Search only records of these identities."""
     modality: tuple[str, ...] = ()
-    """Of these modalities."""
+    """Search only records of these modalities."""
     after: float | None = None
-    """Of this time or later."""
+    """Search only records of this time or later, in seconds."""
     before: float | None = None
-    """Of an earlier time."""
+    """Search only records of an earlier time, in seconds."""
     metadata: tuple[str, ...] = ()
-    """With NAME=VALUE."""
+    """Search only records with NAME=VALUE."""
     json: bool = False
     """Print JSON."""
-    device: Device = "auto"
-    precision: Computed = "auto"
+    device: str = "auto"
+    """`cpu`, `cuda`, ... or `auto`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the matrix products; `auto` is measured on this machine."""
 
 
 @dataclass(frozen=True)
 class Remove:
-    """Remove records, or everything of an identity, with every trace."""
+    """Remove records, or everything of an identity, with all traces of it."""
 
     gallery: Positional[str]
     """The gallery."""
     id: tuple[str, ...] = ()
-    """Of records."""
+    """Record ids to remove."""
     identity: str | None = None
-    """Everything of this one."""
+    """Remove everything of this identity."""
 
 
 @dataclass(frozen=True)
-class Name:
-    """Say who records are: merges and splits identities. `gallery undo` takes it back."""
+class Assign:
+    """Assign records to an identity: merges and splits identities. `gallery undo` takes it back."""
 
     gallery: Positional[str]
     """The gallery."""
     id: Positional[tuple[str, ...]] = ()
-    """Of records."""
+    """Record ids."""
     of: str | None = None
-    """All records of this identity, besides: naming them after another merges the two."""
+    """Also all records of this identity: assigning them to another one merges the two."""
     identity: str | None = None
-    """Who they are; without it nobody knows."""
+    """The identity; without it the records become unknown."""
 
 
 @dataclass(frozen=True)
-class Only:
-    """The gallery that is meant."""
+class Cluster:
+    """Group records into identities: those that have none, or all, to compare the groups with the names."""
 
     gallery: Positional[str]
     """The gallery."""
+    threshold: float | None = None
+    """The lowest mean similarity of groups that are joined. None: the model's calibrated threshold."""
+    neighbors: int = 20
+    """Of each record, that it can be joined through."""
+    all: bool = False
+    """Also records with an identity; prints how the groups agree with the identities."""
+    assign: str | None = None
+    """Assign each group to NAME-1, NAME-2, ...; `resight gallery undo` takes one back at a time."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Take the last assignment back."""
+
+    gallery: Positional[str]
+    """The gallery."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Count what is in a gallery."""
+
+    gallery: Positional[str]
+    """The gallery."""
+    json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Read everything, and say what is wrong; or prove that nothing is left of an identity."""
+    """Read everything, and report what is wrong; or prove that nothing is left of an identity."""
 
     gallery: Positional[str]
     """The gallery."""
     identity: str | None = None
-    """One that was removed."""
+    """An identity that was removed."""
 
 
 @dataclass(frozen=True)
-class Export:
-    """Copy all records to another gallery, which is made if it is not there."""
+class Copy:
+    """Copy all records to another gallery, which is made if it does not exist."""
 
     gallery: Positional[str]
     """The gallery."""
     to: Positional[str]
-    """The other one."""
+    """The other gallery."""

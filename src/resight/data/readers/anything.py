@@ -9,7 +9,7 @@ from resight.data.sightings import Sighting, SightingTable
 from resight.errors import DatasetError
 
 
-def read_anything(sources: Sequence[Path], identity_from_folder: bool = False) -> SightingTable:
+def read_images(sources: Sequence[Path], identity_from_folder: bool = False) -> SightingTable:
     """The sightings in files, folders (with those below) and tables (CSV or Parquet, the columns of `own`), in order.
 
     Args:
@@ -37,3 +37,9 @@ def read_anything(sources: Sequence[Path], identity_from_folder: bool = False) -
         else:
             raise DatasetError(f"there is no picture, folder or table at {source}")
     return SightingTable.of(found)
+
+
+def sample_images(sightings: SightingTable, count: int) -> list[Path]:
+    """The first image of at most `count` sightings, evenly sampled."""
+    paths = [next(iter(sighting.images.values())) for sighting in sightings]
+    return paths[:: max(1, len(paths) // count)][:count]

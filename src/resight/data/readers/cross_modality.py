@@ -35,7 +35,7 @@ def read_sysu(root: Path) -> Split:
         for names in (("train", "val"), ("test",))
     )
     note = "all-search, single-shot; --protocol sysu-indoor for indoor search"
-    return Split("SYSU-MM01", learned, tested, tested, (note,), "sysu-all")
+    return Split("SYSU-MM01", learned, tested, tested, (note,))
 
 
 def read_regdb(root: Path, trial: int = 1) -> Split:
@@ -60,7 +60,7 @@ def read_regdb(root: Path, trial: int = 1) -> Split:
     note = (
         "colour asks of thermal; --protocol regdb-thermal-visible for the other way; papers give the mean of ten splits"
     )
-    return Split(f"RegDB (split {trial})", learned, tested, tested, (note,), "regdb-visible-thermal")
+    return Split(f"RegDB (split {trial})", learned, tested, tested, (note,))
 
 
 READERS = {

@@ -19,7 +19,7 @@ def read(root: Path) -> Split:
     """
     folders = require(root, ("bounding_box_train", "query3", "bounding_box_test"), "MSVR310")
     train, query, gallery = (_part(folder) for folder in folders)
-    return Split("MSVR310", train, query, gallery, protocol="msvr310")
+    return Split("MSVR310", train, query, gallery)
 
 
 def _part(folder: Path) -> SightingTable:

@@ -43,7 +43,7 @@ def read_vehicleid(root: Path, size: int = 800) -> Split:
     images, lists = require(root, ("image", "train_test_split"), "VehicleID")
     tested = SightingTable.of(_read_list(lists / f"test_list_{size}.txt", images))
     learned = SightingTable.of(_read_list(lists / "train_list.txt", images))
-    return Split(f"VehicleID ({size})", learned, tested, tested, protocol="vehicleid")
+    return Split(f"VehicleID ({size})", learned, tested, tested)
 
 
 READERS = {

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from resight.gallery.record import Filter, Near, Record
+from resight.gallery.record import Filter, GalleryInfo, Near, Record
 
 EVERYTHING: Final = Filter()
 EXACT_UNDER: Final = 20_000
@@ -16,8 +16,8 @@ class Engine(Protocol):
     """Keeps records; whatever a method has returned from is on disk."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What was said when it was made: `width`, and the model's `fingerprint`."""
+    def info(self) -> GalleryInfo:
+        """What the gallery knows of its model."""
         ...
 
     def add(self, records: Sequence[Record]) -> None:

@@ -23,11 +23,11 @@ from resight.errors import GalleryError
 from resight.files import make_folder, write_file
 from resight.gallery.engines.contract import EVERYTHING
 from resight.gallery.engines.segment import Segment, write_segment
-from resight.gallery.record import Filter, Near, Record
+from resight.gallery.record import Filter, GalleryInfo, Near, Record, read_gallery_info
 
 _SMALL, _MANY, _LONGEST = 4096, 32, 65_536  # segments under so many rows, so many of them, are joined up to so many
 _ROUNDING = 1e-5  # more than a float32 product of vectors of unit length is off by
-ABOUT, SEGMENTS, LOG = "gallery.json", "segments", "audit.jsonl"
+INFO, SEGMENTS, LOG = "gallery.json", "segments", "audit.jsonl"
 
 
 class FolderEngine:
@@ -42,10 +42,10 @@ class FolderEngine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not (path / ABOUT).is_file():
+        if not (path / INFO).is_file():
             raise GalleryError(f"{path} is no gallery: make one with resight gallery create {path} --model FOLDER")
         self._lock = _locked(path)
-        self._about = _read_about(path / ABOUT)
+        self._info = read_gallery_info((path / INFO).read_text(), str(path / INFO))
         self.segments: list[Segment] = []
         self._place: dict[str, tuple[Segment, int]] = {}
         for part in sorted((path / SEGMENTS).iterdir()):
@@ -57,7 +57,7 @@ class FolderEngine:
             self._drop(segment)
 
     @classmethod
-    def create(cls, path: Path, about: dict[str, Any]) -> "FolderEngine":
+    def create(cls, path: Path, info: GalleryInfo) -> "FolderEngine":
         """Makes a gallery.
 
         Raises:
@@ -68,13 +68,13 @@ class FolderEngine:
             raise GalleryError(f"{path} exists already and is not made a gallery of; use another name")
         make_folder(path / SEGMENTS)
         path.chmod(0o700)  # it is about people
-        write_file(path / ABOUT, json.dumps({"format": 1, **about}, indent=2) + "\n")
+        write_file(path / INFO, info.model_dump_json(indent=2) + "\n")
         return cls(path)
 
     @property
-    def about(self) -> dict[str, Any]:
-        """`width` and `fingerprint`."""
-        return self._about
+    def info(self) -> GalleryInfo:
+        """What the gallery knows of its model."""
+        return self._info
 
     def add(self, records: Sequence[Record]) -> None:
         """One new segment."""
@@ -223,13 +223,3 @@ def _locked(path: Path) -> IO[str]:
         lock.close()
         raise GalleryError(f"{path} is open in another process; only one at a time can use it") from error
     return lock
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text())
-        if not isinstance(about["width"], int):
-            raise TypeError("width is no whole number")
-    except (ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"{path} is damaged: {error}") from error
-    return about

@@ -7,13 +7,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
-from resight.gallery.record import LABELS, Filter, Record
+from resight.gallery.record import LABELS, Filter, Record, images_from_text, images_to_text
 
 
 def to_point(models: Any, number: int, record: Record) -> Any:
     """A record as a point; `number` puts points in the order in which they were added."""
     thumbnail = None if record.thumbnail is None else base64.b64encode(record.thumbnail).decode()
-    payload = {name: getattr(record, name) for name in ("id", *LABELS, "time", "picture")}
+    payload = {name: getattr(record, name) for name in ("id", *LABELS, "time")}
+    payload["images"] = images_to_text(record.images)
     payload |= {"number": number, "thumbnail": thumbnail, "metadata": json.dumps(dict(record.metadata))}
     payload |= {"fields": list(record.metadata), "tags": [_tag(*pair) for pair in record.metadata.items()]}
     return models.PointStruct(id=number_of(record.id), vector=record.vector.tolist(), payload=payload)
@@ -51,5 +52,6 @@ def to_record(point: Any) -> Record:
         thumbnail=None if thumbnail is None else base64.b64decode(thumbnail),
         id=held["id"],
         metadata=json.loads(held["metadata"]),
-        **{name: held.get(name) for name in (*LABELS, "time", "picture")},
+        images=images_from_text(held.get("images")),
+        **{name: held.get(name) for name in (*LABELS, "time")},
     )

@@ -1,6 +1,6 @@
 """`postgresql://...`: a gallery in PostgreSQL with pgvector, which many processes and machines may use at once.
 
-A gallery is a schema of the database with three tables: `about`, `records` and `log`. Few records are searched exactly;
+A gallery is a schema of the database with three tables: `info`, `records` and `log`. Few records are searched exactly;
 over that an HNSW index over 16-bit floats finds candidates, which the vectors themselves put in order. The index is
 made when the gallery grows to need one, for vectors of at most 4,000 numbers.
 """
@@ -14,15 +14,23 @@ import numpy as np
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.database import Database
-from resight.gallery.record import LABELS, Filter, Near, Record
+from resight.gallery.record import (
+    LABELS,
+    Filter,
+    GalleryInfo,
+    Near,
+    Record,
+    images_from_text,
+    images_to_text,
+)
 
 _SEARCH, _FILTERED = 256, 1000  # candidates of HNSW; many of those that are met a filter does not mean
 _AGAIN: Final = 3  # times k that the index finds and the vectors themselves put in order
 _WIDEST: Final = 4000  # pgvector's own limit for an index over 16-bit floats
 _PAGE: Final = 2000
-_COLUMNS: Final = ("id", "vector", *LABELS, "time", "picture", "thumbnail", "metadata")
+_COLUMNS: Final = ("id", "vector", *LABELS, "time", "images", "thumbnail", "metadata")
 _TYPES: Final = ("text", "vector", *["text"] * len(LABELS), "float8", "text", "bytea", "jsonb")
-_UNSAMPLED: Final = ("id", "vector", "identity", "tracklet", "picture", "thumbnail", "metadata")
+_UNSAMPLED: Final = ("id", "vector", "identity", "tracklet", "images", "thumbnail", "metadata")
 """Columns of which the planner keeps no samples: they would outlive what is removed."""
 _RECORD: Final = ", ".join(_COLUMNS)
 
@@ -41,23 +49,23 @@ class PostgresEngine:
     def __init__(self, url: str, exact_under: int = EXACT_UNDER) -> None:
         self.exact_under = exact_under
         self._database = Database(url)
-        if not self._database.has("about"):
+        if not self._database.has("info"):
             schema = self._database.schema
             self.close()
             raise GalleryError(f"the database has no gallery {schema!r}: make one with resight gallery create")
         self._database.learn_vectors()
-        self._about: dict[str, Any] = json.loads(self._database.rows("SELECT about FROM {s}.about")[0][0])
+        self._info: GalleryInfo = json.loads(self._database.rows("SELECT about FROM {s}.about")[0][0])
         self._indexed = self._database.has("near")
 
     @classmethod
-    def create(cls, url: str, about: dict[str, Any]) -> "PostgresEngine":
+    def create(cls, url: str, info: GalleryInfo) -> "PostgresEngine":
         """Makes a gallery.
 
         Raises:
             GalleryError: it is there already, or the database cannot have pgvector.
         """
         database = Database(url)
-        if database.has("about"):
+        if database.has("info"):
             database.close()
             raise GalleryError(f"the database has a gallery {database.schema!r} already; use ?gallery=ANOTHER")
         with database.transaction():
@@ -66,7 +74,7 @@ class PostgresEngine:
             columns = ", ".join(f"{name} {kind}" for name, kind in zip(_COLUMNS[2:], _TYPES[2:], strict=True))
             database.rows(
                 "CREATE TABLE {s}.records (number bigserial PRIMARY KEY, id text UNIQUE NOT NULL, "
-                f"vector vector({int(about['width'])}) NOT NULL, {columns})"
+                f"vector vector({int(info.width)}) NOT NULL, {columns})"
             )
             for name in (*LABELS, "time"):
                 database.rows(f"CREATE INDEX ON {{s}}.records ({name})")
@@ -74,8 +82,8 @@ class PostgresEngine:
             database.rows("CREATE TABLE {s}.log (place bigserial PRIMARY KEY, entry text NOT NULL)")
             for table, column in (*(("records", name) for name in _UNSAMPLED), ("log", "entry")):
                 database.rows(f"ALTER TABLE {{s}}.{table} ALTER COLUMN {column} SET STATISTICS 0")
-            database.rows("CREATE TABLE {s}.about (about text NOT NULL)")
-            database.rows("INSERT INTO {s}.about VALUES (%s)", [json.dumps({"format": 1, **about})])
+            database.rows("CREATE TABLE {s}.info (info text NOT NULL)")
+            database.rows("INSERT INTO {s}.info VALUES (%s)", [info.model_dump_json()])
         database.close()
         return cls(url)
 
@@ -83,14 +91,14 @@ class PostgresEngine:
     def exists(url: str) -> bool:
         """Whether the database has the gallery."""
         database = Database(url)
-        found = database.has("about")
+        found = database.has("info")
         database.close()
         return found
 
     @property
-    def about(self) -> dict[str, Any]:
-        """From the table `about`."""
-        return self._about
+    def info(self) -> GalleryInfo:
+        """What the gallery knows of its model."""
+        return self._info
 
     def add(self, records: Sequence[Record]) -> None:
         """In one transaction; others that add wait for it."""
@@ -102,7 +110,7 @@ class PostgresEngine:
             self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s)", [list(last)])
             copying = f"COPY {{s}}.records ({_RECORD}) FROM STDIN (FORMAT BINARY)"
             self._database.copy(copying, _TYPES, map(_row, last.values()))
-        if not self._indexed and self.about["width"] <= _WIDEST and not self._few(EVERYTHING):
+        if not self._indexed and self.info.width <= _WIDEST and not self._few(EVERYTHING):
             self._database.rows(
                 f"CREATE INDEX IF NOT EXISTS near ON {{s}}.records USING hnsw ({self._half('vector')} halfvec_ip_ops) "
                 "WITH (m = 16, ef_construction = 128)"
@@ -189,7 +197,7 @@ class PostgresEngine:
         return self._database.rows(query, values)[0][0] <= self.exact_under
 
     def _half(self, what: str) -> str:
-        return f"({what}::halfvec({int(self.about['width'])}))"
+        return f"({what}::halfvec({int(self.info.width)}))"
 
 
 def _where(where: Filter) -> tuple[str, dict[str, Any]]:
@@ -210,11 +218,12 @@ def _where(where: Filter) -> tuple[str, dict[str, Any]]:
 
 def _row(record: Record) -> tuple[Any, ...]:
     held = {name: json.dumps(value) for name, value in record.metadata.items()}  # JSON in JSON: 2 is not 2.0
-    plain = (getattr(record, name) for name in _COLUMNS[2:-1])
+    plain = (images_to_text(record.images) if name == "images" else getattr(record, name) for name in _COLUMNS[2:-1])
     return (record.id, np.asarray(record.vector, np.float32), *plain, held)
 
 
 def _record(row: Sequence[Any]) -> Record:
     held = dict(zip(_COLUMNS, row, strict=True))
     held["metadata"] = {name: json.loads(text) for name, text in held["metadata"].items()}
+    held["images"] = images_from_text(held["images"])
     return Record(**{**held, "vector": held["vector"].to_numpy()})

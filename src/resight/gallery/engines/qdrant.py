@@ -1,7 +1,7 @@
 """`qdrant://HOST:PORT/COLLECTION`: a gallery on a Qdrant server or cluster, which many machines may use at once.
 
 The collection has the records, each under a number that follows from its id, so that adding one twice is adding it
-once; a second one, `COLLECTION.about`, has what the gallery is of and the log. The server shards and replicates
+once; a second one, `COLLECTION.info`, has what the gallery is of and the log. The server shards and replicates
 them as its keeper has set up. QDRANT_API_KEY is taken from the environment; `qdrant+https://` speaks TLS.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.points import conditions, number_of, to_point, to_record
-from resight.gallery.record import LABELS, Filter, Near, Record
+from resight.gallery.record import LABELS, Filter, GalleryInfo, Near, Record, read_gallery_info
 
 _SEARCH, _FILTERED = 512, 1024  # candidates of HNSW, as `FOLDER` has them; a filter does not mean many of those met
 _AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
@@ -45,10 +45,10 @@ class QdrantEngine:
         self._client, self._name, self._models = client, collection, import_module("qdrant_client.models")
         if not self.exists(client, collection):
             raise GalleryError(f"the server has no gallery {collection!r}: make one with resight gallery create")
-        self._about: dict[str, Any] = self._entries()[0]
+        self._info = read_gallery_info(json.dumps(self._entries()[0]), "the gallery")
 
     @classmethod
-    def create(cls, client: Any, collection: str, about: dict[str, Any]) -> "QdrantEngine":
+    def create(cls, client: Any, collection: str, info: GalleryInfo) -> "QdrantEngine":
         """Makes a gallery.
 
         Raises:
@@ -60,7 +60,7 @@ class QdrantEngine:
                 raise GalleryError(f"the server has a collection {collection!r} already; use another name")
             client.create_collection(
                 collection,
-                vectors_config=models.VectorParams(size=about["width"], distance=models.Distance.DOT, on_disk=True),
+                vectors_config=models.VectorParams(size=info.width, distance=models.Distance.DOT, on_disk=True),
                 quantization_config=models.ScalarQuantization(
                     scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
                 ),
@@ -70,7 +70,7 @@ class QdrantEngine:
             client.create_payload_index(collection, "number", models.PayloadSchemaType.INTEGER)
             client.create_payload_index(collection, "time", models.PayloadSchemaType.FLOAT)
             client.create_collection(_beside(collection), vectors_config={})
-            first = models.PointStruct(id=0, vector={}, payload={"entry": json.dumps({"format": 1, **about})})
+            first = models.PointStruct(id=0, vector={}, payload={"entry": info.model_dump_json()})
             client.upsert(_beside(collection), [first], wait=True)
         return cls(client, collection)
 
@@ -82,9 +82,9 @@ class QdrantEngine:
             return there and client.count(_beside(collection), exact=True).count > 0
 
     @property
-    def about(self) -> dict[str, Any]:
-        """`width` and `fingerprint`."""
-        return self._about
+    def info(self) -> GalleryInfo:
+        """What the gallery knows of its model."""
+        return self._info
 
     def add(self, records: Sequence[Record]) -> None:
         """In parts that the server takes; stopped between two, the first are there, and adding all again is safe."""
@@ -233,7 +233,7 @@ def connect(url: str) -> tuple[Any, str]:
 
 
 def _beside(collection: str) -> str:
-    return f"{collection}.about"
+    return f"{collection}.info"
 
 
 @contextmanager

@@ -142,7 +142,7 @@ class EdgeEngine(FolderEngine):
             str(index),
             edge.EdgeConfig(
                 wal_enabled=False,  # the folder is what counts, and a log would remember what is removed
-                vectors=edge.EdgeVectorParams(self.about["width"], edge.Distance.Dot),
+                vectors=edge.EdgeVectorParams(self.info.width, edge.Distance.Dot),
                 hnsw_config=edge.HnswIndexConfig(_LINKS, _BUILD, 10_000),
                 quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
                 optimizers=edge.EdgeOptimizersConfig(

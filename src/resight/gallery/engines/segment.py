@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from resight.errors import GalleryError
 from resight.files import write_file, write_folder
-from resight.gallery.record import LABELS, Filter, Record, Value
+from resight.gallery.record import LABELS, Filter, Record, Value, images_from_text, images_to_text
 
-_TEXTS = ("id", *LABELS, "picture", "metadata")
+_TEXTS = ("id", *LABELS, "images", "metadata")
 _SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
@@ -132,7 +132,8 @@ class Segment:
             Record(
                 id=row["id"],
                 vector=np.array(self.vectors[n], np.float32),
-                **{name: row[name] for name in (*LABELS, "time", "picture")},
+                **{name: row[name] for name in (*LABELS, "time")},
+                images=images_from_text(row["images"]),
                 thumbnail=thumbnail,
                 metadata=json.loads(row["metadata"]),
             )
@@ -156,7 +157,8 @@ def write_segment(path: Path, numbers: np.ndarray, records: Sequence[Record]) ->
     Raises:
         StorageError: it cannot be written.
     """
-    columns = {name: [getattr(r, name) for r in records] for name in ("id", *LABELS, "picture", "time", "thumbnail")}
+    columns = {name: [getattr(r, name) for r in records] for name in ("id", *LABELS, "time", "thumbnail")}
+    columns["images"] = [images_to_text(r.images) for r in records]
     columns["metadata"] = [json.dumps(dict(r.metadata), sort_keys=True) for r in records]
     table = pa.table({"number": numbers, **columns}, schema=_SCHEMA)
     vectors = np.stack([np.asarray(r.vector, np.float32) for r in records])

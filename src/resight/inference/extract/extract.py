@@ -1,10 +1,10 @@
-"""Extraction: shards of rows with their embeddings, each written whole, until one file has them all."""
+"""Extraction: shards of rows with their embeddings, each written in one step, until one file holds all of them."""
 
 import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,37 +16,48 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resight.config.sections import Precision, ResolvedPrecision
+from resight.config.sections import Embedding, Fusion, Precision, ResolvedPrecision, UnknownSideInfo
+from resight.data.sightings import SCHEMA, Sighting
 from resight.device import pick_device, resolve_compute
 from resight.errors import ConfigError
 from resight.files import make_folder, write_file
-from resight.inference.embedder import Embedder, load
-from resight.inference.extract.sources import Row, Source
-from resight.models.checkpoint import fingerprint_of, read_card
+from resight.inference.embedder import Embedder, embedding_id, load
+from resight.inference.embeddings import EmbeddingsInfo, embeddings_table, parquet
+from resight.inference.extract.sources import Images, Row, Source
+from resight.models.checkpoint import ModelCard, read_card
 
 SHARD: Final = 1024
-"""Pictures of a shard: what is lost, at most, when a process is stopped."""
-_AT_ONCE: Final = 128  # pictures that are held decoded, however large they are
-_DAMAGED: Final = b"damaged"
-_NUMBERS: Final = {"time": pa.float64(), "frame": pa.int64(), "confidence": pa.float64()} | {
-    edge: pa.float64() for edge in ("left", "top", "right", "bottom")
+"""Rows of a shard: what is lost, at most, when a process is stopped."""
+_CORRUPT: Final = b"corrupt"
+_TYPES: Final = {
+    "frame": pa.int64(),
+    **{name: pa.float64() for name in ("left", "top", "right", "bottom", "confidence")},
 }
 
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How a model embeds."""
+    """A model and how it embeds; what is None is as the model's card says."""
 
     model: Path
     device: str = "auto"
-    precision: Precision = "auto"
-    flip: bool = False
+    precision: Precision | None = None
+    flip: bool | None = None
+    fusion: Fusion | None = None
+    unknown: UnknownSideInfo | None = None
+    batch_size: int | None = None
     compile: bool = False
+
+    def settings(self, card: ModelCard) -> Embedding:
+        """The card's section `embedding` with what is given here."""
+        names = ("precision", "flip", "fusion", "unknown", "batch_size")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return card.embedding.model_copy(update=given)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A shard that is to be made."""
+    """A shard to make."""
 
     number: int
     options: ExtractOptions
@@ -54,24 +65,23 @@ class Task:
 
 
 RunTasks = Callable[[list[Task]], Iterator[tuple[int, bytes]]]
-"""Makes shards, in any order: the number of each, and what is written."""
-
+"""Makes shards, in any order: the number of each, and the bytes of its file."""
 Executor = AbstractContextManager[RunTasks]
-"""Those who make them: `resight.inference.extract.executors`."""
+"""Runs tasks: see `resight.inference.extract.executors`."""
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of some pictures."""
+    """The result of an extraction."""
 
     rows: int
     """In the file."""
     before: int
     """Of them from an earlier run that was stopped."""
     corrupt: list[str]
-    """Why each of those that are left out could not be decoded."""
+    """Why each row that is left out could not be decoded."""
     seconds: float
-    """That embedding took, now."""
+    """Spent on embedding in this run."""
 
 
 def extract(
@@ -79,108 +89,122 @@ def extract(
     source: Source,
     out: Path,
     executor: Executor,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
     shard: int = SHARD,
 ) -> Extracted:
-    """Writes a Parquet file: a row a picture, what is known of it, and `embedding`, float32 [D].
+    """Write a file of embeddings (`resight.inference.embeddings`), a row for each sighting.
 
-    Shards lie beside the file in `OUT.parts` until all are there; a run that is stopped, however it is, goes on from
-    those that are whole. Rows are in the order of the source, whoever embedded them.
+    Shards are stored beside the file in `OUT.parts` until all are there; a run that was stopped, however it was, resumes
+    with those that are complete. Rows are in the order of the source.
 
     Args:
-        way: the model and how it embeds.
-        source: what is embedded.
+        options: the model and how it embeds.
+        source: of the sightings.
         out: the file; it must not exist.
-        crew: who embeds it.
-        progress: is told how many pictures are done, and how many there are.
-        shard: pictures of a shard.
+        executor: runs the tasks.
+        progress: is called with the number of rows that are embedded, and the number of all.
+        shard: rows of a shard.
 
     Raises:
-        ConfigError: the file exists, or was begun of other pictures or another model.
+        ConfigError: the file exists, or was started with other images, another model or other settings.
         StorageError: it cannot be written.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already and is not written over; use another name")
-    parts, plan = out.with_name(f"{out.name}.parts"), _plan(options, source, shard)
-    make_folder(parts)
-    if (parts / "plan.json").exists():
-        begun = json.loads((parts / "plan.json").read_text())
-        resolved: ResolvedPrecision = begun.pop("resolved_precision", "fp32")
-        if begun != plan:
-            raise ConfigError(
-                f"{parts} was begun of other pictures, another model or in another way; delete it, or use another name"
-            )
-    else:
-        resolved = resolve_compute(pick_device(options.device), options.precision).precision
-        write_file(parts / "plan.json", json.dumps({**plan, "resolved_precision": resolved}))
-    options = replace(options, precision=resolved)
-    works = [Task(n, options, source.part(slice(at, at + shard))) for n, at in enumerate(range(0, len(source), shard))]
-    names = [parts / f"{work.number:07d}.parquet" for work in works]
-    left = [work for work, name in zip(works, names, strict=True) if not name.exists()]
+    parts = out.with_name(f"{out.name}.parts")
+    info, options = _plan(options, source, parts, shard)
+    tasks = [Task(n, options, source.part(slice(at, at + shard))) for n, at in enumerate(range(0, len(source), shard))]
+    names = [parts / f"{task.number:07d}.parquet" for task in tasks]
+    remaining = [task for task, name in zip(tasks, names, strict=True) if not name.exists()]
     before = sum(pq.read_metadata(name).num_rows for name in names if name.exists())
-    done, began = len(source) - sum(len(work.part) for work in left), time.perf_counter()
-    progress(done, len(source))
-    with executor as make:
-        for number, made in make(left):
-            write_file(names[number], made)
-            done += len(works[number].part)
-            progress(done, len(source))
+    count = len(source) - sum(len(task.part) for task in remaining)
+    began = time.perf_counter()
+    progress(count, len(source))
+    with executor as run:
+        for number, data in run(remaining):
+            write_file(names[number], data)
+            count += len(tasks[number].part)
+            progress(count, len(source))
     seconds = time.perf_counter() - began
     tables = [pq.read_table(name) for name in names]
-    corrupt = [reason for t in tables for reason in json.loads((t.schema.metadata or {}).get(_DAMAGED, b"[]"))]
-    whole = pa.concat_tables([t.replace_schema_metadata({"model": plan["fingerprint"]}) for t in tables])
-    write_file(out, _parquet(whole))
+    corrupt = [reason for t in tables for reason in json.loads((t.schema.metadata or {}).get(_CORRUPT, b"[]"))]
+    table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
+    write_file(out, parquet(table, info))
     shutil.rmtree(parts)
-    return Extracted(whole.num_rows, before, corrupt, seconds)
+    return Extracted(table.num_rows, before, corrupt, seconds)
 
 
 def describe(options: ExtractOptions) -> str:
-    """What is computed, and with what, in one line."""
-    return resolve_compute(pick_device(options.device), options.precision).describe(
-        read_card(options.model).preprocessing.size
-    )
+    """Device, kind of processor, precision, image size and batch size, in one line."""
+    card = read_card(options.model)
+    settings = options.settings(card)
+    compute = resolve_compute(pick_device(options.device), settings.precision, settings.batch_size)
+    return compute.describe(card.preprocessing.size)
 
 
-def run_task(work: Task) -> tuple[int, bytes]:
-    """A shard as it is written: what one process, or one worker of a cluster, does at a time."""
-    table, corrupt = embed_part(_embedder(work.options), work.part)
-    return work.number, _parquet(table.replace_schema_metadata({_DAMAGED: json.dumps(corrupt).encode()}))
+def run_task(task: Task) -> tuple[int, bytes]:
+    """Make a shard: what one process, or one worker of a cluster, does at a time."""
+    table, corrupt = embed_part(_embedder(task.options), task.part)
+    sink = io.BytesIO()
+    metadata = {_CORRUPT: json.dumps(corrupt).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    return task.number, sink.getvalue()
 
 
 def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
-    """A table of some rows with their embeddings, and why each of those that are left out is damaged."""
-    rows, corrupt, found = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
-    read = part.read()
-    while some := list(islice(read, _AT_ONCE)):
-        corrupt += [picture for _, picture in some if isinstance(picture, str)]
-        held = [(row, picture) for row, picture in some if not isinstance(picture, str)]
-        side_info = {name: [row.get(name) for row, _ in held] for name in ("camera", "view", "modality")}
-        found.append(embedder.embed([picture for _, picture in held], **side_info))
-        rows += [row for row, _ in held]
-    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in part.columns}
-    vectors = np.concatenate(found)  # [rows, D]
-    arrays: dict[str, Any] = {n: pa.array(held, _NUMBERS.get(n, pa.string())) for n, held in columns.items()}
-    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embedder.width)
-    return pa.table(arrays), corrupt
+    """A table of some rows with their embeddings, and the reasons why rows are left out."""
+    rows, corrupt, vectors = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
+    read, size = part.read(), embedder.chunk_size(part.images_per_row)
+    while chunk := list(islice(read, size)):
+        corrupt += [images for _, images in chunk if isinstance(images, str)]
+        decoded = [(row, images) for row, images in chunk if not isinstance(images, str)]
+        vectors.append(embedder.embed([_sighting(row, images) for row, images in decoded]))
+        rows += [row for row, _ in decoded]
+    names = list(SCHEMA.names)
+    sightings = pa.table({name: [row[name] for row in rows] for name in names}, schema=SCHEMA)
+    others = {n: pa.array([row[n] for row in rows], _TYPES[n]) for n in part.columns if n not in names}
+    return embeddings_table(np.concatenate(vectors), sightings, others), corrupt
+
+
+def _sighting(row: Row, images: Images) -> Sighting:
+    pictures: Mapping[str, Any] = images  # decoded already
+    return Sighting(pictures, camera=row["camera"], view=row["view"])
 
 
 @cache
 def _embedder(options: ExtractOptions) -> Embedder:
-    return load(options.model, options.device, options.precision, options.flip, compile=options.compile)
+    return load(
+        options.model, options.device, options.precision, options.flip, options.fusion, options.unknown,
+        options.batch_size, options.compile,
+    )  # fmt: skip
 
 
-def _plan(options: ExtractOptions, source: Source, shard: int) -> dict[str, Any]:
-    return {
-        "fingerprint": fingerprint_of(options.model),
-        "pictures": source.digest(),
-        "flip": options.flip,
-        "precision": options.precision,
+def _plan(options: ExtractOptions, source: Source, parts: Path, shard: int) -> tuple[EmbeddingsInfo, ExtractOptions]:
+    """What the file will state, and the options with the precision resolved: as before, where a run is resumed."""
+    card = read_card(options.model)
+    settings = options.settings(card)
+    fusion = "mean" if settings.fusion == "mean" else "concat"
+    info = EmbeddingsInfo(
+        embedding_id=embedding_id(card.weights_sha256 or "", card, settings),
+        fusion=fusion,
+        modalities=card.vocabulary.modalities,
+    )
+    plan = {
+        "info": info.model_dump(mode="json"),
+        "source": source.digest(),
+        "precision": settings.precision,
         "shard": shard,
     }
-
-
-def _parquet(table: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    make_folder(parts)
+    file = parts / "plan.json"
+    if not file.exists():
+        resolved = resolve_compute(pick_device(options.device), settings.precision).precision
+        write_file(file, json.dumps({**plan, "resolved_precision": resolved}))
+        return info, replace(options, precision=resolved)
+    stored = json.loads(file.read_text())
+    again: ResolvedPrecision = stored.pop("resolved_precision")
+    if stored != plan:
+        raise ConfigError(
+            f"{parts} was started with other images, another model or other settings; delete it, or use another name"
+        )
+    return info, replace(options, precision=again)

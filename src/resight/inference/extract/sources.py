@@ -1,7 +1,7 @@
-"""What is extracted from: pictures in files, or boxes in a video. A part of either is read where it is embedded."""
+"""Sources of an extraction: sightings in files, or boxes in a video. A part of either is read where it is embedded."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,74 +11,83 @@ from torch import Tensor
 
 from resight.data.boxes import Box
 from resight.data.image import decode
-from resight.data.sightings import LABELS, MODALITIES, Sighting, SightingTable
+from resight.data.sightings import SCHEMA, Sighting, SightingTable
 from resight.data.video import Video
+from resight.device import available_cores
 from resight.errors import PictureError
 
-_AHEAD: Final = 64  # pictures that are decoded before they are asked for
+_AHEAD: Final = 64  # sightings that are decoded in advance
+EDGES: Final = ("left", "top", "right", "bottom")
+"""Of a box, in pixels."""
 Row = dict[str, Any]
-"""What is known of a picture, by column."""
+"""What is known of a sighting, by column."""
+Images = Mapping[str, Tensor]
+"""uint8 [3, h, w] by modality."""
 
 
 class Source(Protocol):
-    """Rows that are embedded, each of one picture."""
+    """Rows that are embedded, each one sighting."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What is known of each."""
+        """What is known of each: the columns of a table of sightings, and any others."""
+        ...
+
+    @property
+    def images_per_row(self) -> int:
+        """At most."""
         ...
 
     def __len__(self) -> int: ...
 
     def digest(self) -> str:
-        """Says which rows they are; other ones have another."""
+        """A hash of every row and column."""
         ...
 
     def part(self, rows: slice) -> "Source":
-        """Some of them, small enough to be sent to another process."""
+        """Some of the rows, small enough to be sent to another process."""
         ...
 
-    def read(self) -> Iterator[tuple[Row, Tensor | str]]:
-        """Of each what is known of it, and uint8 [3, h, w], or why that cannot be decoded."""
+    def read(self) -> Iterator[tuple[Row, Images | str]]:
+        """Each row with its decoded images, or the reason why one cannot be decoded."""
         ...
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """A row for each modality of each sighting."""
+class SightingSource:
+    """A row for each sighting of a table."""
 
-    rows: Sequence[tuple[Sighting, str]]
-
-    @classmethod
-    def of(cls, sightings: SightingTable) -> "PictureSource":
-        """Those of a table."""
-        return cls([(s, m) for s in sightings for m in MODALITIES if m in s.images])
+    sightings: SightingTable
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """File and labels."""
-        return ("picture", "modality", *LABELS, "time")
+        """Files by modality, labels and time."""
+        return tuple(SCHEMA.names)
+
+    @property
+    def images_per_row(self) -> int:
+        """The most modalities that a sighting has."""
+        return max((len(sighting.images) for sighting in self.sightings), default=1)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sightings)
 
     def digest(self) -> str:
-        """From paths and what side information is embedded with them."""
-        return _digest((str(s.images[m]), m, s.camera, s.view) for s, m in self.rows)
+        """A hash of every row and column."""
+        return _digest(tuple(row.values()) for row in self.sightings.arrow.to_pylist())
 
-    def part(self, rows: slice) -> "PictureSource":
-        """Some of them."""
-        return PictureSource(self.rows[rows])
+    def part(self, rows: slice) -> "SightingSource":
+        """Some of the rows."""
+        return SightingSource(self.sightings.take(list(range(*rows.indices(len(self))))))
 
-    def read(self) -> Iterator[tuple[Row, Tensor | str]]:
-        """By several threads, some at a time, in order."""
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(self.rows), _AHEAD):
-                some = self.rows[start : start + _AHEAD]
-                decoded = pool.map(_decoded, [s.images[m] for s, m in some])
-                for (sighting, modality), picture in zip(some, decoded, strict=True):
-                    labels = {name: getattr(sighting, name) for name in (*LABELS, "time")}
-                    yield {"picture": str(sighting.images[modality]), "modality": modality, **labels}, picture
+    def read(self) -> Iterator[tuple[Row, Images | str]]:
+        """In order, decoded by several threads, some at a time."""
+        rows = self.sightings.arrow.to_pylist()
+        sightings = list(self.sightings)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for start in range(0, len(rows), _AHEAD):
+                some = slice(start, start + _AHEAD)
+                yield from zip(rows[some], pool.map(_decoded, sightings[some]), strict=True)
 
 
 @dataclass(frozen=True)
@@ -91,48 +100,38 @@ class VideoSource:
     modality: str = "rgb"
     start: float = 0.0
     """When the video begins, in seconds on the clock of all cameras."""
+    images_per_row: int = 1
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """File, labels, and the box."""
-        labels = ("picture", "modality", "identity", "camera", "tracklet", "time")
-        return (*labels, "frame", "left", "top", "right", "bottom", "confidence")
+        """The columns of a table of sightings, and the box."""
+        return (*SCHEMA.names, "frame", *EDGES, "confidence")
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def digest(self) -> str:
-        """From the file's name and size, the boxes, and what they are labelled with."""
-        about = (str(self.video), self.video.stat().st_size, self.camera, self.modality, self.start)
-        return _digest([about, *self.boxes])
+        """A hash of the file's name and size, the boxes, and their labels."""
+        video = (str(self.video), self.video.stat().st_size, self.camera, self.modality, self.start)
+        return _digest([video, *self.boxes])
 
     def part(self, rows: slice) -> "VideoSource":
-        """Some of them."""
+        """Some of the rows."""
         return replace(self, boxes=self.boxes[rows])
 
-    def read(self) -> Iterator[tuple[Row, Tensor | str]]:
+    def read(self) -> Iterator[tuple[Row, Images | str]]:
         """Frame by frame."""
-        for box, seconds, picture in Video(self.video).crops(self.boxes):
-            edges = {"left": box.left, "top": box.top, "right": box.right, "bottom": box.bottom}
-            yield (
-                {
-                    "picture": str(self.video),
-                    "modality": self.modality,
-                    "identity": box.identity,
-                    "camera": self.camera,
-                    "tracklet": box.tracklet,
-                    "time": self.start + seconds,
-                    "frame": box.frame,
-                    **edges,
-                    "confidence": box.confidence,
-                },
-                picture,
-            )
+        for box, seconds, image in Video(self.video).crops(self.boxes):
+            row: Row = dict.fromkeys(self.columns)
+            row |= {self.modality: str(self.video), "identity": box.identity, "camera": self.camera}
+            row |= {"tracklet": box.tracklet, "time": self.start + seconds, "frame": box.frame}
+            row |= {edge: getattr(box, edge) for edge in (*EDGES, "confidence")}
+            yield row, image if isinstance(image, str) else {self.modality: image}
 
 
-def _decoded(path: Path) -> Tensor | str:
+def _decoded(sighting: Sighting) -> Images | str:
     try:
-        return decode(path)
+        return {modality: decode(path) for modality, path in sighting.images.items()}
     except PictureError as error:
         return str(error)
 

@@ -2,10 +2,22 @@
 
 from collections.abc import Mapping
 
+import timm
+
 from resight.config.sections import Model
-from resight.errors import ConfigError
+from resight.errors import ConfigError, unknown
 from resight.models.backbones.resnet import RESNET, ResNet50
-from resight.models.backbones.vit import ViT
+from resight.models.backbones.vit import COMMON, LEGACY_SMALL, ViT
+
+
+def require_backbone(name: str) -> None:
+    """Make sure that a backbone of that name exists.
+
+    Raises:
+        ConfigError: it does not; lists some that do.
+    """
+    if name not in (RESNET, LEGACY_SMALL) and not timm.is_model(name):
+        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *COMMON, "and every other plain ViT of timm"])
 
 
 def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> ViT | ResNet50:

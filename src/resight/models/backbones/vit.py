@@ -23,7 +23,7 @@ from resight.models.jpm import JPM
 from resight.models.sie import SIE
 
 LEGACY_SMALL: Final = "legacy_vit_small"
-_COMMON: Final = (
+COMMON: Final = (
     *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
     *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
     *(f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large")),
@@ -133,7 +133,7 @@ def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
 
 def _check_plain(name: str, size: tuple[int, int]) -> None:
     if not timm.is_model(name):
-        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *_COMMON, "and every other plain ViT of timm"])
+        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *COMMON, "and every other plain ViT of timm"])
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=0)
     blocks = getattr(net, "blocks", None)

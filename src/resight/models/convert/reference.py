@@ -32,6 +32,13 @@ _HEADS: Final = {
     "amsoftmax": "am-softmax",
     "circle": "circle",
 }
+_DATASETS: Final = {
+    "market1501": "market1501",
+    "dukemtmc": "dukemtmc",
+    "occ_duke": "dukemtmc",
+    "msmt17": "msmt17",
+    "veri": "veri776",
+}
 _UNUSED_WITH_JPM: Final = "the reference trains copies of it in b1 and b2 and leaves this one unused"
 
 
@@ -79,12 +86,13 @@ def read_options(path: Path) -> dict[str, Any]:
     }
 
 
-def convert(
+def convert_checkpoint(
     checkpoint: Path,
     options: Mapping[str, Any],
     cameras: int | None = None,
     views: int | None = None,
     view_is_modality: bool = False,
+    dataset: str | None = None,
 ) -> Conversion:
     """Reads a reference checkpoint into our model.
 
@@ -95,6 +103,7 @@ def convert(
         cameras: number of cameras, where SIE tells both camera and view.
         views: number of views, likewise.
         view_is_modality: the views that SIE tells are modalities, in the order rgb, nir, tir.
+        dataset: of the catalog, whose cameras and views the numbers are; None takes it from DATASETS.NAMES.
 
     Raises:
         CheckpointError: the file is damaged, unsafe, or does not fit the options.
@@ -102,7 +111,7 @@ def convert(
     """
     given = read_tensors(checkpoint)
     settings, preprocessing = _settings(options, view_is_modality)
-    vocabulary, settings = _vocabulary(given, settings, cameras, views)
+    vocabulary, settings = _vocabulary(given, settings, cameras, views, dataset or _dataset(options))
     card = ModelCard(model=settings, preprocessing=preprocessing, vocabulary=vocabulary)
     model = card.build()
     renamed, left_out = _rename(given, settings, model)
@@ -158,7 +167,7 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
 
 
 def _vocabulary(
-    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None
+    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None, dataset: str | None
 ) -> tuple[Vocabulary, Model]:
     """Label names in the reference's order: it numbers cameras from 1, and does not keep the identities' names."""
     classes = given["classifier.weight"].shape[0] if "classifier.weight" in given else 0
@@ -180,9 +189,16 @@ def _vocabulary(
         )
     if counts.get("modality", 1) > len(MODALITIES):
         raise ConfigError(f"SIE has {rows} rows, more than the modalities {', '.join(MODALITIES)}")
-    names = {kind: tuple(str(i) for i in range(1, counts.get(kind, 0) + 1)) for kind in ("camera", "view")}
+    owner = f"{dataset}:" if dataset else ""  # as `read_dataset` names cameras
+    names = {kind: tuple(f"{owner}{i}" for i in range(1, counts.get(kind, 0) + 1)) for kind in ("camera", "view")}
     modalities = MODALITIES[: counts.get("modality", 1)]
     return Vocabulary(identities, names["camera"], names["view"], modalities), settings
+
+
+def _dataset(options: Mapping[str, Any]) -> str | None:
+    """The catalog's name of the reference's data set, where it says one that has cameras."""
+    name = str(options.get("DATASETS.NAMES", "")).strip("()'\" ,")
+    return _DATASETS.get(name)
 
 
 def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> tuple[dict[str, Tensor], dict[str, str]]:

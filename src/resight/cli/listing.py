@@ -1,0 +1,29 @@
+"""Lists of the names that other verbs take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resight.cli.parsing import parse, print_json
+from resight.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Print the names that other verbs take."""
+
+    json: bool = False
+    """Print JSON."""
+
+
+def print_listing(verb: str, arguments: list[str], rows: list[tuple[str, str]]) -> None:
+    """Print names and descriptions, for `resight VERB list`."""
+    if arguments[:1] not in (["list"], ["-h"], ["--help"]):
+        raise ConfigError(f"the command is: resight {verb} list")
+    options = parse(Listing, [a for a in arguments if a != "list"], f"resight {verb} list")
+    if options.json:
+        print_json(dict(rows))
+        return
+    width = max(len(name) for name, _ in rows) + 2
+    for name, words in rows:
+        print(f"{name:{width}s}{words}")

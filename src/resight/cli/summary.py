@@ -1,0 +1,27 @@
+"""`resight summary`."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from resight.cli.parsing import parse_run
+
+_WORDS = """MFLOPs of the whole batch, a multiply-add counted as two; the last line is the whole model, heads included.
+Counts stand in for a data set's: {} identities, {} cameras, {} views."""
+
+
+def run(arguments: list[str]) -> None:
+    """Run a recipe's model once, with random weights, and print its stages."""
+    chosen = parse_run(arguments or ["transreid-market"], "resight summary")
+    from resight.models.summary import BATCH_SIZE, CAMERAS, IDENTITIES, VIEWS, summarize
+
+    title = f"{chosen.recipe}: {chosen.model.backbone}, B = {BATCH_SIZE}"
+    table = Table("stage", "shape", "parameters", "MFLOPs", "source", title=title)
+    for stage in summarize(chosen):
+        shape = f"[{', '.join(map(str, stage.shape))}]"
+        table.add_row(stage.name, shape, f"{stage.parameters:,}", f"{stage.flops / 1e6:,.1f}", stage.source)
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
+    print(_WORDS.format(IDENTITIES, CAMERAS, VIEWS))

@@ -1,0 +1,75 @@
+"""Counts and checks of a data set, before anything is trained on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from resight.data.catalog import read_dataset
+from resight.data.image import corrupt
+from resight.data.sightings import SightingTable, Split
+from resight.files import make_folder
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """Counts of one part of a data set."""
+
+    part: str
+    sightings: int
+    images: int
+    identities: int
+    cameras: int
+    views: int
+    modalities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set holds."""
+
+    name: str
+    split: Split
+    parts: list[PartCounts]
+    notes: tuple[str, ...]
+    corrupt: list[str] | None
+    """Why each picture that cannot be decoded cannot be; None where that was not checked."""
+
+
+def inspect_dataset(
+    name: str, root: str | Path, check: bool = False, progress: Callable[[int], None] = lambda count: None
+) -> Inspection:
+    """Read a data set and count what it holds.
+
+    Args:
+        name: of a data set of the catalog.
+        root: its folder or table.
+        check: whether every picture is decoded.
+        progress: is called with the number of pictures that are decoded.
+
+    Raises:
+        ConfigError: there is no data set of that name.
+        DatasetError: it is not in its layout.
+    """
+    split = read_dataset(name, root)
+    tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
+    reasons = None
+    if check:
+        files = sorted({path for table in tables.values() for path in table.paths})
+        reasons = [reason for _, reason in corrupt(files, progress)]
+    return Inspection(split.name, split, [_counts(part, table) for part, table in tables.items()], split.notes, reasons)
+
+
+def write_tables(split: Split, folder: Path) -> None:
+    """Write the three parts of a data set as Parquet tables of sightings.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    make_folder(folder)
+    for name, table in (("train", split.train), ("query", split.query), ("gallery", split.gallery)):
+        table.write(folder / f"{name}.parquet")
+
+
+def _counts(part: str, table: SightingTable) -> PartCounts:
+    identities, cameras, views = (len(table.values(name)) for name in ("identity", "camera", "view"))
+    return PartCounts(part, len(table), len(table.paths), identities, cameras, views, table.modalities)

@@ -1,0 +1,52 @@
+"""Two pictures: are they of the same identity?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from resight.errors import ConfigError
+from resight.inference.embedder import Embedder, Image
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """The comparison of two pictures."""
+
+    similarity: float
+    """Inner product, from -1 to 1."""
+    probability: float | None
+    """Of the same identity; None where the model is not calibrated."""
+    known: bool | None
+    """Whether the similarity reaches the calibration's threshold."""
+
+
+def similarity(
+    embedder: Embedder,
+    first: Image,
+    second: Image,
+    cameras: tuple[str, str] | None = None,
+    modalities: tuple[str, str] | None = None,
+    prior: float = 0.5,
+) -> Similarity:
+    """Compare two pictures or sightings.
+
+    Args:
+        embedder: of the model.
+        first: a picture or sighting.
+        second: another.
+        cameras: of the two.
+        modalities: of the two.
+        prior: probability, before the comparison, that the two are of one identity.
+
+    Raises:
+        ConfigError: the prior does not lie between 0 and 1, or the calibration is of other embeddings.
+        PictureError: a picture cannot be decoded.
+    """
+    if not 0 < prior < 1:
+        raise ConfigError(f"the prior probability must lie between 0 and 1, not {prior:g}")
+    calibration = embedder.calibration_for_use()
+    a, b = embedder.embed([first, second], camera=cameras, modality=modalities)
+    value = float(a @ b)
+    if calibration is None:
+        return Similarity(value, None, None)
+    return Similarity(value, float(calibration.of(np.array([value]), prior)[0]), value >= calibration.threshold)

@@ -1,0 +1,44 @@
+"""The first check of a run, before a picture is read: names, and what depends on the data set."""
+
+from pathlib import Path
+
+from resight.config.run import Run
+from resight.data.catalog import protocol_of, require_known
+from resight.errors import ConfigError
+from resight.models.backbones.build import require_backbone
+from resight.retrieval.protocols import find
+
+
+def resolve(run: Run) -> Run:
+    """Check the names of data sets, protocol and backbone, and resolve the fusion of modalities.
+
+    Raises:
+        ConfigError: a name is not known, or embeddings would be concatenated although the protocol searches one modality
+            with another: such embeddings have nothing in common.
+    """
+    names = require_known(run.dataset)
+    protocol = find(run.evaluation.protocol or protocol_of(names[0]))
+    require_backbone(run.model.backbone)
+    fusion = run.embedding.fusion
+    if protocol.crosses_modalities and fusion == "concat":
+        raise ConfigError(
+            f"protocol {protocol.name} searches one modality with another, and concatenated embeddings of two modalities "
+            "have nothing in common: use --embedding.fusion mean"
+        )
+    if fusion == "auto":
+        fusion = "mean" if protocol.crosses_modalities else "concat"
+    return run.model_copy(update={"embedding": run.embedding.model_copy(update={"fusion": fusion})})
+
+
+def root_of(run: Run) -> Path:
+    """Where a run's data set is.
+
+    Raises:
+        ConfigError: the data set is not known, or the run does not say where it is.
+    """
+    require_known(run.dataset)
+    if run.root is not None:
+        return run.root
+    if run.dataset == "synthetic":
+        return Path("data/synthetic")
+    raise ConfigError(f"give the images of {run.dataset} with --root FOLDER_OR_TABLE")

@@ -11,7 +11,7 @@ from resight.config.sections import Model, Preprocessing
 from resight.data.synthetic import synthetic
 from resight.data.vocabulary import Vocabulary
 from resight.files import write_folder
-from resight.models.checkpoint import ModelCard, fill_model_folder
+from resight.models.checkpoint import ModelCard, fill_model_folder, load_model
 
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
@@ -70,4 +70,15 @@ def small_model(folder: Path, cameras=("c1", "c2"), modalities=("rgb",), mean=(0
     if model.sie:
         network.backbone.sie.table.data.normal_()
     write_folder(folder, lambda path: fill_model_folder(path, network.state_dict(), card))
+    return folder
+
+
+def varied_model(folder: Path, spread: float = 0.3, **options) -> Path:
+    """As `small_model`, with weights far enough from 0 that the embeddings of different pictures differ widely."""
+    model, card = load_model(small_model(folder.with_name(f"{folder.name}-before"), **options))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and "sie" not in name:
+            parameter.data.add_(spread * torch.randn(parameter.shape, generator=generator))
+    write_folder(folder, lambda path: fill_model_folder(path, model.state_dict(), card))
     return folder

@@ -33,8 +33,8 @@ def load(name: str) -> Golden:
     state = {key: _weight(key, shape) for key, shape in spec["state_dict"].items()}
     rng = np.random.default_rng(spec["image_seed"])
     images = rng.standard_normal((spec["batch"], 3, *spec["size"])).astype(np.float32)
-    with np.load(GOLDEN / f"{name}.npz") as held:
-        return Golden(spec, options, state, torch.from_numpy(images), dict(held))
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return Golden(spec, options, state, torch.from_numpy(images), dict(arrays))
 
 
 def _weight(key: str, shape: list[int]) -> torch.Tensor:

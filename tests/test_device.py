@@ -10,13 +10,14 @@ from dataclasses import asdict
 import pytest
 import torch
 from conftest import picture, small_model
-from test_training import small
+from training_helpers import ALONE, context_of, small
 
 import resight
 from resight import device
 from resight.cli import main
-from resight.config.sections import Evaluation
+from resight.config.sections import Embedding
 from resight.data.catalog import read_dataset
+from resight.data.readers.anything import read_images
 from resight.device import (
     best_precision,
     configure_process,
@@ -27,15 +28,18 @@ from resight.device import (
     processor_kind,
     resolve_compute,
 )
-from resight.errors import ConfigError
+from resight.errors import CheckpointError, ConfigError
 from resight.evaluation.evaluate import evaluate
 from resight.evaluation.result import figures
-from resight.inference.embed import embed_table
+from resight.inference.embedder import Embedder
+from resight.inference.extract import extract as extraction
+from resight.inference.extract.executors import local
+from resight.inference.extract.sources import SightingSource
+from resight.models.checkpoint import load_model
 from resight.progress import Progress
-from resight.training.distributed import DistributedContext
-from resight.training.loop import compute_again, describe, train
+from resight.training.context import compute_of_resumed
+from resight.training.loop import train
 from resight.training.run_folder import RunFolder
-from resight.training.state import choose_compute, start
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -51,7 +55,7 @@ def timed(monkeypatch, factors):
     """Makes the measurement see times: bf16's time over float32's, of the first short trial and of the second."""
     trials = []
 
-    def seconds(works, runs):
+    def seconds(tasks, runs):
         trials.append(runs)
         return [factors[len(trials) - 1], 1.0]
 
@@ -64,9 +68,9 @@ def timed(monkeypatch, factors):
 ])  # fmt: skip
 @pytest.mark.parametrize("measure", [device.bf16_layer_is_faster, device.bf16_product_is_faster])
 def test_bf16_is_used_only_where_it_was_faster(monkeypatch, measure, factors, faster, trials):
-    asked = timed(monkeypatch, factors)
+    measured = timed(monkeypatch, factors)
     assert measure.__wrapped__() is faster
-    assert len(asked) == trials  # a processor without fast bf16 is not tried at length
+    assert len(measured) == trials  # a processor without fast bf16 is not tried at length
 
 
 def test_the_measurement_is_made_once_and_leaves_torch_as_it_was():
@@ -175,7 +179,7 @@ def test_vnni(monkeypatch):
         assert device.has_vnni() is expected
 
 
-def test_a_device_that_is_not_there():
+def test_a_device_that_does_not_exist():
     assert pick_device("cpu") == CPU
     with pytest.raises(ConfigError, match="no device 'tpu'"):
         pick_device("tpu")
@@ -200,67 +204,62 @@ def test_every_verb_computes_in_what_was_measured(forced, painted, tmp_path, cap
     paths = [str(picture(tmp_path / f"{n}.png", n)) for n in range(3)]
     assert main(["extract", str(folder.best), *paths, "--out", str(tmp_path / "e.parquet"), "--device", "cpu"]) == 0
     assert f", {forced}; images of " in capsys.readouterr().err
-    assert main(["gallery", "create", str(tmp_path / "seen"), "--model", str(folder.best)]) == 0
-    assert main(["gallery", "add", str(tmp_path / "seen"), *paths, "--device", "cpu"]) == 0
+    assert main(["gallery", "create", str(tmp_path / "gallery"), "--model", str(folder.best), "--device", "cpu"]) == 0
+    assert main(["gallery", "add", str(tmp_path / "gallery"), *paths, "--device", "cpu"]) == 0
     assert f", {forced}; images of " in capsys.readouterr().err
 
 
 def test_every_function_computes_in_what_was_measured(forced, painted, tmp_path):
     folder = small_model(tmp_path / "model", modalities=("rgb", "nir", "tir"))
-    embedder = resight.load(folder, "cpu")
-    assert embedder.precision == embedder.compute.precision == forced
+    embedder = resight.load(folder, "cpu", batch_size=8)
+    assert (embedder.compute.precision, embedder.compute.batch_size) == (forced, 8)
     assert next(embedder.model.backbone.blocks[0].attn.qkv.parameters()).dtype == device.DTYPES[forced]
-    model, card = resight.load_model(folder)
     split = read_dataset("synthetic", painted)
-    settings = Evaluation(batch=8)
-    result = evaluate(model, split, card.vocabulary, card.preprocessing, settings)
+    model, card = load_model(folder)
+    live = Embedder(model, card, Embedding(batch_size=8))  # as training wraps a model
+    result = evaluate(live, split)
     assert asdict(result.compute) == figures(result, "x")["compute"]
-    assert (result.compute.precision, result.compute.batch_size) == (forced, 8)
-    same = embed_table(model, split.query, card.vocabulary, card.preprocessing, settings, forced)
-    assert torch.equal(torch.from_numpy(result.query.vectors), torch.from_numpy(same))
-    run = small(precision="auto")
-    state = start(run, card.vocabulary, DistributedContext(0, 1, CPU), Progress(quiet=True))
-    assert state.compute == choose_compute(run, DistributedContext(0, 1, CPU))
-    assert f", {forced}; images of 64x32, batches of " in describe(run, state.compute, split)
+    assert result.compute == live.compute == embedder.compute
+    assert next(model.backbone.blocks[0].attn.qkv.parameters()).dtype == torch.float32  # the model is not changed
+    assert torch.equal(torch.from_numpy(result.query.vectors), torch.from_numpy(embedder.embed(split.query)))
+    assert evaluate(folder, split).compute.precision == forced
+    context = context_of(small(precision="auto"), card.vocabulary)
+    assert context.compute == resolve_compute(CPU, "auto", training=True)
+    assert context.compute.precision == forced
+    assert f", {forced}; images of 64x32, batches of " in context.description
 
 
 def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path, capsys):
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
     run = small(precision="auto", schedule={"epochs": 1})
     folder, split = RunFolder.new(tmp_path / "run"), read_dataset(run.dataset, painted)
-    train(run, split, folder, Progress(quiet=True))
+    train(run, split, folder)
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)  # another machine, say
     train(run, split, folder, Progress())
     assert json.loads((folder.path / "compute.json").read_text())["precision"] == "fp32"
     assert json.loads((folder.path / "result.json").read_text())["compute"]["precision"] == "fp32"
     assert ", fp32; images" in capsys.readouterr().err
 
-    context = DistributedContext(0, 1, CPU)
     file = folder.path / "compute.json"
     before = json.loads(file.read_text())
     file.write_text(json.dumps({**before, "processor": "Z80"}))
-    assert compute_again(folder, context, Progress()).processor == "Z80"
+    assert compute_of_resumed(folder, ALONE, Progress()).processor == "Z80"
     assert "a processor with Z80 so far" in capsys.readouterr().err
     file.write_text(json.dumps({**before, "device": "cuda"}))
-    assert compute_again(folder, context, Progress()) is None
+    assert compute_of_resumed(folder, ALONE, Progress()) is None
     assert "computed on cuda so far and is resumed on cpu" in capsys.readouterr().err
     file.write_text("{")
-    with pytest.raises(resight.errors.CheckpointError, match="delete it to have that chosen again"):
-        compute_again(folder, context, Progress())
+    with pytest.raises(CheckpointError, match="delete it to have that chosen again"):
+        compute_of_resumed(folder, ALONE, Progress())
 
 
 def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
-    from resight.data.readers.anything import read_images
-    from resight.inference.extract import extract as shards
-    from resight.inference.extract.executors import local
-    from resight.inference.extract.sources import PictureSource
-
     folder = small_model(tmp_path / "model")
-    source = PictureSource.of(read_images([picture(tmp_path / f"{n}.png", n) for n in range(4)], False))
+    source = SightingSource(read_images([picture(tmp_path / f"{n}.png", n) for n in range(4)]))
     precisions = []
 
-    def stopped(works):
-        precisions.append(works[0].options.precision)
+    def stopped(tasks):
+        precisions.append(tasks[0].options.precision)
         raise KeyboardInterrupt
 
     class Executor:
@@ -270,15 +269,13 @@ def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path)
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: False)
-    options = shards.ExtractOptions(folder, "cpu")
-    with pytest.raises(KeyboardInterrupt):
-        shards.extract(options, source, tmp_path / "e.parquet", Executor())
-    monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)
-    with pytest.raises(KeyboardInterrupt):
-        shards.extract(options, source, tmp_path / "e.parquet", Executor())
+    options = extraction.ExtractOptions(folder, "cpu")
+    for fast in (False, True):
+        monkeypatch.setattr(device, "bf16_layer_is_faster", lambda fast=fast: fast)
+        with pytest.raises(KeyboardInterrupt):
+            extraction.extract(options, source, tmp_path / "e.parquet", Executor())
     assert precisions == ["fp32", "fp32"]
-    assert shards.extract(options, source, tmp_path / "e.parquet", local()).rows == 4
+    assert extraction.extract(options, source, tmp_path / "e.parquet", local()).rows == 4
 
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

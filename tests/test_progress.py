@@ -2,14 +2,14 @@
 
 import pytest
 
-from resight import progress as screens
+from resight import progress as progress_module
 from resight.progress import Progress, duration
 
 
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(screens.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress_module.time, "monotonic", lambda: self.now)
 
 
 def test_a_line_every_half_minute(monkeypatch, capsys):
@@ -36,7 +36,7 @@ def test_what_was_done_before_is_not_part_of_the_rate(monkeypatch, capsys):
     assert capsys.readouterr().err == "embedding: 920 of 1,000  about 160 s left\n".replace("160 s", "3 min")
 
 
-def test_work_of_unknown_length_has_no_estimate(monkeypatch, capsys):
+def test_a_task_of_unknown_length_has_no_estimate(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     progress = Progress()
     progress.start("adding", None)

@@ -1,4 +1,4 @@
-"""Trains a recipe on the real CUHK03-NP and keeps its curve here: `python benchmarks/cuhk03/run.py cuhk03 [OPTIONS]`.
+"""Train a recipe on the real CUHK03-NP and store its curve here: `python benchmarks/cuhk03/run.py cuhk03 [OPTIONS]`.
 
 Needs ../shared beside the checkout; takes half an hour of two cores and more.
 """
@@ -17,18 +17,18 @@ WEIGHTS = SHARED / "weights" / "vit_small_patch14_dinov2.fp16.safetensors"
 
 def main(recipe: str, *options: str) -> None:
     if not ROOT.is_dir() or not WEIGHTS.is_file():
-        print(f"skipped: {SHARED} is not there")
+        print(f"skipped: no images and weights in {SHARED}")
         return
     import torch
 
     from resight.cli import main as resight
 
     out = Path("runs") / f"benchmark-{recipe}"
-    began = time.time()
+    started = time.time()
     status = resight(["train", recipe, "--root", str(ROOT), "--weights", str(WEIGHTS), "--out", str(out), *options])
     if status:
         sys.exit(status)
-    minutes = (time.time() - began) / 60
+    minutes = (time.time() - started) / 60
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()}
     result = json.loads((out / "result.json").read_text()) | {
         "per_query": None,

@@ -28,9 +28,10 @@ from resight.data.vocabulary import Vocabulary
 from resight.device import DTYPES
 from resight.losses.objective import objective
 from resight.progress import Progress
+from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext
-from resight.training.loop import train_step
 from resight.training.state import State, start
+from resight.training.step import train_step
 
 T = TypeVar("T")
 ModelName = Literal["tiny", "vit-s", "vit-b"]
@@ -175,7 +176,7 @@ def measure_ours(case: Case, precision: ResolvedPrecision, paths: list[Path], st
     """Measure the library's training: packed images, its own training step."""
     run, loader = case.run(precision), make_loader(case, paths)
     loader.pack()
-    state = make_state(run, loader)
+    context, state = make_state(run, loader)
     sightings = len(loader.identity)
     batches = loader.batches(
         [(n * case.batch_size + i) % sightings for i in range(case.batch_size)] for n in range(steps + 1)
@@ -185,22 +186,23 @@ def measure_ours(case: Case, precision: ResolvedPrecision, paths: list[Path], st
         started = time.perf_counter()
         batch = next(batches)
         loaded = time.perf_counter()
-        train_step(run, state, batch, (slice(0, case.batch_size), case.batch_size), ALONE)
+        train_step(context, state, batch, (slice(0, case.batch_size), case.batch_size))
         return loaded - started, time.perf_counter() - loaded
 
-    measured = _measure_steps(case, step, steps, state.compute.precision)
-    flops = _step_flops(run, state, loader) * case.batch_size / _FLOPS_BATCH
+    measured = _measure_steps(case, step, steps, context.compute.precision)
+    flops = _step_flops(context, state, loader) * case.batch_size / _FLOPS_BATCH
     return Measurement(**vars(measured) | {"flops_per_second": flops / measured.model_seconds})
 
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
-def make_state(run: Run, loader: Loader) -> State:
-    """Return a model with random weights and its optimizer, ready to be trained."""
-    state = start(run, loader.vocabulary, ALONE, Progress(quiet=True))
+def make_state(run: Run, loader: Loader) -> tuple[TrainContext, State]:
+    """Return a model with random weights and its optimizer, ready to be trained, and their context."""
+    context = TrainContext.create(run, loader.vocabulary, ALONE, Progress(quiet=True))
+    state = start(context)
     state.model.train()
-    return state
+    return context, state
 
 
 def make_loader(case: Case, paths: list[Path]) -> Loader:
@@ -248,11 +250,11 @@ def _measure_steps(
     return Measurement(case.images / (data + model), data, model, len(durations), peak_gb, precision)
 
 
-def _step_flops(run: Run, state: State, loader: Loader) -> int:
+def _step_flops(context: TrainContext, state: State, loader: Loader) -> int:
     """Of the matrix products of one small step, forward and backward; they grow in proportion to the batch."""
     batch = next(loader.batches([list(range(_FLOPS_BATCH))]))
     with FlopCounterMode(display=False) as counter:
-        train_step(run, state, batch, (slice(0, _FLOPS_BATCH), _FLOPS_BATCH), ALONE)
+        train_step(context, state, batch, (slice(0, _FLOPS_BATCH), _FLOPS_BATCH))
     return counter.get_total_flops()
 
 

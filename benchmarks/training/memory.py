@@ -1,5 +1,5 @@
-"""Peak memory of one training step of ViT-B (JPM, SIE, 256x128): a whole batch of 64, micro-batches of 8, recomputed
-blocks, and a batch of 8: `python benchmarks/training/memory.py`. Memory depends on the precision, which is `auto`."""
+"""Peak memory of one training step of ViT-B (JPM, SIE, 256x128): a whole batch of 64, micro-batches of 8, gradient
+checkpointing, and a batch of 8: `python benchmarks/training/memory.py`. Memory depends on the precision, `auto`."""
 
 import resource
 import sys
@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import ALONE, Case, in_new_process, make_loader, make_state, paint
+from measure import Case, in_new_process, make_loader, make_state, paint
 from timing import describe_machine
 
 from resight.config.recipes import vary
-from resight.training.loop import train_step
+from resight.training.step import train_step
 
 
 def step(batch_size: int, micro_batch_size: int | None, gradient_checkpointing: bool) -> str:
@@ -24,11 +24,11 @@ def step(batch_size: int, micro_batch_size: int | None, gradient_checkpointing: 
             micro_batch_size=micro_batch_size,
             gradient_checkpointing=gradient_checkpointing,
         )
-        state = make_state(run, loader)
+        context, state = make_state(run, loader)
         before = peak_gb()
         for batch in loader.batches([list(range(batch_size))]):
-            train_step(run, state, batch, (slice(0, batch_size), batch_size), ALONE)
-    return f"{peak_gb():.2f} GB, of which the step {peak_gb() - before:.2f} ({state.compute.precision})"
+            train_step(context, state, batch, (slice(0, batch_size), batch_size))
+    return f"{peak_gb():.2f} GB, of which the step {peak_gb() - before:.2f} ({context.compute.precision})"
 
 
 def peak_gb() -> float:
@@ -46,7 +46,7 @@ def main() -> None:
     ):
         name = f"batch {batch_size}, {f'micro-batches of {micro_batch_size}' if micro_batch_size else 'whole'}"
         measured = in_new_process(step, batch_size, micro_batch_size, gradient_checkpointing)
-        print(f"{name}{', recomputed blocks' if gradient_checkpointing else ''}: {measured}", flush=True)
+        print(f"{name}{', gradient checkpointing' if gradient_checkpointing else ''}: {measured}", flush=True)
 
 
 if __name__ == "__main__":

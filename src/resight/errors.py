@@ -1,15 +1,15 @@
-"""Everything that can go wrong in a way that a user can mend.
+"""The errors that a user can fix; the message says what is wrong, where, and what to do.
 
 ResightError
-├── ConfigError       an option, recipe, data set or backbone that cannot be
-├── DatasetError      a folder or table that is not in the layout it is read as
-├── PictureError      a picture that cannot be decoded
-├── CheckpointError   weights that are damaged, unsafe or do not fit
-├── GalleryError      a gallery that is damaged, in use, or of another model
-├── EvaluationError   a measurement that has nothing to measure
-├── ExportError       an export that does not give what the model gives
-├── TrainingError    a training that cannot go on
-└── StorageError      a file or folder that cannot be written
+├── ConfigError       an option, recipe, data set or backbone is invalid or unknown
+├── DatasetError      a folder or table does not have the expected layout
+├── PictureError      an image cannot be decoded
+├── CheckpointError   weights are corrupt, unsafe, or do not fit the model
+├── GalleryError      a gallery is corrupt, in use, or of another model
+├── EvaluationError   an evaluation has nothing to evaluate
+├── ExportError       an exported model differs from the original
+├── TrainingError     training cannot continue
+└── StorageError      a file or folder cannot be written
 
 The command line prints the message as one sentence and ends with exit status 2.
 """
@@ -18,45 +18,45 @@ from collections.abc import Iterable
 
 
 class ResightError(Exception):
-    """What a user can mend; the message says what is wrong, where, and what to do."""
+    """Base class of the errors that a user can fix."""
 
 
 class ConfigError(ResightError):
-    """An option, recipe, data set or backbone that cannot be."""
+    """An option, recipe, data set or backbone is invalid or unknown."""
 
 
 class DatasetError(ResightError):
-    """A folder or table that is not in the layout it is read as."""
+    """A folder or table does not have the expected layout."""
 
 
 class PictureError(ResightError):
-    """A picture that cannot be decoded."""
+    """An image cannot be decoded."""
 
 
 class CheckpointError(ResightError):
-    """Weights that are damaged, unsafe or do not fit."""
+    """Weights are corrupt, unsafe, or do not fit the model."""
 
 
 class GalleryError(ResightError):
-    """A gallery that is damaged, in use, or of another model."""
+    """A gallery is corrupt, in use, or of another model."""
 
 
 class EvaluationError(ResightError):
-    """A measurement that has nothing to measure."""
+    """An evaluation has nothing to evaluate."""
 
 
 class ExportError(ResightError):
-    """An export that does not give what the model gives."""
+    """An exported model differs from the original."""
 
 
 class TrainingError(ResightError):
-    """A training that cannot go on."""
+    """Training cannot continue."""
 
 
 class StorageError(ResightError):
-    """A file or folder that cannot be written."""
+    """A file or folder cannot be written."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not known, listing the names that are."""
+    """Return the error for an unknown name, which lists the known ones."""
     return ConfigError(f"there is no {kind} named {name!r}; known are: {', '.join(known)}")

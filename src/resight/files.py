@@ -1,4 +1,4 @@
-"""Files and folders that are either wholly there or not there at all."""
+"""Atomic writes: a file or folder is written completely, or not at all."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ _REASONS = {
 
 @contextmanager
 def storing(path: Path) -> Generator[None]:
-    """Turns an operating system's refusal to write `path` into a `StorageError` that says why."""
+    """Raise an `OSError` of the block as a `StorageError` that says why `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -32,7 +32,11 @@ def storing(path: Path) -> Generator[None]:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a power cut, meets the old content or the new, never a part."""
+    """Write a file in one step: after a crash or power failure it has either the old content or the new.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with storing(path):
@@ -47,14 +51,23 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a document as JSON, with `write_file`."""
+    """Write a document as JSON in one step.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     write_file(path, json.dumps(document, indent=2) + "\n")
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Lets `fill` write into a folder beside `path`, then moves it to `path` in one step.
+    """Write a folder in one step: fill a temporary folder, then rename it. A failure leaves nothing behind.
 
-    `path` must not exist. If `fill` fails, nothing is left behind.
+    Args:
+        path: the new folder; must not exist.
+        fill: writes the content into the folder that it is called with.
+
+    Raises:
+        StorageError: the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with storing(path):
@@ -68,7 +81,15 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Makes the symbolic link `link` lead to `target` (its sibling or below), replacing it in one step."""
+    """Create or replace the symbolic link `link` in one step.
+
+    Args:
+        link: the link.
+        target: in the folder of the link, or below it.
+
+    Raises:
+        StorageError: the link cannot be written.
+    """
     partial = link.with_name(f".{link.name}.{os.getpid()}.partial")
     with storing(link):
         partial.unlink(missing_ok=True)
@@ -77,7 +98,11 @@ def point(link: Path, target: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, with those above it, and proves that it can be written to."""
+    """Create a folder and its parents, and check that files can be written there.
+
+    Raises:
+        StorageError: the folder cannot be created or written to.
+    """
     with storing(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every half minute elsewhere, and log lines."""
+"""Progress of long tasks: a bar on a terminal, a line every 30 seconds elsewhere, and log lines."""
 
 import time
 from types import TracebackType
@@ -6,11 +6,11 @@ from types import TracebackType
 from rich import progress as bars
 from rich.console import Console
 
-_EVERY = 30.0  # seconds between lines where nobody sees the moving bar
+_LINE_INTERVAL = 30.0  # seconds between progress lines where standard error is no terminal
 
 
 class Progress:
-    """Shows progress on standard error: a moving bar on a terminal, elsewhere a line every half minute.
+    """Progress on standard error: a bar on a terminal, elsewhere a line every 30 seconds.
 
     Args:
         quiet: show nothing.
@@ -28,10 +28,11 @@ class Progress:
             transient=True,
         )
         self.task = self.bar.add_task("", total=None, now="")
-        self.what = ""
+        self.description = ""
         self.total: int | None = None
-        self.first = 0
-        self.began = self.last_line = time.monotonic()
+        self.initial = 0
+        self.start_time = time.monotonic()  # seconds
+        self.last_line = self.start_time
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -48,28 +49,38 @@ class Progress:
         """Print one line."""
         self.console.print(text, soft_wrap=True)
 
-    def start(self, what: str, total: int | None, done: int = 0) -> None:
-        """Start a task of `total` steps (None: unknown), of which `done` are done."""
-        self.bar.reset(self.task, total=total, completed=done, description=what, now="")
-        self.what, self.total, self.first, self.began = what, total, done, time.monotonic()
+    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+        """Start a task.
 
-    def update(self, done: int, now: str = "") -> None:
-        """Report that `done` steps of the task are done."""
-        self.bar.update(self.task, completed=done, now=now)
-        if not self.console.is_terminal and time.monotonic() - self.last_line >= _EVERY:
+        Args:
+            description: printed before the bar.
+            total: number of steps; None if unknown.
+            completed: steps that an earlier run completed.
+        """
+        self.bar.reset(self.task, total=total, completed=completed, description=description, now="")
+        self.description = description
+        self.total = total
+        self.initial = completed
+        self.start_time = time.monotonic()
+
+    def update(self, completed: int, now: str = "") -> None:
+        """Report the number of completed steps, and the current figures as text."""
+        self.bar.update(self.task, completed=completed, now=now)
+        if not self.console.is_terminal and time.monotonic() - self.last_line >= _LINE_INTERVAL:
             self.last_line = time.monotonic()
-            self.log(self._line(done, now))
+            self.log(self._line(completed, now))
 
-    def _line(self, done: int, now: str) -> str:
-        parts = [f"{self.what}: {done:,}" + (f" of {self.total:,}" if self.total is not None else ""), now]
-        if self.total is not None and done > self.first:
-            seconds = (time.monotonic() - self.began) / (done - self.first) * (self.total - done)
+    def _line(self, completed: int, now: str) -> str:
+        parts = [f"{self.description}: {completed:,}" + (f" of {self.total:,}" if self.total is not None else ""), now]
+        if self.total is not None and completed > self.initial:
+            seconds_per_step = (time.monotonic() - self.start_time) / (completed - self.initial)
+            seconds = seconds_per_step * (self.total - completed)
             parts.append(f"about {duration(seconds)} left")
         return "  ".join(part for part in parts if part)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `3 min`, `1 h 20 min`."""
+    """Format seconds for people: `40 s`, `3 min`, `1 h 20 min`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

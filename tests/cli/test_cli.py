@@ -1,19 +1,18 @@
-"""The command line as a user meets it: quick help, one clear sentence for bad input, nothing written over."""
+"""The command line: help within a moment, one clear sentence for bad input, nothing written over."""
 
 import json
-import pickle
 import subprocess
 import sys
 import time
 
-import golden_cases
 import pytest
-import torch
 from safetensors.torch import save_file
 
+import resight
 from resight.cli import VERBS, main
-from resight.config.recipes import tiny, vary
-from resight.models.checkpoint import load_model
+from resight.config.recipes import RECIPES
+from resight.data.catalog import CATALOG
+from resight.retrieval.protocols import PROTOCOLS
 
 TINY = ["train", "tiny", "--device", "cpu", "--sampling.identities", "3", "--sampling.instances", "2"]
 TINY += ["--schedule.epochs", "1", "--preprocessing.size", "64", "32"]
@@ -28,15 +27,69 @@ def refused(capsys, *arguments) -> str:
     return says
 
 
-def test_help_names_every_verb(capsys):
-    assert main(["--help"]) == 0
+def test_help_and_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"resight {resight.__version__}\n"
+    assert main([]) == main(["--help"]) == main(["-h"]) == 0
     out = capsys.readouterr().out
-    assert all(verb in out for verb in VERBS)
-    for verb in VERBS:
-        if verb not in ("data", "train", "lr"):
-            with pytest.raises(SystemExit) as ended:
-                main([verb, "--help"])
-            assert ended.value.code == 0
+    assert out.count("usage: resight VERB [OPTIONS]") == 3
+    for verb, says in VERBS.items():
+        assert f"{verb:12s}{says}" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_verb_has_help(verb, flag, capsys):
+    try:
+        status = main([verb, flag])
+    except SystemExit as ended:  # tyro prints the help of options and ends
+        status = ended.code
+    assert status == 0
+    captured = capsys.readouterr()
+    assert f"usage: resight {verb}" in captured.out
+    assert captured.err == ""
+
+
+def test_help_of_an_action_lists_its_options(capsys):
+    for command, option in ((["gallery", "search"], "--k"), (["data", "inspect"], "--check")):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--help"])
+        assert ended.value.code == 0
+        assert option in capsys.readouterr().out
+
+
+def test_help_of_a_verb_with_actions_lists_them(capsys):
+    actions = {
+        "gallery": "create add search assign undo cluster remove stats verify copy",
+        "data": "inspect clean list",
+    }
+    for verb, names in actions.items():
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        assert "{" + ",".join(names.split()) + "}" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"), [("recipes", RECIPES), ("protocols", PROTOCOLS), ("data", CATALOG)], ids=lambda value: str(value)[:9]
+)  # fmt: skip
+def test_lists_have_one_line_for_each_name(verb, names, capsys):
+    assert main([verb, "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(names)
+    assert all(len(line.split()) > 2 for line in lines)  # with words about it
+    assert main([verb, "list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == list(names)
+    if verb == "data":
+        assert document["sysu-mm01"] == "sysu-all"
+        assert set(document.values()) <= set(PROTOCOLS)
+
+
+def test_a_listing_verb_without_list_says_the_command(capsys):
+    for verb in ("recipes", "protocols"):
+        assert f"the command is: resight {verb} list" in refused(capsys, verb)
+        assert f"the command is: resight {verb} list" in refused(capsys, verb, "lists")
 
 
 @pytest.mark.parametrize("command", [["-m", "resight.cli", "--help"], ["-c", "import resight"]])
@@ -51,21 +104,21 @@ def test_starting_imports_nothing_heavy(command):
 
 
 @pytest.mark.slow
-def test_train_evaluate_and_look(painted, tmp_path, capsys):
+def test_train_then_evaluate_with_a_rank_strip(painted, tmp_path, capsys):
     assert main([*TINY, "--root", str(painted), "--out", str(tmp_path / "run")]) == 0
     assert f"model: {tmp_path / 'run' / 'best'}" in capsys.readouterr().out
-    strip, figures = tmp_path / "look" / "strip.png", tmp_path / "figures.json"
+    strip, figures = tmp_path / "new" / "strip.png", tmp_path / "figures.json"
     command = ["evaluate", str(tmp_path / "run" / "best"), "--dataset", "synthetic", "--root", str(painted)]
-    assert main([*command, "--device", "cpu", "--flip", "--json", str(figures), "--strip", str(strip)]) == 0
+    assert main([*command, "--device", "cpu", "--flip", "on", "--json", str(figures), "--rank-strip", str(strip)]) == 0
     out = capsys.readouterr().out
     assert "protocol market: every query against the whole gallery; 16 queries, 16 gallery sightings" in out
-    assert "left out of a query's ranking are its own file and its identity under its own camera" in out
+    assert "Not ranked (rule same-camera): the query's own file, and " in out
     assert set(json.loads(figures.read_text())) > {"mAP", "mINP", "R1", "cmc", "settings"}
     assert strip.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_skips_damaged_pictures_when_told(painted, tmp_path, capsys):
+def test_corrupt_pictures_are_refused_or_skipped(painted, tmp_path, capsys):
     import shutil
 
     root = tmp_path / "data"
@@ -77,21 +130,32 @@ def test_skips_damaged_pictures_when_told(painted, tmp_path, capsys):
     assert "--on-corrupt skip" in says
     assert not (tmp_path / "run").exists()
     assert main([*TINY, "--root", str(root), "--out", str(tmp_path / "run"), "--on-corrupt", "skip"]) == 0
-    assert "1 damaged pictures skipped" in capsys.readouterr().err
+    assert "1 corrupt pictures skipped" in capsys.readouterr().err
 
 
 def test_data_inspect(market, tmp_path, capsys):
     assert main(["data", "inspect", "market1501", str(market), "--check", "--out", str(tmp_path / "tables")]) == 0
     out = capsys.readouterr().out
     assert "Market-1501" in out
-    assert "all 42 pictures can be decoded" in out
+    assert "all pictures can be decoded (42" in out
     assert (tmp_path / "tables" / "gallery.parquet").exists()
     (market / "query" / "0007_c1s1_000000_00.jpg").write_bytes(b"")
-    assert "1 of 42 pictures are damaged" in refused(capsys, "data", "inspect", "market1501", market, "--check")
+    assert main(["data", "inspect", "market1501", str(market), "--check"]) == 2
+    captured = capsys.readouterr()
+    assert "0007_c1s1_000000_00.jpg is empty" in captured.out
+    assert captured.err.count("\n") == 1
+    assert "1 of the pictures are corrupt" in captured.err
+    assert main(["data", "inspect", "market1501", str(market), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(part["part"], part["sightings"]) for part in document["parts"]] == [
+        ("train", 24),
+        ("query", 8),
+        ("gallery", 10),
+    ]
 
 
 def test_unknown_names_list_the_known(capsys, market):
-    assert "known are: demo, train" in refused(capsys, "trian")
+    assert "no verb named 'trian'; known are: demo, train, lr-find" in refused(capsys, "trian")
     assert "known are: tiny, own, cuhk03" in refused(capsys, "train", "tinny")
     assert "known are: market1501" in refused(capsys, "train", "tiny", "--dataset", "market")
     assert "known are: market1501" in refused(capsys, "data", "inspect", "market", market)
@@ -132,9 +196,9 @@ def one_camera(root):
 
 def test_a_missing_folder_and_a_missing_option(capsys, tmp_path):
     assert "there is no folder" in refused(capsys, *TINY, "--dataset", "market1501", "--root", tmp_path / "nowhere")
-    assert "say where cuhk03 is with --root" in refused(capsys, "train", "cuhk03")
+    assert "give the images of cuhk03 with --root" in refused(capsys, "train", "cuhk03")
     assert "is no run folder" in refused(capsys, "train", "--resume", tmp_path)
-    assert "cannot be read" in refused(capsys, "train", "--from", tmp_path / "none.json")
+    assert "cannot be read" in refused(capsys, "train", "--config", tmp_path / "none.json")
     with pytest.raises(SystemExit) as ended:  # tyro itself says what is wrong with an option
         main([*TINY, "--loss.id-weight", "0", "--loss.triplet-weight", "0"])
     assert ended.value.code == 2
@@ -155,74 +219,6 @@ def test_a_run_folder_that_cannot_be_written(capsys, market, tmp_path):
     assert "/proc/resight" in refused(capsys, *command[:-2], *readonly)
 
 
-@pytest.fixture
-def reference(tmp_path):
-    """A small reference checkpoint and its options."""
-    golden = golden_cases.load("deit_small_baseline")
-    torch.save(golden.state, tmp_path / "reference.pth")
-    options = [f"{name}={value}" for name, value in golden.options.items()]
-    return tmp_path / "reference.pth", options
-
-
-@pytest.mark.slow
-def test_convert(reference, tmp_path, capsys):
-    checkpoint, options = reference
-    assert main(["convert", str(checkpoint), "--out", str(tmp_path / "ours"), "--options", *options]) == 0
-    out = capsys.readouterr().out
-    assert "left out base.fc.weight: ImageNet's classifier" in out
-    model, card = load_model(tmp_path / "ours")
-    assert card.vocabulary.cameras == tuple(str(i) for i in range(1, 16))
-    assert not model.training
-    before = (tmp_path / "ours" / "config.json").read_text()
-    assert "is not written over" in refused(
-        capsys, "convert", checkpoint, "--out", tmp_path / "ours", "--options", *options
-    )
-    assert (tmp_path / "ours" / "config.json").read_text() == before
-
-
-@pytest.mark.slow
-def test_convert_with_the_yaml_and_what_does_not_fit(reference, tmp_path, capsys):
-    checkpoint, _ = reference
-    yaml = tmp_path / "r.yml"
-    yaml.write_text(
-        "MODEL:\n  TRANSFORMER_TYPE: 'deit_small_patch16_224_TransReID'\n  SIE_CAMERA: True\n  STRIDE_SIZE: [16, 16]\n"
-        "INPUT:\n  SIZE_TRAIN: [256, 128]\nOUTPUT_DIR: 'x'\n"
-    )
-    out = ["--out", tmp_path / "ours"]
-    assert main(["convert", str(checkpoint), "--config", str(yaml), *map(str, out)]) == 0
-    wide = ["--config", yaml, "--options", "MODEL.TRANSFORMER_TYPE=vit_base_patch16_224_TransReID"]
-    says = refused(capsys, "convert", checkpoint, *wide, "--out", tmp_path / "wide")
-    assert "does not fit the model; of another shape: backbone" in says
-    assert "is [1, 1, 384] instead of [1, 1, 768]" in says
-    jpm = ["--config", yaml, "--options", "MODEL.JPM=True"]
-    assert "missing: backbone.blocks.11" in refused(capsys, "convert", checkpoint, *jpm, "--out", tmp_path / "jpm")
-    assert not (tmp_path / "wide").exists()
-    assert "--options MODEL.JPM=True" in refused(capsys, "convert", checkpoint, *out)
-    assert "is not one of vit_base" in refused(
-        capsys, "convert", checkpoint, "--options", "MODEL.TRANSFORMER_TYPE=swin", *out
-    )
-
-
-class Bomb:
-    def __reduce__(self):
-        return (print, ("boom: code in a pickle was run",))
-
-
-def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, capsys):
-    with (tmp_path / "bomb.pth").open("wb") as file:
-        pickle.dump({"classifier.weight": Bomb()}, file)
-    torch.save({"classifier.weight": Bomb()}, tmp_path / "bomb2.pth")
-    for name in ("bomb.pth", "bomb2.pth"):
-        command = ["convert", tmp_path / name, "--options", "MODEL.JPM=True", "--out", tmp_path / "ours"]
-        assert main([str(a) for a in command]) == 2
-        eval_model = capsys.readouterr()
-        assert "its pickle would run code" in eval_model.err
-        assert "boom" not in eval_model.out
-    (tmp_path / "noise.pth").write_bytes(b"\x00\x01nothing")
-    says = refused(capsys, "convert", tmp_path / "noise.pth", "--options", "MODEL.JPM=True", "--out", tmp_path / "ours")
-    assert "noise.pth" in says
-
-
 def test_pretrained_weights_of_another_width(capsys, market, tmp_path):
     import timm
 
@@ -236,21 +232,29 @@ def test_pretrained_weights_of_another_width(capsys, market, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_shapes(capsys):
-    assert main(["shapes", "transreid-trimodal"]) == 0
-    out = capsys.readouterr().out
-    for shape in (
-        "[2, 3, 224, 224]", "[2, 196, 768]", "[2, 197, 768]", "[3, 2, 12, 197, 64]", "[2, 12, 197, 197]",
-        "[2, 1, 768]", "[2, 768]", "[2, 751]", "model/blocks.py:",
-    ):  # fmt: skip
-        assert shape in out
-    assert main(["shapes", "transreid-market"]) == 0
-    out = capsys.readouterr().out
-    assert "[8, 12, 1, 53]" in out  # four parts of 52 patches and the class token, which alone asks
-    assert "[2, 3840]" in out
+def test_options_are_checked_before_a_picture_is_read(capsys, market, tmp_path):
+    command = [*TINY, "--dataset", "market1501", "--root", market / "none", "--out", tmp_path / "run"]
+    assert "no protocol named 'marke'" in refused(capsys, *command, "--evaluation.protocol", "marke")
+    assert "no backbone named 'vit_hug'" in refused(capsys, *command, "--model.backbone", "vit_hug")
+    crossing = ["--evaluation.protocol", "sysu-all", "--embedding.fusion", "concat"]
+    assert "use --embedding.fusion mean" in refused(capsys, *command, *crossing)
+    assert not (tmp_path / "run").exists()
 
 
-def test_demo_recipe_is_a_three_modality_transreid():
-    run = vary(tiny())
-    assert run.model.sie == ("modality",)
-    assert run.model.jpm
+def test_old_names_of_options_and_verbs_are_refused(capsys, market):
+    for verb in ("shapes", "lr", "lrfind", "link"):
+        assert f"no verb named {verb!r}" in refused(capsys, verb)
+    for options in (["--piece", "4"], ["--recompute"], ["--shard"], ["--held-out", "0.1"], ["--damaged", "skip"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*TINY, "--dataset", "market1501", "--root", str(market), *options])
+        assert ended.value.code == 2
+        assert options[0] in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_how_to_continue(capsys, monkeypatch):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resight.cli.recipes.run", interrupt)
+    assert main(["recipes", "list"]) == 130
+    assert "resight train --resume RUN" in capsys.readouterr().err

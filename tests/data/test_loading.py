@@ -76,14 +76,14 @@ def broken(folder: Path) -> dict[str, Path]:
     ("kind", "says"),
     [("empty", "is empty"), ("cut", "is cut short"), ("text", "is no picture"), ("cut-png", "is cut short")],
 )
-def test_names_a_damaged_picture(tmp_path, kind, says):
+def test_names_a_corrupt_picture(tmp_path, kind, says):
     path = broken(tmp_path)[kind]
     with pytest.raises(PictureError, match=says) as raised:
         decode(path)
     assert str(path) in str(raised.value)
 
 
-def test_finds_every_damaged_picture(tmp_path):
+def test_finds_every_corrupt_picture(tmp_path):
     files = [*broken(tmp_path).values(), tmp_path / "missing.jpg", tmp_path / "whole.jpg"]
     assert [path for path, _ in corrupt(files)] == files[:-1]
 
@@ -195,7 +195,7 @@ def test_batch_keeps_an_absent_modality_absent(tmp_path):
 
 
 @pytest.mark.parametrize("pad", [0, 3])
-def test_the_way_of_a_gpu_gives_the_same_pixels(pad):
+def test_the_batched_kernels_of_a_gpu_give_the_same_pixels(pad):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 3, 24, 12), dtype=torch.uint8)
     flip, offset = torch.rand(20) < 0.5, torch.randint(0, 2 * pad + 1, (20, 2))
@@ -270,8 +270,8 @@ def cached(tmp_path, monkeypatch):
     return tmp_path / "cache" / "pictures"
 
 
-def some_table(folder, count=7):
-    """Sightings that lack now one modality and now the other."""
+def table_of(folder, count=7):
+    """Sightings that lack one modality or the other."""
     rows = []
     for n in range(count):
         images = {m: picture(folder / f"{n}{m}.jpg", n, size=(40, 90)) for m in ("rgb", "tir") if n % 3 != len(m) % 2}
@@ -280,22 +280,22 @@ def some_table(folder, count=7):
 
 
 def test_packed_pictures_equal_decoded_ones(tmp_path, cached):
-    table = some_table(tmp_path)
+    table = table_of(tmp_path)
     plain, packed = (Loader(table, Vocabulary.of(table), (64, 32), "bicubic") for _ in range(2))
-    told = []
-    packed.pack(told.append)
-    assert told == list(range(1, len(packed.files) + 1))
+    reported = []
+    packed.pack(reported.append)
+    assert reported == list(range(1, len(packed.files) + 1))
     rows = [[0, 1, 2], [6, 3, 3], [5, 4]]
     for a, b in zip(plain.batches(rows), packed.batches(rows), strict=True):
         assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
     again = Loader(table, Vocabulary.of(table), (64, 32), "bicubic")
     again.pack(lambda done: pytest.fail("packed a second time"))
-    (held,) = cached.glob("*.u8")
-    assert held.stat().st_mode & 0o777 == 0o600
+    (file,) = cached.glob("*.u8")
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_changed_picture_size_or_filter_is_packed_anew(tmp_path, cached):
-    table = some_table(tmp_path)
+def test_a_changed_picture_size_or_filter_is_packed_again(tmp_path, cached):
+    table = table_of(tmp_path)
     for n, (size, how) in enumerate([((64, 32), "bicubic"), ((32, 32), "bicubic"), ((64, 32), "bilinear")], start=1):
         Loader(table, Vocabulary.of(table), size, how).pack()
         assert len(list(cached.glob("*.u8"))) == n
@@ -307,8 +307,8 @@ def test_a_changed_picture_size_or_filter_is_packed_anew(tmp_path, cached):
     assert torch.equal(next(iter(loader.batches([[0]]))).images, fresh.images)
 
 
-def test_a_damaged_picture_leaves_no_half_cache(tmp_path, cached):
-    table = some_table(tmp_path)
+def test_a_corrupt_picture_leaves_no_partial_cache(tmp_path, cached):
+    table = table_of(tmp_path)
     loader = Loader(table, Vocabulary.of(table), (64, 32), "bicubic")
     loader.files[4].write_bytes(b"\xff\xd8\xff no picture")
     with pytest.raises(PictureError, match=loader.files[4].name):
@@ -320,19 +320,19 @@ def test_a_damaged_picture_leaves_no_half_cache(tmp_path, cached):
 def test_processes_that_pack_at_once_pack_once(tmp_path, cached):
     from concurrent.futures import ThreadPoolExecutor
 
-    table = some_table(tmp_path)
+    table = table_of(tmp_path)
     loaders = [Loader(table, Vocabulary.of(table), (64, 32), "bicubic") for _ in range(4)]
-    told = []
+    reported = []
     with ThreadPoolExecutor(4) as pool:  # locks are between open files, so threads stand for processes
-        list(pool.map(lambda loader: loader.pack(told.append), loaders))
-    assert len(told) == len(loaders[0].files)
+        list(pool.map(lambda loader: loader.pack(reported.append), loaders))
+    assert len(reported) == len(loaders[0].files)
     assert all(torch.equal(loader.packed, loaders[0].packed) for loader in loaders)
 
 
 def test_cleaning_removes_what_was_packed(tmp_path, cached, capsys):
     from resight.cli import main
 
-    table = some_table(tmp_path)
+    table = table_of(tmp_path)
     Loader(table, Vocabulary.of(table), (64, 32), "bicubic").pack()
     assert main(["data", "clean"]) == 0
     assert f"1 packed training sets removed from {cached}" in capsys.readouterr().out

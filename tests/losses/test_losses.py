@@ -19,8 +19,8 @@ HEADS = {"arcface": "arcface", "cosface": "cosface", "am-softmax": "amsoftmax", 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(golden_cases.GOLDEN / "losses.npz") as held:
-        return {name: torch.from_numpy(held[name]) for name in held.files}
+    with np.load(golden_cases.GOLDEN / "losses.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def check(loss, features, golden, name):
     [
         ("triplet_soft", {}),
         ("triplet_margin0.3", {"margin": 0.3}),
-        ("triplet_soft_normalized", {"normalise": True}),
+        ("triplet_soft_normalized", {"normalize": True}),
     ],
 )
 def test_golden_triplet(golden, features, name, options):
@@ -78,6 +78,27 @@ def test_triplet_equals_a_loop():
         negative = min(d[j] for j in range(12) if y[j] != y[i])
         terms.append(np.log1p(np.exp(positive - negative)))
     assert_allclose(batch_hard_triplet(x, y).item(), np.mean(terms), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": 0.3}, {"normalize": True}])
+def test_triplet_within_a_group_equals_a_loop(options):
+    x, y, group = torch.randn(12, 5), torch.arange(12) // 4, torch.arange(12) % 2
+    z = x / x.norm(dim=1, keepdim=True) if "normalize" in options else x
+    terms = []
+    for i in range(12):
+        rows = [j for j in range(12) if group[j] == group[i]]
+        positive = max(float((z[i] - z[j]).norm()) for j in rows if y[j] == y[i])
+        negative = min(float((z[i] - z[j]).norm()) for j in rows if y[j] != y[i])
+        hinge = max(0.0, positive - negative + options.get("margin", 0.0))
+        terms.append(hinge if "margin" in options else np.log1p(np.exp(positive - negative)))
+    assert_allclose(batch_hard_triplet(x, y, group=group, **options).item(), np.mean(terms), rtol=1e-5)
+    settings = Loss(
+        triplet_within="modality", triplet_margin=options.get("margin"), triplet_normalize="normalize" in options
+    )
+    loss = objective([x], [torch.randn(12, 3)], y, settings, modality=group)
+    assert_allclose(loss.triplet.item(), np.mean(terms), rtol=1e-5)
+    whole = objective([x], [torch.randn(12, 3)], y, settings.model_copy(update={"triplet_within": "batch"}))
+    assert whole.triplet.item() > loss.triplet.item()  # the hardest rows of the batch are at least as hard
 
 
 def test_triplet_stays_in_float32_under_autocast():

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from resight.config.sections import Loss
 from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
-from resight.models.convert.reference import convert
+from resight.models.convert.reference import convert_checkpoint
 
 pytestmark = pytest.mark.slow
 load = cache(golden_cases.load)
@@ -30,14 +30,13 @@ def side_info(spec):
 def converted(golden, folder: Path, prefix: str = "", **options):
     path = folder / "reference.pth"
     torch.save({prefix + key: value for key, value in golden.state.items()}, path)
-    return convert(path, golden.options, **options)
+    return convert_checkpoint(path, golden.options, **options)
 
 
 @pytest.mark.parametrize("name", golden_cases.MODELS)
 def test_embedding(name, tmp_path):
     golden = load(name)
-    found = converted(golden, tmp_path, prefix="module.")
-    found.write(tmp_path / "ours")
+    converted(golden, tmp_path, prefix="module.").write(tmp_path / "ours")
     model, card = load_model(tmp_path / "ours")
     assert card.preprocessing.size == tuple(golden.spec["size"])
     with torch.inference_mode():
@@ -58,11 +57,11 @@ def test_training_step(name, tmp_path):
     assert_allclose(loss.id.item(), golden.expected["id_loss"], rtol=1e-5)
     assert_allclose(loss.triplet.item(), golden.expected["triplet_loss"], rtol=1e-5)
     loss.total.backward()
-    found = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+    norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
     expected = {ours(key, golden): norm for key, norm in golden.spec["grad_norms"].items()}
     for key, norm in expected.items():
-        assert_allclose(found.pop(key), norm, rtol=1e-3, atol=1e-6, err_msg=key)
-    assert not found, "parameters with a gradient that the reference's have not"
+        assert_allclose(norms.pop(key), norm, rtol=1e-3, atol=1e-6, err_msg=key)
+    assert not norms, "parameters with a gradient that the reference's have not"
 
 
 def ours(key: str, golden) -> str:
@@ -77,14 +76,14 @@ def ours(key: str, golden) -> str:
         return "backbone.sie.table"
     name, _, rest = key.partition(".")
     kind, _, branch = name.partition("_")
-    rooms = {"base": "backbone", "classifier": f"heads.{branch or 0}", "bottleneck": f"necks.{branch or 0}"}
-    return f"{rooms[kind]}.{rest}"
+    modules = {"base": "backbone", "classifier": f"heads.{branch or 0}", "bottleneck": f"necks.{branch or 0}"}
+    return f"{modules[kind]}.{rest}"
 
 
 def test_view_as_modality(tmp_path):
     golden = load("seed_trimodal_view3_224")
-    found = converted(golden, tmp_path, view_is_modality=True)
-    assert found.card.vocabulary.modalities == ("rgb", "nir", "tir")
+    conversion = converted(golden, tmp_path, view_is_modality=True)
+    assert conversion.card.vocabulary.modalities == ("rgb", "nir", "tir")
     with torch.inference_mode():
-        embedding = found.model.embed(golden.images, {"modality": torch.tensor(golden.spec["view"])})
+        embedding = conversion.model.embed(golden.images, {"modality": torch.tensor(golden.spec["view"])})
     assert difference(embedding, golden.expected["eval_embedding"]) < 1e-5

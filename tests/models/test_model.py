@@ -21,7 +21,12 @@ SIZE = (80, 48)
 
 def build(**options):
     torch.manual_seed(0)
-    model = TransReID(Model(**{"backbone": "test_vit", "drop_path": 0.0} | options), SIZE, len(VOCABULARY.identities), VOCABULARY.counts)
+    model = TransReID(
+        Model(**{"backbone": "test_vit", "drop_path": 0.0} | options),
+        SIZE,
+        len(VOCABULARY.identities),
+        VOCABULARY.counts,
+    )
     for parameter in model.parameters():  # away from the symmetric start, so that every part counts
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model
@@ -54,11 +59,11 @@ def test_parts_one_after_another_give_the_same(shuffled):
     length = patches.shape[1] // 4
     if shuffled:
         patches = rearrange(patches, 3, 2)
-    found = model.backbone(x, labels())
+    features = model.backbone(x, labels())
     for part in range(4):
         run = torch.cat([tokens[:, :1], patches[:, part * length : (part + 1) * length]], 1)
         whole = jpm.norm(jpm.block(run))[:, 0]
-        torch.testing.assert_close(found[1 + part], whole)
+        torch.testing.assert_close(features[1 + part], whole)
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_dinov2", "legacy_vit_small"])
@@ -72,7 +77,7 @@ def test_class_token_alone_equals_the_whole_block(backbone):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_and_explicit_attention_agree(dtype):
     """Values and gradients."""
-    found = []
+    computed = []
     for explicit in (False, True):
         model = build(jpm=True).eval().to(dtype)
         for module in model.modules():
@@ -81,8 +86,8 @@ def test_fused_and_explicit_attention_agree(dtype):
         x = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1)).to(dtype)
         out = model.embed(x, labels(2))
         out.square().sum().backward()
-        found.append([out, *(p.grad for p in model.backbone.parameters() if p.grad is not None)])
-    for fused, formed in zip(*found, strict=True):
+        computed.append([out, *(p.grad for p in model.backbone.parameters() if p.grad is not None)])
+    for fused, formed in zip(*computed, strict=True):
         scale = 1e-4 if dtype == torch.float32 else 0.05
         assert (fused - formed).float().norm() <= scale * formed.float().norm() + 1e-5
 
@@ -138,9 +143,9 @@ def test_three_modalities_with_one_camera_change_the_embedding():
     assert model.backbone.sie is not None
     assert model.backbone.sie.table.shape[0] == 3
     x = torch.randn(1, 3, *SIZE).expand(3, -1, -1, -1)
-    found = model.embed(x, labels())
-    assert (found[0] - found[1]).norm() > 1e-3
-    assert (found[1] - found[2]).norm() > 1e-3
+    embeddings = model.embed(x, labels())
+    assert (embeddings[0] - embeddings[1]).norm() > 1e-3
+    assert (embeddings[1] - embeddings[2]).norm() > 1e-3
 
 
 @pytest.mark.parametrize("head", ["softmax", "arcface", "cosface", "am-softmax", "circle"])

@@ -17,13 +17,13 @@ from resight.retrieval.neighbors import nearest, top
 from resight.retrieval.scores import InnerProducts, Matrix
 
 MARKET = RULES["same-camera"]
-WAYS = (counting.by_blocks, counting.by_rows, counting.by_torch)
+COUNTERS = (counting.by_blocks, counting.by_rows, counting.by_torch)
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(golden_cases.GOLDEN / "retrieval.npz") as held:
-        return dict(held)
+    with np.load(golden_cases.GOLDEN / "retrieval.npz") as arrays:
+        return dict(arrays)
 
 
 def keys(golden, part, offset=0):
@@ -33,8 +33,8 @@ def keys(golden, part, offset=0):
 
 @pytest.mark.parametrize("small", [False, True])
 def test_golden_ranking(golden, small, monkeypatch):
-    if small:  # many chunks and stretches
-        monkeypatch.setattr(scores, "_STRETCH", 37)
+    if small:  # many chunks and blocks
+        monkeypatch.setattr(scores, "_BLOCK", 37)
         monkeypatch.setattr(counting, "_QUERIES", 7)
     found = measure(
         InnerProducts(golden["query"], golden["gallery"]), keys(golden, "query"), keys(golden, "gallery", 1000), MARKET
@@ -87,8 +87,8 @@ def rankings(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(rankings(), st.sampled_from(["same-camera", "none"]), st.sampled_from(WAYS))
-def test_equals_a_loop(ranking, name, options):
+@given(rankings(), st.sampled_from(["same-camera", "none"]), st.sampled_from(COUNTERS))
+def test_equals_a_loop(ranking, name, count):
     query, gallery, q, g = ranking
     rule = RULES[name]
     expected = naive(query, gallery, q, g, name)
@@ -98,7 +98,7 @@ def test_equals_a_loop(ranking, name, options):
             measure(InnerProducts(query, gallery), q, g, rule)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resight.retrieval.metrics.count_before", options)
+        patch.setattr("resight.retrieval.metrics.count_before", count)
         found = measure(InnerProducts(query, gallery), q, g, rule)
     assert_allclose([found.map, found.minp], np.mean([row[:2] for row in valid], axis=0), atol=1e-9)
     assert list(found.first) == [0 if row is None else row[2] for row in expected]
@@ -123,7 +123,7 @@ def clustered(rng, queries=40, size=700, width=96, spread=1.0):
 @pytest.mark.parametrize("spread", [0.3, 2.0])
 def test_approximate_products_count_as_exact_ones(bf16, spread, monkeypatch):
     monkeypatch.setattr(products, "bf16_product_is_faster", lambda: bf16)
-    monkeypatch.setattr(counting, "stretches", lambda n: (slice(a, min(a + 300, n)) for a in range(0, n, 300)))
+    monkeypatch.setattr(counting, "blocks_of", lambda n: (slice(a, min(a + 300, n)) for a in range(0, n, 300)))
     for seed in range(3):
         query, gallery, q, g = clustered(np.random.default_rng(seed), spread=spread)
         matches, _ = matching(q, g, MARKET)
@@ -199,7 +199,7 @@ def test_top_leaves_junk_out():
     assert hits.tolist() == [[True, False, False]]
 
 
-def test_many_matches_take_another_way():
+def test_more_matches_than_a_table_counts():
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((40_000, 2)).astype(np.float32)
     q = Labels.of(identity=np.zeros(1), picture=np.array([-1]))
@@ -208,13 +208,13 @@ def test_many_matches_take_another_way():
     assert found.map == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_embedding_that_is_no_number_is_named(options):
+@pytest.mark.parametrize("count", COUNTERS)
+def test_an_embedding_that_is_no_number_is_named(count):
     query, gallery, q, g = clustered(np.random.default_rng(0))
     gallery[123, 5] = np.nan
     matches, _ = matching(q, g, MARKET)
     with pytest.raises(EvaluationError, match="gallery embedding in row 123 is not finite"):
-        options(InnerProducts(query, gallery), q, g, MARKET, matches)
+        count(InnerProducts(query, gallery), q, g, MARKET, matches)
 
 
 def test_says_which_rule_removed_every_match():

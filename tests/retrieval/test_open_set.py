@@ -1,4 +1,4 @@
-"""Verification, strangers, calibration and intervals against plain writings of their definitions."""
+"""Verification, non-mated queries, calibration and intervals against plain writings of their definitions."""
 
 import numpy as np
 import pytest
@@ -57,10 +57,10 @@ def test_verification_equals_all_pairs():
 
 
 @pytest.mark.parametrize("count", [0, 10])
-def test_strangers_by_a_loop(count):
+def test_non_mated_queries_by_a_loop(count):
     query, gallery, q, g = case(non_mated=count)
-    found = open_set(InnerProducts(query, gallery), q, g, RULES["none"]).non_mated
-    assert found.left_out == (count == 0)
+    measured = open_set(InnerProducts(query, gallery), q, g, RULES["none"]).non_mated
+    assert measured.left_out == (count == 0)
     known, unknown = [], []
     for i in range(len(query)):
         scores = np.float32(query[i].astype(float) @ gallery.astype(float).T)
@@ -70,18 +70,18 @@ def test_strangers_by_a_loop(count):
         if count == 0 or not match.any():
             unknown.append(scores[~match].max())
     for rate in (0.0, 0.1, 0.5):
-        threshold, named = found.at_fpir(rate)
+        threshold, identified = measured.at_fpir(rate)
         assert (np.array(unknown) >= threshold).mean() <= rate
         assert (np.array(unknown) >= threshold - 1e-5).mean() > rate - 1 / len(unknown)
-        assert_allclose(named, (np.array(known) >= threshold).mean())
+        assert_allclose(identified, (np.array(known) >= threshold).mean())
 
 
 def test_unknown_identities_take_no_part():
     query, gallery, q, g = case()
     hidden = Labels.of(identity=np.where(np.arange(200) < 50, -1, g.identity), camera=g["camera"])
-    some = Labels.of(identity=g.identity[50:], camera=g["camera"][50:])
+    remaining = Labels.of(identity=g.identity[50:], camera=g["camera"][50:])
     a = open_set(InnerProducts(query, gallery), q, hidden, RULES["none"])
-    b = open_set(InnerProducts(query, gallery[50:]), q, some, RULES["none"])
+    b = open_set(InnerProducts(query, gallery[50:]), q, remaining, RULES["none"])
     assert a.summary() == b.summary()
 
 
@@ -116,8 +116,8 @@ def test_calibration_finds_the_true_curve():
     for method in ("logistic", "isotonic"):
         curve, error = reliability(found, fresh, method)
         assert error < 0.01
-        held = ~np.isnan(curve[:, 0])
-        assert_allclose(curve[held, 0], curve[held, 1], atol=0.06)
+        filled = ~np.isnan(curve[:, 0])
+        assert_allclose(curve[filled, 0], curve[filled, 1], atol=0.06)
 
 
 def test_a_prior_moves_the_odds():
@@ -150,8 +150,8 @@ def test_intervals_draw_identities():
     spread = values[::10].std() / np.sqrt(40)
     assert_allclose([found.low, found.high], [values.mean() - 1.96 * spread, values.mean() + 1.96 * spread], atol=0.02)
     assert found == interval(values, identity)
-    held = np.append(values, np.nan), np.append(identity, 99)
-    assert interval(*held) == found
+    with_unmatched = np.append(values, np.nan), np.append(identity, 99)
+    assert interval(*with_unmatched) == found
 
 
 def test_difference_is_paired():

@@ -16,8 +16,8 @@ from resight.retrieval.scores import InnerProducts
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(golden_cases.GOLDEN / "retrieval.npz") as held:
-        return dict(held)
+    with np.load(golden_cases.GOLDEN / "retrieval.npz") as arrays:
+        return dict(arrays)
 
 
 def distances(query, gallery, *settings):

@@ -7,7 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from torch import nn
 
-from resight.config.sections import Optimizer, Schedule
+from resight.config.sections import Model, Optimizer, Schedule
+from resight.data.vocabulary import Vocabulary
+from resight.models.transreid import TransReID
 from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
 from resight.training.schedule import learning_rate
 
@@ -34,8 +36,8 @@ def test_golden_schedule():
     names = [group["name"] for group in golden["initial_groups"]]
     for epoch, expected in enumerate(golden["lr_by_epoch"], start=1):
         set_learning_rate(optimizer, Schedule(), epoch)
-        found = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
-        assert_allclose([found[name] for name in names], expected, rtol=1e-9)
+        rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
+        assert_allclose([rates[name] for name in names], expected, rtol=1e-9)
 
 
 def test_multistep_with_warmup():
@@ -46,10 +48,6 @@ def test_multistep_with_warmup():
 
 
 def test_layer_decay_and_vectors():
-    from resight.config.sections import Model
-    from resight.data.vocabulary import Vocabulary
-    from resight.models.transreid import TransReID
-
     settings = Model(backbone="vit_tiny_patch16_224", jpm=True, sie=("camera",))
     model = TransReID(settings, (64, 32), 2, Vocabulary(("a", "b"), ("1", "2")).counts)
     options = Optimizer(lr=1.0, layer_decay=0.5, decay_vectors=False, head_lr_factor=5, bias_lr_factor=1)

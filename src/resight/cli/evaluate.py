@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -73,14 +74,15 @@ def run(arguments: list[str]) -> None:
         _print(name, result, values["interval_95"], pairs, open_set)
     if options.json is not None and options.json != Path("-"):
         write_json(options.json, document)
+    notes = sys.stderr if options.json == Path("-") else sys.stdout  # standard output is one JSON document then
     if options.rank_strip is not None:
         from resight.report.strips import rank_strip, save_picture
 
         save_picture(rank_strip(result), options.rank_strip)
-        print(f"rank strip: {options.rank_strip}")
+        print(f"rank strip: {options.rank_strip}", file=notes)
     if options.save_embeddings is not None:
         write_embeddings(options.save_embeddings, result.query, result.gallery, options.half)
-        print(f"embeddings: {options.save_embeddings}")
+        print(f"embeddings: {options.save_embeddings}", file=notes)
 
 
 def _evaluate(options: Evaluate) -> tuple[str, Result]:
@@ -93,7 +95,8 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
             raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
         return evaluate_embeddings(options.source, options.settings, options.embedding.device)
     from resight.data.catalog import read_dataset
-    from resight.evaluation.checks import checked_for_evaluation, load_as_trained
+    from resight.evaluation.as_trained import load_as_trained
+    from resight.evaluation.checks import checked_for_evaluation
 
     if not (options.source / "config.json").exists():
         raise ConfigError(f"there is no model folder or file of embeddings at {options.source}")

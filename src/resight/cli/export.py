@@ -27,7 +27,7 @@ class Export:
     out: Path
     """The folder to write; must not exist."""
     int8: bool = False
-    """Products in int8 (onnx, openvino), calibrated on --preprocessing."""
+    """Products in int8 (onnx, openvino), calibrated on --images."""
     target: Annotated[Literal["this", "avx2", "vnni"] | None, tyro.conf.arg(help=_TARGET_HELP)] = None
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATHS")] = ()
     """Picture files, folders or tables like those to embed: the check uses them."""

@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from resight.cli.parsing import parse_run
+from resight.cli.parsing import parse_run, recipe_usage
 
 _WORDS = """MFLOPs of the whole batch, a multiply-add counted as two; the last line is the whole model, heads included.
 Counts stand in for a data set's: {} identities, {} cameras, {} views."""
@@ -15,6 +15,9 @@ Counts stand in for a data set's: {} identities, {} cameras, {} views."""
 
 def run(arguments: list[str]) -> None:
     """Run a recipe's model once, with random weights, and print its stages."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(recipe_usage("summary"))
+        return
     chosen = parse_run(arguments or ["transreid-market"], "resight summary")
     from resight.models.summary import BATCH_SIZE, CAMERAS, IDENTITIES, VIEWS, summarize
 

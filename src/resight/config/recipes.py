@@ -1,6 +1,7 @@
-"""Named runs: functions that return a whole configuration. Variants derive from one another.
+"""Recipes: functions that return a complete configuration. Variants derive from one another.
 
-The transformer recipes are those that He et al. (2021) released; what they share are the defaults of `config.py`.
+The transformer recipes are those that He et al. (2021) released; the values that they have in common are the defaults
+of the sections.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ _IMAGENET = {"mean": _MEAN, "std": _STD}
 
 
 def baseline_market() -> Run:
-    """The ViT-B/16 baseline on Market-1501: neither side information nor jigsaw."""
+    """The ViT-B/16 baseline on Market-1501: without side information or JPM."""
     return Run(recipe="baseline-market", dataset="market1501", weights="timm")
 
 
@@ -51,8 +52,9 @@ def transreid_occluded_duke() -> Run:
 
 
 def deit_market() -> Run:
-    """TransReID over DeiT-B on Market-1501, with more erasing."""
-    model, erase = {"backbone": "deit_base_patch16_224"}, {"erase": 0.8}
+    """TransReID over DeiT-B on Market-1501, with a higher probability of erasing."""
+    model = {"backbone": "deit_base_patch16_224"}
+    erase = {"erase": 0.8}
     return vary(transreid_market(), recipe="deit-market", model=model, augmentation=erase)
 
 
@@ -72,22 +74,23 @@ def deit_occluded_duke() -> Run:
 
 
 def vit_small_msmt17() -> Run:
-    """The reference's old small ViT on MSMT17, without side information or jigsaw; give its weights as a file."""
+    """The reference's old small ViT on MSMT17, without side information or JPM; its weights must be given as a file."""
     model = {"backbone": "legacy_vit_small", "stride": None, "sie": (), "jpm": False}
     return vary(deit_msmt17(), recipe="vit-small-msmt17", weights=None, model=model)
 
 
 def deit_small_msmt17() -> Run:
-    """DeiT-S on MSMT17, without side information or jigsaw."""
+    """DeiT-S on MSMT17, without side information or JPM."""
     return vary(
         vit_small_msmt17(), recipe="deit-small-msmt17", weights="timm", model={"backbone": "deit_small_patch16_224"}
     )
 
 
 def transreid_veri() -> Run:
-    """TransReID on VeRi-776: square pictures, SIE(camera x view), a longer shift."""
+    """TransReID on VeRi-776: square images, SIE(camera x view), a longer shift."""
     model = {"stride": 12, "sie": ("camera", "view"), "jpm": True, "jpm_shift": 8}
-    optimizer, preprocessing = {"lr": 0.01}, {"size": (256, 256)}
+    optimizer = {"lr": 0.01}
+    preprocessing = {"size": (256, 256)}
     return vary(
         baseline_market(),
         recipe="transreid-veri",
@@ -99,7 +102,7 @@ def transreid_veri() -> Run:
 
 
 def transreid_vehicleid() -> Run:
-    """TransReID on VehicleID, which names no camera: batches of 56 x 4."""
+    """TransReID on VehicleID, which has no camera labels: batches of 56 x 4."""
     changed = vary(transreid_veri(), recipe="transreid-vehicleid", dataset="vehicleid", optimizer={"lr": 0.045})
     return vary(changed, model={"sie": ()}, sampling={"identities": 56})
 
@@ -118,8 +121,9 @@ def deit_vehicleid() -> Run:
 
 
 def transreid_trimodal() -> Run:
-    """Three registered modalities through one ViT-B/16 that SIE tells them apart for, on RGBNT201."""
-    model, preprocessing = {"sie": ("modality",)}, {"size": (224, 224)}
+    """One ViT-B/16 for three registered modalities, which SIE(modality) distinguishes, on RGBNT201."""
+    model = {"sie": ("modality",)}
+    preprocessing = {"size": (224, 224)}
     return vary(
         baseline_market(), recipe="transreid-trimodal", dataset="rgbnt201", model=model, preprocessing=preprocessing
     )
@@ -161,18 +165,18 @@ def cuhk03() -> Run:
 
 
 def cuhk03_jpm() -> Run:
-    """The same with JPM and SIE(camera)."""
+    """The recipe `cuhk03` with JPM and SIE(camera)."""
     return vary(cuhk03(), recipe="cuhk03-jpm", model={"jpm": True, "sie": ("camera",)})
 
 
-def own() -> Run:
-    """Your own pictures: a table, or a folder per identity. The best checkpoint is chosen by identities kept aside."""
+def own() -> Run:  # words: ok
+    """Your own images: a table, or a folder for each identity. Held-out identities select the best checkpoint."""
     changed = vary(cuhk03(), recipe="own", dataset="own", validation_fraction=0.1, evaluate_every=5)
     return vary(changed, preprocessing={"size": (224, 112)}, schedule={"epochs": 30})
 
 
 def tiny() -> Run:
-    """A three-modality TransReID (SIE over modality, JPM) small enough to learn our painted data set from nothing."""
+    """A small three-modality TransReID (SIE(modality), JPM) that learns the synthetic data set from random weights."""
     return Run(
         recipe="tiny",
         dataset="synthetic",
@@ -200,10 +204,10 @@ RECIPES: dict[str, Callable[[], Run]] = {
 
 
 def find(name: str) -> Run:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
-        ConfigError: there is none; lists those that there are.
+        ConfigError: there is no such recipe; lists the known ones.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -211,7 +215,14 @@ def find(name: str) -> Run:
 
 
 def vary(run: Run, **changes: Any) -> Run:
-    """A run with some fields changed; a section is changed by a dict of its own fields."""
+    """Return a copy of a run with other values of some fields; a section is changed by a dict of its fields.
+
+    Raises:
+        pydantic.ValidationError: a value is invalid.
+
+    Example:
+        `vary(cuhk03(), seed=1, schedule={"epochs": 5})`
+    """
     merged = {
         name: value.model_copy(update=changes[name])
         if isinstance(value := getattr(run, name), Section)

@@ -1,4 +1,4 @@
-"""The sections of a run's configuration: below the verbs no function takes more than its own. Imports no torch."""
+"""The sections of a run's configuration. A function takes its own section, not the whole run. Imports no torch."""
 
 from typing import Literal
 
@@ -28,52 +28,52 @@ UnknownSideInfo = Literal["mean", "off"]
 
 
 class Section(BaseModel):
-    """A part of the configuration: cannot be changed once made, knows no other field than its own."""
+    """A part of the configuration; it is immutable and refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Preprocessing(Section):
-    """How a picture becomes the network's input; stored beside the weights."""
+    """How an image becomes the input of the network; part of the model card."""
 
     size: tuple[int, int] = (256, 128)
     """Height and width in pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Mean of each channel, of values in [0, 1]."""
+    """Mean of each channel, for values in [0, 1]."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Standard deviation of each channel."""
+    """Standard deviation of each channel, for values in [0, 1]."""
     train_interpolation: Interpolation = "bicubic"
-    """Resizing in training."""
+    """Interpolation of resizing in training."""
     test_interpolation: Interpolation = "bilinear"
-    """Resizing in testing (the reference's differs from its training)."""
+    """Interpolation of resizing in evaluation (in the reference it differs from training)."""
 
 
 class Model(Section):
     """The network."""
 
     backbone: str = "vit_base_patch16_224"
-    """A plain ViT by its timm name, `legacy_vit_small` (the reference's old small one), or `resnet50`."""
+    """The timm name of a plain ViT, `legacy_vit_small` (the reference's old small ViT), or `resnet50`."""
     stride: int | None = Field(default=None, ge=1)
-    """Pixels between patches; less than the patch overlaps them. None: the patch's own size."""
+    """Pixels from one patch to the next; patches overlap where it is less than their size. None: the patch size."""
     sie: tuple[SideLabel, ...] = ()
     """Side information embedding (SIE): any of camera, view and modality."""
     sie_weight: float = 3.0
-    """What the SIE is multiplied by before it is added to every token."""
+    """Factor of the SIE before it is added to every token."""
     sie_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Probability that a training picture's side labels count as unknown, so that what is answered for pictures whose
-    camera or view nobody knows is trained too."""
+    """Probability in training that all side information of an image counts as unknown, so that the embedding of images
+    with an unknown camera or view is trained too."""
     jpm: bool = False
-    """Jigsaw patch module: parts of shifted and shuffled patches beside the global feature."""
+    """Jigsaw patch module (JPM): local features from shifted and shuffled patches, next to the global feature."""
     jpm_shift: int = Field(default=5, ge=0)
-    """Where JPM cuts the token sequence, the class token counted: shift - 1 patches move to the end."""
+    """Shift of the token sequence in JPM; the class token counts in it, so jpm_shift - 1 patches move to the end."""
     jpm_groups: int = Field(default=2, ge=1)
-    """Groups of the patch shuffle."""
+    """Number of groups of JPM's patch shuffle."""
     jpm_parts: int = Field(default=4, ge=1)
-    """Number of local features."""
+    """Number of JPM's local features."""
     jpm_rearrange: bool = True
-    """Off: the parts are plain runs of patches, neither shifted nor shuffled."""
+    """Whether JPM shifts and shuffles patches. Off: each part is a sequence of consecutive patches."""
     head: HeadName = "softmax"
-    """The classifier that identities are learned through."""
+    """The classifier of identities in training."""
     head_scale: float = Field(default=30.0, gt=0)
     """Scale of a margin head's logits."""
     head_margin: float = Field(default=0.5, ge=0)
@@ -81,7 +81,7 @@ class Model(Section):
     feature: Literal["before", "after"] = "before"
     """Whether an embedding is taken before or after BNNeck."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
-    """Stochastic depth of the last block; it grows linearly from 0 in the first."""
+    """Drop-path rate (stochastic depth) of the last block; it grows linearly from 0 in the first block."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout after the position embedding and after each projection."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -89,54 +89,54 @@ class Model(Section):
 
 
 class Embedding(Section):
-    """How pictures and sightings become vectors, beside the weights and the preprocessing. Part of the model card: every
-    verb that embeds follows it, so that a figure that was measured describes the vectors that are used."""
+    """How images and sightings become vectors, in addition to the weights and the preprocessing. Part of the model
+    card: every command that embeds uses it, so that measured figures describe the vectors in use."""
 
     precision: Precision = "auto"
-    """Arithmetic of the matrix products; `auto` is measured on the machine. Precisions can be compared with one another."""
+    """Arithmetic of the matrix products; `auto` is measured on the machine. All give comparable vectors."""
     flip: bool = False
-    """Whether an embedding is the mean over the picture and its mirror image."""
+    """Whether an embedding is the mean over the image and its horizontal flip."""
     fusion: Fusion = "auto"
-    """How the embeddings of a sighting's modalities become one: `concat` puts them side by side, which compares each
+    """How the embeddings of a sighting's modalities become one. `concat` concatenates them, which compares each
     modality with itself; `mean` also compares one modality with another. `auto` is `mean` for data sets whose protocol
-    searches one modality with another, else `concat`; it is resolved before a training begins."""
+    has queries and gallery of different modalities, else `concat`; it is resolved before training starts."""
     unknown: UnknownSideInfo = "mean"
-    """The side information of a picture whose camera or view is unknown or was not in training: the mean of what was
-    learned, or none (`off`)."""
+    """The side information of an image whose camera or view is unknown or was not in training: the mean of the learned
+    vectors, or none (`off`)."""
     batch_size: int | None = Field(default=None, ge=1)
     """Images embedded at once. None: 32 on a CPU, 512 on an accelerator."""
 
 
 class Augmentation(Section):
-    """The random part of the way into training, drawn anew for each picture in each epoch."""
+    """Random changes of training images, drawn for each image in each epoch."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     pad: int = Field(default=10, ge=0)
-    """Black pixels put around a picture before a crop of its own size is taken at random."""
+    """Black pixels added on each side of an image before a random crop of the original size."""
     erase: float = Field(default=0.5, ge=0, le=1)
-    """Probability of one erased box (2 % to 33 % of the area, aspect 0.3 to 3.3), filled with N(0, 1) noise."""
+    """Probability that a box (2 % to 33 % of the area, aspect ratio 0.3 to 3.3) is erased with N(0, 1) noise."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
-    """How far brightness, contrast and saturation go from 1, each by itself."""
+    """Greatest deviation from 1 of the factors of brightness, contrast and saturation, drawn independently."""
     grey: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a picture loses its colour."""
+    """Probability that an image becomes grey."""
     grey_patch: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a box of it does (2 % to 40 % of the area), so that a network does not live on colour alone."""
+    """Probability that a box (2 % to 40 % of the area) becomes grey, so that colour is not the only feature learned."""
     autoaugment: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a picture goes through AutoAugment's policy for ImageNet."""
+    """Probability that AutoAugment's policy for ImageNet is applied to an image."""
     augmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that it is mixed of several changed ones (AugMix), instead."""
-    share_draws: bool = True
-    """Whether the modalities of one sighting share their draws (they are registered) or each has its own."""
+    """Probability that AugMix, a mixture of several changed copies, is applied to an image instead."""
+    share_draws: bool = True  # words: ok
+    """Whether the modalities of a sighting, which are registered, get the same random changes. Off: each its own."""
 
 
 class Sampling(Section):
-    """What a training batch holds: P identities, K sightings of each."""
+    """The composition of a training batch: P identities with K sightings of each."""
 
     identities: int = Field(default=16, ge=2)
-    """P."""
+    """Number of identities, P."""
     instances: int = Field(default=4, ge=2)
-    """K."""
+    """Number of sightings of each identity, K."""
 
 
 class Loss(Section):
@@ -151,18 +151,18 @@ class Loss(Section):
     triplet_margin: float | None = None
     """None: the soft margin log(1 + exp(d_ap - d_an)). A number: the hinge with that margin."""
     triplet_normalize: bool = False
-    """Whether triplet distances are between features of unit length."""
+    """Whether the distances of triplets are between features of unit length."""
     triplet_within: Literal["batch", "modality"] = "batch"
-    """Whether triplets are mined across modalities (the reference, and for searching one modality with another), or
-    each modality keeps its own (for sightings whose modalities are fused)."""
+    """Whether triplets are mined across modalities (as in the reference, and for queries of another modality than the
+    gallery), or within each modality (for sightings whose modalities are fused)."""
     center_weight: float = Field(default=0.0, ge=0)
-    """Weight of the center loss on the global feature; 0 leaves it out."""
+    """Weight of the center loss on the global feature; 0 for none."""
     center_lr: float = Field(default=0.5, gt=0)
-    """Learning rate of the centers' own SGD."""
+    """Learning rate of the SGD optimizer of the centers."""
 
 
 class Optimizer(Section):
-    """How weights move."""
+    """The optimizer."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     """The algorithm."""
@@ -175,75 +175,75 @@ class Optimizer(Section):
     bias_weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of biases."""
     decay_vectors: bool = True
-    """Off: biases, norms, tokens and layer scales are not decayed at all."""
+    """Whether biases, norms, tokens and layer scales are decayed. Off: their weight decay is 0."""
     bias_lr_factor: float = Field(default=2.0, gt=0)
-    """Learning rate of biases over the base."""
+    """Learning rate of biases, relative to the base."""
     head_lr_factor: float = Field(default=1.0, gt=0)
-    """Learning rate of BNNeck, head and SIE (what no pre-training gave) over the base."""
+    """Learning rate of BNNeck, heads and SIE, which are not pre-trained, relative to the base."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Learning rate of each block over that of the next deeper one."""
+    """Learning rate of each block, relative to that of the next deeper block."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay, a step, of a moving average of the weights, which is then what is measured and kept as the model; 0 for
-    none."""
+    """Decay in each step of an exponential moving average (EMA) of the weights, which is then evaluated and saved as
+    the model; 0 for none."""
     freeze_epochs: int = Field(default=0, ge=0)
-    """Epochs in which only what no pre-training gave (BNNeck, heads, SIE) is trained."""
+    """First epochs, in which only BNNeck, heads and SIE are trained, which are not pre-trained."""
     clip: float | None = Field(default=None, gt=0)
-    """Largest norm of the whole gradient; None leaves it as it is."""
+    """Maximum norm of the gradient of all weights together; None for no limit."""
 
 
 class Schedule(Section):
-    """How the learning rate goes."""
+    """The schedule of the learning rate."""
 
     name: Literal["cosine", "multistep"] = "cosine"
-    """Cosine to the floor, or steps."""
+    """A cosine down to the floor, or steps at the milestones."""
     every: Literal["epoch", "step"] = "epoch"
-    """Whether the rate is set once an epoch, as in the reference, or at every step."""
+    """Whether the learning rate is set once in each epoch, as in the reference, or in every step."""
     epochs: int = Field(default=120, ge=1)
-    """Epochs in all."""
+    """Number of epochs."""
     warmup_epochs: int = Field(default=5, ge=0)
-    """Epochs of linear warm-up."""
+    """Number of epochs of linear warm-up."""
     warmup_start: float = Field(default=0.01, ge=0, le=1)
-    """Where the warm-up starts, over the base learning rate."""
+    """Learning rate at the start of the warm-up, relative to the base."""
     floor: float = Field(default=0.002, ge=0, le=1)
-    """Where the cosine ends, over the base learning rate."""
+    """Learning rate at the end of the cosine, relative to the base."""
     milestones: tuple[int, ...] = (40, 70)
-    """Epochs after which the steps of `multistep` fall."""
+    """Epochs after which `multistep` reduces the learning rate."""
     gamma: float = Field(default=0.1, gt=0, le=1)
-    """What each step of `multistep` multiplies by."""
+    """Factor of the learning rate at each milestone of `multistep`."""
 
 
 class Evaluation(Section):
     """How a model is measured."""
 
     protocol: str | None = None
-    """Who asks, what is searched and what is left out, by name (docs/protocols.md). None: the data set's own."""
+    """Name of the protocol: queries, gallery and what is left out (docs/protocols.md). None: the data set's own."""
     junk: JunkRule | None = None
-    """Another rule than the protocol's for what a query's ranking leaves out; `none` keeps all but its own file."""
+    """Rule for what a query's ranking leaves out; `none`: only the query's own file. None: the protocol's rule."""
     window: float = Field(default=3600.0, ge=0)
-    """Seconds, for the rule `time-window`."""
+    """Time window in seconds of the rule `time-window`."""
     trials: int | None = Field(default=None, ge=1)
-    """Galleries drawn, where the protocol draws one. None: as many as the protocol says."""
+    """Number of trials, where the protocol draws the gallery. None: the protocol's number."""
     multi_query: Pooling = "off"
-    """Whether the queries of one identity under one camera ask as one, by their mean or their greatest values."""
+    """Whether the queries of one identity under one camera become one query, by their mean or maximum."""
     tracklets: Pooling = "off"
-    """Whether a tracklet is one item, on both sides."""
+    """Whether a tracklet becomes one item, by its mean or maximum, in queries and gallery."""
     rerank: bool = False
-    """Whether the ranking is by k-reciprocal neighbours (Zhong et al. 2017)."""
+    """Whether to re-rank by k-reciprocal neighbours (Zhong et al. 2017)."""
     k1: int = Field(default=20, ge=1)
-    """Neighbours that can be mutual, in re-ranking."""
+    """Number of neighbours that can be mutual, in re-ranking."""
     k2: int = Field(default=6, ge=1)
-    """Neighbours whose sets are averaged, in re-ranking."""
+    """Number of neighbours whose sets are averaged, in re-ranking."""
     rerank_weight: float = Field(default=0.3, ge=0, le=1)
-    """Share of the original distance in the re-ranked one: the paper's lambda."""
+    """Weight of the original distance in the re-ranked one: the paper's lambda."""
     expand_query: int = Field(default=0, ge=0)
-    """Neighbours that a query is averaged with before it asks (average query expansion); 0 for none."""
+    """Number of neighbours that each query is averaged with (average query expansion); 0 for none."""
     expand_gallery: int = Field(default=0, ge=0)
-    """Neighbours that each gallery item is averaged with (database-side augmentation); 0 for none."""
+    """Number of neighbours that each gallery item is averaged with (database-side augmentation); 0 for none."""
     expand_power: float = Field(default=3.0, ge=0)
-    """What a neighbour's similarity is raised to, to weigh it in an expansion; 0 weighs all alike."""
+    """Exponent of a neighbour's similarity in its weight, in an expansion; 0 weighs all neighbours equally."""
 
 
 def explain(error: ValidationError) -> ConfigError:
-    """pydantic's findings as one sentence."""
-    parts = [f"{'.'.join(map(str, e['loc'])) or 'the configuration'}: {e['msg']}" for e in error.errors()]
-    return ConfigError("; ".join(parts))
+    """Turn the errors of pydantic into one `ConfigError`, whose text is one sentence."""
+    problems = [f"{'.'.join(map(str, e['loc'])) or 'the configuration'}: {e['msg']}" for e in error.errors()]
+    return ConfigError("; ".join(problems))

@@ -11,7 +11,7 @@ from resight.errors import DatasetError
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where someone is in a frame; edges in pixels from the frame's upper left corner."""
+    """An object in a frame of a video; edges in pixels from the upper left corner of the frame."""
 
     frame: int
     """From 0."""
@@ -25,24 +25,25 @@ class Box:
 
 
 def read_boxes(path: Path, min_confidence: float | None = None) -> list[Box]:
-    """Boxes of a file, in the order of their frames.
+    """Read boxes from a file, and return them in the order of their frames.
 
     Args:
-        path: `.txt` or `.csv`, the text of MOTChallenge: a line a box, `frame,id,left,top,width,height,confidence`,
-            frames from 1, id -1 where it is not known, anything after that left alone. Or `.json`, a list of objects,
-            or `.jsonl`, an object a line: `frame` from 0; `box` (left, top, right, bottom) or `bbox` (left, top,
-            width, height); and where known `tracklet` (or `track_id`), `confidence` (or `score`) and `identity`.
-        least_confidence: boxes with less are left out; those that have none stay.
+        path: `.txt` or `.csv` in the format of MOTChallenge: one line for each box, with
+            `frame,id,left,top,width,height,confidence`; frames are counted from 1, an unknown id is -1, and further
+            columns are ignored. Or `.json`, a list of objects, or `.jsonl`, one object in each line, with `frame`,
+            counted from 0; `box` (left, top, right, bottom) or `bbox` (left, top, width, height); and optionally
+            `tracklet` (or `track_id`), `confidence` (or `score`) and `identity`.
+        min_confidence: boxes with a lower confidence are left out; boxes without a confidence are not.
 
     Raises:
-        DatasetError: the file is missing, or a box in it is none.
+        DatasetError: the file does not exist, has another format, or contains no box.
     """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"the boxes {path} cannot be read: {error}") from error
     read, entries = _entries(path, text)
-    found = list[Box]()
+    boxes = list[Box]()
     for where, entry in entries:
         try:
             box = read(entry)
@@ -51,24 +52,24 @@ def read_boxes(path: Path, min_confidence: float | None = None) -> list[Box]:
         if box.frame < 0 or not (box.right > box.left and box.bottom > box.top):
             raise DatasetError(f"{path}, {where}, is no box: it has frame {box.frame} or no width or height")
         if min_confidence is None or box.confidence is None or box.confidence >= min_confidence:
-            found.append(box)
-    if not found:
-        raise DatasetError(f"{path} holds no box" + ("" if min_confidence is None else " of that confidence"))
-    return sorted(found, key=lambda box: box.frame)
+            boxes.append(box)
+    if not boxes:
+        raise DatasetError(f"{path} has no box" + ("" if min_confidence is None else " of that confidence"))
+    return sorted(boxes, key=lambda box: box.frame)
 
 
 def _entries(path: Path, text: str) -> tuple[Callable[[Any], Box], list[tuple[str, Any]]]:
-    """What reads a box, and where each is written with what is written there."""
+    """The function that reads a box, and for each box its position in the file and its text or object."""
     if path.suffix == ".json":
         try:
-            held = json.loads(text)
+            entries = json.loads(text)
         except ValueError as error:
-            raise DatasetError(f"{path} is no JSON: {error}") from error
-        if not isinstance(held, list):
-            raise DatasetError(f"{path} must hold a list of boxes")
-        return _object, [(f"entry {n}", entry) for n, entry in enumerate(held, 1)]
+            raise DatasetError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(entries, list):
+            raise DatasetError(f"{path} must contain a list of boxes")
+        return _object, [(f"entry {n}", entry) for n, entry in enumerate(entries, 1)]
     if path.suffix not in (".jsonl", ".txt", ".csv"):
-        raise DatasetError(f"{path} must be .txt or .csv (MOTChallenge's text), .json or .jsonl")
+        raise DatasetError(f"{path} must be .txt or .csv (MOTChallenge's format), .json or .jsonl")
     lines = [(f"line {n}", line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     return _line if path.suffix == ".jsonl" else _mot, lines
 
@@ -90,7 +91,8 @@ def _object(entry: dict[str, Any]) -> Box:
     left, top, right, bottom = map(float, entry["box"] if "box" in entry else entry["bbox"])
     if "box" not in entry:
         right, bottom = left + right, top + bottom
-    tracklet, identity = entry.get("tracklet", entry.get("track_id")), entry.get("identity")
+    tracklet = entry.get("tracklet", entry.get("track_id"))
+    identity = entry.get("identity")
     confidence = entry.get("confidence", entry.get("score"))
     return Box(
         int(entry["frame"]),

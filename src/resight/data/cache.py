@@ -1,11 +1,11 @@
-"""Pictures decoded and resized once, as one memory-mapped file of pixels.
+"""A cache of decoded and resized images: one memory-mapped file of pixels for each training set and size.
 
-A file holds the pictures of one training set at one size. Its name follows from what it is made of: each picture's
-path, length and time of change, the size, and how it was resized; so another set, another size or a changed picture
-makes another file. It is written beside its place and moved there in one step, by one process at a time; others wait.
+The name of a file is a hash of each image's path, length and modification time, of the size, and of the interpolation;
+so another set, another size or a changed image gives another file. A file is written under a temporary name, then
+renamed, by one process at a time; other processes wait.
 
-The files lie in `~/.cache/resight/pictures`, or where `RESIGHT_CACHE` says, readable by their owner alone: they are
-copies of the pictures. `resight data clean` removes them.
+The files are in `~/.cache/resight/pictures`, or below the folder of the environment variable `RESIGHT_CACHE`. Only
+their owner can read them, because they are copies of the images. `resight data clean` removes them.
 """
 
 import fcntl
@@ -25,12 +25,12 @@ from resight.data.image import decode, resize
 from resight.errors import PictureError
 from resight.files import storing
 
-_FORMAT = "1"  # of the files; another number makes all of them anew
-_TOGETHER = 1024  # pictures decoded at once
+_FORMAT = "1"  # of the files; a change rebuilds all of them
+_DECODE_BATCH = 1024  # images
 
 
 def cache_folder() -> Path:
-    """Where packed pictures lie."""
+    """Return the folder of the packed images."""
     return Path(os.environ.get("RESIGHT_CACHE", Path.home() / ".cache" / "resight")) / "pictures"
 
 
@@ -38,39 +38,39 @@ def pack(
     paths: list[Path],
     size: tuple[int, int],
     interpolation: Interpolation,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
-    """The pictures, decoded and resized, from the cache or newly packed into it.
+    """Return images, decoded and resized, from the cache; decode them into the cache if they are not there.
 
     Args:
-        paths: N files.
-        size: height H and width W.
-        interpolation: how they are resized.
-        progress: is told how many are decoded.
+        paths: N image files.
+        size: height H and width W, in pixels.
+        interpolation: of resizing.
+        progress: called with the number of images decoded so far.
 
     Returns:
-        uint8 [N, 3, H, W], memory-mapped; read-only.
+        uint8 [N, 3, H, W], memory-mapped; changes are not written to the file.
 
     Raises:
-        PictureError: one cannot be decoded.
+        PictureError: an image cannot be decoded.
         StorageError: the cache cannot be written.
     """
-    target = cache_folder() / f"{_key(paths, size, interpolation)}.u8"
+    target = cache_folder() / f"{_name(paths, size, interpolation)}.u8"
     shape = (len(paths), 3, *size)
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(target.with_suffix(".lock")):
+        with _locked(target.with_suffix(".lock")):
             if not target.exists():
                 _write(target, paths, shape, interpolation, progress)
-        held = np.memmap(target, np.uint8, "c", shape=shape)  # copy-on-write: torch wants arrays it may write to
-    return torch.from_numpy(held)
+        pixels = np.memmap(target, np.uint8, "c", shape=shape)  # copy-on-write: torch requires writable arrays
+    return torch.from_numpy(pixels)
 
 
 def clean() -> tuple[int, int]:
-    """Removes all packed pictures; returns how many files and bytes these were.
+    """Remove all packed images, and return the number of files and their size in bytes.
 
     Raises:
-        StorageError: one cannot be removed.
+        StorageError: a file cannot be removed.
     """
     files = [f for f in cache_folder().glob("*") if f.suffix in (".u8", ".lock", ".partial")]
     size = sum(f.stat().st_size for f in files)
@@ -80,14 +80,14 @@ def clean() -> tuple[int, int]:
     return sum(f.suffix == ".u8" for f in files), size
 
 
-def _key(paths: list[Path], size: tuple[int, int], interpolation: Interpolation) -> str:
+def _name(paths: list[Path], size: tuple[int, int], interpolation: Interpolation) -> str:
     digest = blake2b(f"{_FORMAT} {size} {interpolation}".encode(), digest_size=16)
     for path in paths:
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError as error:
             raise PictureError(f"{path} cannot be read: {error.strerror}") from error
-        digest.update(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        digest.update(f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 
@@ -100,18 +100,18 @@ def _write(
 ) -> None:
     partial = target.with_suffix(".partial")
 
-    def made_of(path: Path) -> bytes:
+    def decode_and_resize(path: Path) -> bytes:
         return resize(decode(path), (shape[2], shape[3]), interpolation).numpy().tobytes()
 
     try:
         with os.fdopen(os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # a disk that is too small is found out now
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # fails now if the disk is too small
             with ThreadPoolExecutor() as pool:
-                for start in range(0, len(paths), _TOGETHER):  # so that decoding does not run ahead of the disk
-                    made = pool.map(made_of, paths[start : start + _TOGETHER])
-                    for done, pixels in enumerate(made, start=start + 1):
+                for start in range(0, len(paths), _DECODE_BATCH):  # limits the decoded images in memory
+                    images = pool.map(decode_and_resize, paths[start : start + _DECODE_BATCH])
+                    for count, pixels in enumerate(images, start=start + 1):
                         file.write(pixels)
-                        progress(done)
+                        progress(count)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
@@ -120,8 +120,8 @@ def _write(
 
 
 @contextmanager
-def _alone(lock: Path) -> Generator[None]:
-    """Until the end of the block no other process is in it with this lock."""
+def _locked(lock: Path) -> Generator[None]:
+    """Hold a file lock during the block."""
     with os.fdopen(os.open(lock, os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

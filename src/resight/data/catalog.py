@@ -1,4 +1,4 @@
-"""The data sets that a name on the command line can mean."""
+"""The catalog of data sets, by their names on the command line."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -31,42 +31,53 @@ PROTOCOLS: Final[Mapping[str, str]] = {
     **dict.fromkeys((name for name in CATALOG if name.startswith("regdb")), "regdb-visible-thermal"),
     **dict.fromkeys((name for name in CATALOG if name.startswith("vehicleid")), "vehicleid"),
 }
-"""The protocols of the sets that are not measured as Market-1501 is."""
-_OWN: Final = "own"  # its cameras have the user's names
+"""The protocols of data sets that are not evaluated as Market-1501 is."""
+_CUSTOM: Final = "own"  # the user's images, whose cameras keep their names
 _SAME_CAMERAS: Final = {"occluded-duke": "dukemtmc"}
 
 
 def protocol_of(name: str) -> str:
-    """The name of the protocol by which a data set is measured."""
+    """Return the name of a data set's evaluation protocol."""
     return PROTOCOLS.get(name, "market")
 
 
-def require_known(name: str) -> list[str]:
-    """The names that `read_dataset` takes, one by one.
+def camera_owner(name: str) -> str | None:
+    """The data set that cameras and views are named after; None for `own`, where the user names them.
 
     Raises:
         ConfigError: no data set has such a name.
     """
+    if name not in CATALOG:
+        raise unknown("data set", name, CATALOG)
+    return None if name == _OWN else _SAME_CAMERAS.get(name, name)
+
+
+def require_known(name: str) -> list[str]:
+    """Split a name such as `a+b` into the names of data sets, and check them.
+
+    Raises:
+        ConfigError: there is no data set of a name.
+    """
     names = name.split("+")
-    for one in names:
-        if one not in CATALOG:
-            raise unknown("data set", one, CATALOG)
+    for dataset in names:
+        if dataset not in CATALOG:
+            raise unknown("data set", dataset, CATALOG)
     return names
 
 
 def read_dataset(name: str, root: str | Path) -> Split:
-    """Read a data set of the catalog, or several to learn from together.
+    """Read a data set of the catalog, or join several of them for training.
 
-    Cameras and views are named after their set, such as `market1501:1`, so that a model knows its own set's cameras and
-    takes no other's for them; those of a user's own images (`own`) keep their names.
+    The names of cameras and views begin with the name of their data set, such as `market1501:1`, so that a model does
+    not confuse cameras of different data sets. Those of a user's own images (`own`) keep their names.
 
     Args:
-        name: of one data set, or of several with `+` between them: the first is what is tested on.
-        root: its folder or table; of several, with the system's path separator (`:`) between them.
+        name: of a data set, or of several, joined by `+`. The test set is that of the first.
+        root: the folder or table of the data set; of several, joined by the system's path separator (`:`).
 
     Raises:
-        ConfigError: no data set has that name, or there are more names than roots.
-        DatasetError: there is nothing at `root`, or not in the data set's layout.
+        ConfigError: there is no data set of a name, or the numbers of names and roots differ.
+        DatasetError: `root` does not exist, or does not have the data set's layout.
     """
     names = require_known(name)
     if len(names) == 1:
@@ -76,14 +87,14 @@ def read_dataset(name: str, root: str | Path) -> Split:
         raise ConfigError(
             f"{name} is {len(names)} data sets and --root names {len(roots)} folders; put {os.pathsep!r} between them"
         )
-    return join([(one, _read_one(one, Path(folder))) for one, folder in zip(names, roots, strict=True)])
+    return join([(dataset, _read_one(dataset, Path(folder))) for dataset, folder in zip(names, roots, strict=True)])
 
 
 def _read_one(name: str, root: Path) -> Split:
     split = replace(CATALOG[name](root), protocol=protocol_of(name))
-    if name == _OWN:
+    owner = camera_owner(name)
+    if owner is None:
         return split
-    owner = _SAME_CAMERAS.get(name, name)
     query = split.query.qualify(owner, ("camera", "view"))
     gallery = query if split.gallery is split.query else split.gallery.qualify(owner, ("camera", "view"))
     return replace(split, train=split.train.qualify(owner, ("camera", "view")), query=query, gallery=gallery)

@@ -1,4 +1,4 @@
-"""One picture: from bytes to a uint8 tensor of the wanted size."""
+"""Decode, resize and crop images."""
 
 import io
 from collections.abc import Callable
@@ -17,23 +17,23 @@ from torchvision.transforms.v2 import functional
 from resight.errors import PictureError
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
-"""A file, what a file holds, uint8 [h, w, 3] in RGB, uint8 [3, h, w], or a picture of Pillow's."""
+"""An image: a file, the bytes of a file, an array uint8 [h, w, 3] in RGB, a tensor uint8 [3, h, w], or a Pillow image."""
 
 _JPEG: Final = b"\xff\xd8\xff"
 
 
 def decode(source: Path | bytes, name: str | None = None) -> Tensor:
-    """Decodes a picture to RGB.
+    """Decode an image to RGB.
 
     Args:
-        source: a file, or what a file holds.
-        name: what an error calls the picture; the file's path where None.
+        source: a file, or the bytes of a file.
+        name: of the image in error texts; None for the file's path.
 
     Returns:
         uint8 [3, h, w].
 
     Raises:
-        PictureError: the file is missing, empty, cut short, or no picture.
+        PictureError: the file does not exist, is empty or truncated, or is no image.
     """
     name = name or (str(source) if isinstance(source, Path) else "the picture")
     try:
@@ -47,32 +47,38 @@ def decode(source: Path | bytes, name: str | None = None) -> Tensor:
 
 
 def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Resizes uint8 [3, h, w] to [3, H, W] with antialiasing, within 1 grey level of Pillow's."""
+    """Resize uint8 [3, h, w] to [3, H, W] with antialiasing; the result is within 1 grey level of Pillow's.
+
+    Args:
+        picture: uint8 [3, h, w].
+        size: H and W, in pixels.
+        interpolation: `bilinear` or `bicubic`.
+    """
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
 
 
-def corrupt(paths: list[Path], progress: Callable[[int], None] = lambda done: None) -> list[tuple[Path, str]]:
-    """Decodes every picture once and returns those that cannot be, each with the reason, in order.
+def corrupt(paths: list[Path], progress: Callable[[int], None] = lambda count: None) -> list[tuple[Path, str]]:
+    """Decode every image, and return those that cannot be decoded, each with the reason, in order.
 
     Args:
-        paths: files.
-        progress: is told how many are done.
+        paths: image files.
+        progress: called with the number of images decoded so far.
     """
 
-    def fault(path: Path) -> str | None:
+    def reason_of(path: Path) -> str | None:
         try:
             decode(path)
         except PictureError as error:
             return str(error)
         return None
 
-    found: list[tuple[Path, str]] = []
+    failures: list[tuple[Path, str]] = []
     with ThreadPoolExecutor() as pool:
-        for done, (path, reason) in enumerate(zip(paths, pool.map(fault, paths), strict=True), start=1):
+        for count, (path, reason) in enumerate(zip(paths, pool.map(reason_of, paths), strict=True), start=1):
             if reason is not None:
-                found.append((path, reason))
-            progress(done)
-    return found
+                failures.append((path, reason))
+            progress(count)
+    return failures
 
 
 def _decode_jpeg(data: bytes, name: str) -> np.ndarray:
@@ -81,7 +87,7 @@ def _decode_jpeg(data: bytes, name: str) -> np.ndarray:
     except ValueError as error:
         if "premature" in str(error).lower():
             raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
-    return _decode_other(data, name)  # an oddity that Pillow may take, such as CMYK
+    return _decode_other(data, name)  # Pillow decodes more kinds of JPEG, such as CMYK
 
 
 def _decode_other(data: bytes, name: str) -> np.ndarray:
@@ -93,38 +99,48 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
     except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if "truncated" in str(error).lower():
             raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
-        raise PictureError(f"{name} is damaged: {error}") from error
+        raise PictureError(f"{name} is corrupt: {error}") from error
 
 
 def edges(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole pixels of boxes [N, 4] (left, top, right, bottom), cut at the edge of a frame of height x width.
+    """Round boxes outwards to whole pixels, and clip them to the frame.
+
+    Args:
+        boxes: [N, 4], left, top, right and bottom, in pixels.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
 
     Returns:
-        int64 [N, 4], and bool [N]: whether anything of the box lies in the frame.
+        int64 [N, 4], and bool [N]: whether any part of the box is inside the frame.
     """
     limits = np.array([width, height, width, height])
-    whole = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:4])], axis=1).clip(0, limits).astype(np.int64)
-    return whole, (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1])
+    rounded = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:4])], axis=1)
+    clipped = rounded.clip(0, limits).astype(np.int64)
+    return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
 
 def as_tensor(picture: Picture) -> Tensor:
-    """A picture of any form as uint8 [3, h, w].
+    """Return an image of any form as uint8 [3, h, w].
 
     Raises:
-        PictureError: it cannot be decoded, or is of another form.
+        PictureError: the image cannot be decoded, or has another type, dtype or shape.
     """
     if isinstance(picture, str | Path):
         return decode(Path(picture))
     if isinstance(picture, bytes):
         return decode(picture)
     if isinstance(picture, Image.Image):
-        held = io.BytesIO()
-        picture.convert("RGB").save(held, "PPM")
-        return decode(held.getvalue())
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "PPM")
+        return decode(buffer.getvalue())
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise PictureError(f"an array must be uint8 [h, w, 3] in RGB, not {picture.dtype} {list(picture.shape)}")
-        return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+        return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
+    if not isinstance(picture, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PictureError(
+            f"an image is a file, its bytes, an array, a tensor or a Pillow image, not a {type(picture).__name__}"
+        )
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
         raise PictureError(f"a tensor must be uint8 [3, h, w] in RGB, not {picture.dtype} {list(picture.shape)}")
     return picture.cpu()

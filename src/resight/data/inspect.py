@@ -25,30 +25,30 @@ class PartCounts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds."""
+    """A data set with counts of its parts."""
 
     name: str
     split: Split
     parts: list[PartCounts]
     notes: tuple[str, ...]
     corrupt: list[str] | None
-    """Why each picture that cannot be decoded cannot be; None where that was not checked."""
+    """The reason for each image that cannot be decoded; None if the images were not checked."""
 
 
 def inspect_dataset(
     name: str, root: str | Path, check: bool = False, progress: Callable[[int], None] = lambda count: None
 ) -> Inspection:
-    """Read a data set and count what it holds.
+    """Read a data set, and count its sightings, images and labels.
 
     Args:
         name: of a data set of the catalog.
         root: its folder or table.
-        check: whether every picture is decoded.
-        progress: is called with the number of pictures that are decoded.
+        check: decode every image.
+        progress: called with the number of images decoded so far.
 
     Raises:
         ConfigError: there is no data set of that name.
-        DatasetError: it is not in its layout.
+        DatasetError: `root` does not have the layout of the data set.
     """
     split = read_dataset(name, root)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
@@ -63,7 +63,7 @@ def write_tables(split: Split, folder: Path) -> None:
     """Write the three parts of a data set as Parquet tables of sightings.
 
     Raises:
-        StorageError: they cannot be written.
+        StorageError: the folder cannot be written.
     """
     make_folder(folder)
     for name, table in (("train", split.train), ("query", split.query), ("gallery", split.gallery)):

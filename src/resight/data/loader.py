@@ -1,6 +1,6 @@
-"""What the model is fed: pictures with their labels as numbers.
+"""Batches of images, with their labels as numbers.
 
-B sightings, M modalities, H x W pixels.
+B sightings, M modalities, H x W pixels, R images that are present.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ _AHEAD = 3  # batches decoded in advance
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sightings. Label numbers follow the vocabulary; `UNKNOWN` where there is none."""
+    """The images and labels of B sightings. Labels are numbers of the vocabulary, or `UNKNOWN`."""
 
     images: Tensor
     """uint8 [B, M, 3, H, W]; zeros where a modality is absent."""
@@ -38,11 +38,11 @@ class Batch:
     """int64 [B]."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
+        """Return the batch on a device."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
     def side_info(self) -> dict[str, Tensor]:
-        """Labels of each picture that is present, in row-major order: int64 [R] by kind, R = present.sum()."""
+        """Return labels of the R images that are present, in row-major order: int64 [R] for each kind of label."""
         rows, modality = self.present.nonzero(as_tuple=True)
         return {"camera": self.camera[rows], "view": self.view[rows], "modality": modality}
 
@@ -51,13 +51,13 @@ class Loader:
     """Makes batches of a table's rows, decoding ahead in background threads.
 
     Args:
-        table: where the rows are taken from.
-        vocabulary: gives labels their numbers and modalities their order.
-        size: height and width of the pictures made.
-        interpolation: how they are resized.
+        table: of sightings.
+        vocabulary: numbers of labels, and the order of modalities.
+        size: height H and width W of the images in a batch, in pixels.
+        interpolation: of resizing.
 
     Raises:
-        DatasetError: a sighting has no picture in any of the vocabulary's modalities.
+        DatasetError: a sighting has no image in any of the vocabulary's modalities.
     """
 
     def __init__(
@@ -67,75 +67,81 @@ class Loader:
         size: tuple[int, int],
         interpolation: Interpolation,
     ) -> None:
-        self.vocabulary, self.size = vocabulary, size
+        self.vocabulary = vocabulary
+        self.size = size
         self.interpolation: Interpolation = interpolation
         self.packed: Tensor | None = None
         self.pinned = False
-        """Whether batches are laid where a GPU can fetch them by itself while training goes on."""
+        """Whether batches are in pinned memory, from which a GPU copies them while training continues."""
         self.paths: list[list[str | None]] = [
             [row[m] for m in vocabulary.modalities] for row in table.arrow.to_pylist()
         ]
         empty = next((row for row, paths in enumerate(self.paths) if not any(paths)), None)
         if empty is not None:
             raise DatasetError(
-                f"sighting {empty} has {', '.join(table[empty].images)} alone, and the model was trained on "
+                f"sighting {empty} has only {', '.join(table[empty].images)}, and the model was trained on "
                 f"{', '.join(vocabulary.modalities)}"
             )
-        self.place = _places(self.paths)
+        self.place = _positions(self.paths)
         self.identity = label_numbers(table.column("identity"), vocabulary.identities)
         self.camera = label_numbers(table.column("camera"), vocabulary.cameras)
         self.view = label_numbers(table.column("view"), vocabulary.views)
 
-    def pack(self, progress: Callable[[int], None] = lambda done: None) -> None:
-        """Has every picture decoded and resized once, into the cache, instead of whenever it is asked for.
+    def pack(self, progress: Callable[[int], None] = lambda count: None) -> None:
+        """Decode and resize every image once, into the cache, instead of whenever a batch needs it.
 
         Args:
-            progress: is told how many pictures are done.
+            progress: called with the number of images decoded so far.
 
         Raises:
-            PictureError: one cannot be decoded.
+            PictureError: an image cannot be decoded.
             StorageError: the cache cannot be written.
         """
         self.packed = pack(self.files, self.size, self.interpolation, progress)  # uint8 [F, 3, H, W]
 
     @property
     def files(self) -> list[Path]:
-        """The F picture files, row by row."""
+        """The F image files, row by row."""
         return [Path(path) for paths in self.paths for path in paths if path is not None]
 
     def batches(self, rows: Iterable[Sequence[int]]) -> Iterator[Batch]:
-        """One batch for each list of rows, in their order.
+        """Iterate over one batch for each list of rows, in their order.
+
+        Args:
+            rows: for each batch the B rows of the table.
 
         Raises:
-            PictureError: a picture cannot be decoded.
+            PictureError: an image cannot be decoded.
         """
         lists = iter(rows)
         with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, _AHEAD)]
+            pending: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, _AHEAD)]
             try:
-                while waiting:
-                    yield waiting.pop(0).result()
-                    waiting += [pool.submit(self._batch, r) for r in islice(lists, 1)]
+                while pending:
+                    yield pending.pop(0).result()
+                    pending += [pool.submit(self._batch, r) for r in islice(lists, 1)]
             finally:
-                for future in waiting:
+                for future in pending:
                     future.cancel()
 
     def _batch(self, rows: Sequence[int]) -> Batch:
         index = torch.tensor(rows, dtype=torch.int64)
-        place = self.place[index]  # [B, M]
-        present = place >= 0
+        position = self.place[index]  # [B, M]
+        present = position >= 0
         if self.packed is not None:
-            images = self.packed.index_select(0, place.flatten().clamp_min(0)).unflatten(0, place.shape)
+            images = self.packed.index_select(0, position.flatten().clamp_min(0)).unflatten(0, position.shape)
             images[~present] = 0  # [B, M, 3, H, W]
         else:
-            images = torch.zeros((*place.shape, 3, *self.size), dtype=torch.uint8)
+            images = torch.zeros((*position.shape, 3, *self.size), dtype=torch.uint8)
             for b, m in present.nonzero().tolist():
                 images[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
         batch = Batch(images, present, self.identity[index], self.camera[index], self.view[index])
         return Batch(*(t.pin_memory() for t in vars(batch).values())) if self.pinned else batch
 
 
-def _places(paths: Sequence[Sequence[str | None]]) -> Tensor:
-    """int64 [N, M]: the place of each picture among all that there are, row by row; -1 where there is none."""
-    there = torch.tensor([[path is not None for path in row] for row in paths], dtype=torch.int64).view(len(paths), -1)
-    return torch.where(there > 0, there.flatten().cumsum(0).view(there.shape) - 1, -1)
+def _positions(paths: Sequence[Sequence[str | None]]) -> Tensor:
+    """int64 [N, M]: the position of each image in the row-by-row list of all files; -1 where there is no image."""
+    present = torch.tensor([[path is not None for path in row] for row in paths], dtype=torch.int64).view(
+        len(paths), -1
+    )
+    return torch.where(present > 0, present.flatten().cumsum(0).view(present.shape) - 1, -1)

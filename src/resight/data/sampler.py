@@ -8,14 +8,14 @@ from resight.errors import ConfigError
 
 
 class PKSampler:
-    """Deals a training set into batches of P identities x K sightings, anew in each epoch.
+    """Draws batches of P identities x K sightings, different ones in each epoch.
 
-    An identity's sightings are shuffled and cut into groups of K; one with fewer than K is filled up by drawing again,
-    and what is left over after the last whole group waits for another epoch. Identities that still have a group are
-    drawn at random, P at a time, until fewer than P remain. Everything follows from the seed and the epoch.
+    The sightings of an identity are shuffled and divided into groups of K. An identity with fewer than K repeats some
+    of them; sightings left over after the last complete group are not used in the epoch. Identities that still have a
+    group are drawn at random, P at a time, until fewer than P remain. Seed and epoch determine all draws.
 
     Args:
-        identity: the identity's number of every row.
+        identity: number of the identity of each row.
         identities: P.
         instances: K.
         seed: of the draws.
@@ -29,20 +29,22 @@ class PKSampler:
         self.rows = {int(i): np.flatnonzero(numbers == i) for i in np.unique(numbers)}
         if len(self.rows) < identities:
             raise ConfigError(
-                f"batches of {identities} x {instances} (sampling.identities x sampling.instances) cannot be made: "
+                f"batches of {identities} x {instances} (sampling.identities x sampling.instances) are not possible: "
                 f"the training set has {len(self.rows)} identities; lower --sampling.identities"
             )
-        self.identities, self.instances, self.seed = identities, instances, seed
+        self.identities = identities
+        self.instances = instances
+        self.seed = seed
 
     def epoch(self, number: int) -> list[list[int]]:
-        """The batches of an epoch, each a list of P x K row numbers, one identity's K after another's."""
+        """Return the batches of an epoch, each a list of P x K rows in which the K of an identity are consecutive."""
         rng = np.random.default_rng((self.seed, number))
         groups = {identity: self._groups(rows, rng) for identity, rows in self.rows.items()}
         batches: list[list[int]] = []
         while len(groups) >= self.identities:
-            chosen = rng.choice(sorted(groups), self.identities, replace=False)
-            batches.append([row for identity in chosen for row in groups[int(identity)].pop()])
-            groups = {identity: left for identity, left in groups.items() if left}
+            identities = rng.choice(sorted(groups), self.identities, replace=False)
+            batches.append([row for identity in identities for row in groups[int(identity)].pop()])
+            groups = {identity: remaining for identity, remaining in groups.items() if remaining}
         return batches
 
     def _groups(self, rows: np.ndarray, rng: np.random.Generator) -> list[list[int]]:

@@ -77,8 +77,10 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
 
 def _pairs(result: Result, identities: np.ndarray) -> Pairs:
     """The pairs among some of the identities."""
-    asked, searched = (
+    query_rows, gallery_rows = (
         np.flatnonzero(np.isin(keys.identity, identities)) for keys in (result.query_labels, result.gallery_labels)
     )
-    scores = InnerProducts(result.query.vectors[asked], result.gallery.vectors[searched])
-    return open_set(scores, result.query_labels.take(asked), result.gallery_labels.take(searched), result.rule).pairs
+    scores = InnerProducts(result.query.vectors[query_rows], result.gallery.vectors[gallery_rows])
+    return open_set(
+        scores, result.query_labels.take(query_rows), result.gallery_labels.take(gallery_rows), result.rule
+    ).pairs

@@ -63,9 +63,9 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
         x, y = (np.array([run["by_query"][q][key] for q in common], float) for run in (a, b))
         if not (~np.isnan(x) & ~np.isnan(y)).any():
             raise EvaluationError("no query has a match in both runs")
-        found = difference(x, y, identity, seed)
+        interval = difference(x, y, identity, seed)
         means = float(np.nanmean(x)), float(np.nanmean(y))
-        rows.append(Difference(figure, *means, found.value, found.low, found.high, found.p))
+        rows.append(Difference(figure, *means, interval.value, interval.low, interval.high, interval.p))
     return Comparison(len(common), len(a["by_query"]) + len(b["by_query"]) - 2 * len(common), unlike, rows)
 
 

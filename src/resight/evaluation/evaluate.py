@@ -10,8 +10,9 @@ from resight.config.sections import Evaluation, Pooling
 from resight.data.sightings import SightingTable, Split
 from resight.device import Compute, pick_device
 from resight.errors import ConfigError, EvaluationError
+from resight.evaluation.as_trained import load_as_trained
 from resight.evaluation.labels import encode_labels
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_embeddings
 from resight.retrieval.junk import Rule, rule_of
 from resight.retrieval.labels import Labels
@@ -66,7 +67,7 @@ class Result:
         """float64 [Q]: the mean of a value over the trials in which the query takes part; NaN where there is none."""
         total, count = np.zeros(len(self.query_labels)), np.zeros(len(self.query_labels))
         for trial in self.trials:
-            rows, metrics = trial.asked, trial.metrics
+            rows, metrics = trial.query_rows, trial.metrics
             valid = metrics.valid
             total[rows[valid]] += value(metrics)[valid]
             count[rows[valid]] += 1
@@ -85,12 +86,13 @@ class Result:
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest gallery rows of each query in the first trial and whether each is right: int64 and bool [Q, k];
-        -1 where fewer are left or the query does not ask."""
-        rows, hits = np.full((len(self.query_labels), k), -1), np.zeros((len(self.query_labels), k), bool)
+        -1 where fewer remain or the query takes no part."""
+        rows = np.full((len(self.query_labels), k), -1)
+        hits = np.zeros((len(self.query_labels), k), bool)
         for ranking in self.trials[0].rankings:
-            found, right = self._top(ranking, k)
-            rows[ranking.query, : found.shape[1]] = np.where(found >= 0, ranking.gallery[found], -1)
-            hits[ranking.query, : found.shape[1]] = right
+            nearest, right = self._top(ranking, k)
+            rows[ranking.query, : nearest.shape[1]] = np.where(nearest >= 0, ranking.gallery[nearest], -1)
+            hits[ranking.query, : nearest.shape[1]] = right
         return rows, hits
 
     def _top(self, ranking: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +112,7 @@ def evaluate(
     Where query and gallery are the same table it is embedded once.
 
     Args:
-        model: an embedder, or a model folder.
+        model: an embedder, or a model folder; the checkpoint of a run computes as the run did and gives its figures.
         split: the data set.
         settings: protocol and ranking; None for the data set's own.
         progress: is called with the number of sightings that are embedded.
@@ -122,11 +124,11 @@ def evaluate(
         PictureError: a picture cannot be decoded.
     """
     settings = settings or Evaluation()
-    embedder = model if isinstance(model, Embedder) else load(model)
+    embedder = model if isinstance(model, Embedder) else load_as_trained(Path(model))
     embed = embed or (lambda table, report: embedder.embed(table, progress=report))
+    protocol, _ = measured_by(settings, split.protocol)
     if embedder.fusion == "concat":
-        require_shared_modality(split.query, split.gallery, embedder.card.vocabulary.modalities)
-    measured_by(settings, split.protocol)
+        require_shared_modality(split.query, split.gallery, embedder.card.vocabulary.modalities, protocol)
     info = describe(embedder, split)
     query = gallery = Embeddings(embed(split.query, progress), split.query, info)
     if split.gallery is not split.query:
@@ -164,16 +166,26 @@ def describe(embedder: Embedder, split: Split) -> EmbeddingsInfo:
     )
 
 
-def require_shared_modality(query: SightingTable, gallery: SightingTable, modalities: Sequence[str]) -> None:
+def require_shared_modality(
+    query: SightingTable, gallery: SightingTable, modalities: Sequence[str], protocol: Protocol
+) -> None:
     """Make sure that concatenated embeddings of queries and gallery share a part that is not zero.
+
+    Args:
+        query: the queries, with those that the protocol leaves out.
+        gallery: the gallery, likewise.
+        modalities: the model's.
+        protocol: selects queries and gallery by modality, such as infrared queries from a table of both.
 
     Raises:
         EvaluationError: no modality is on both sides.
     """
-    if len(modalities) > 1 and not set(query.modalities) & set(gallery.modalities):
+    of_query = [m for m in query.modalities if m in protocol.query.get("modality", query.modalities)]
+    of_gallery = [m for m in gallery.modalities if m in protocol.gallery.get("modality", gallery.modalities)]
+    if len(modalities) > 1 and of_query and of_gallery and not set(of_query) & set(of_gallery):
         raise EvaluationError(
-            f"queries have the modalities {', '.join(query.modalities)} and the gallery {', '.join(gallery.modalities)}; "
-            "concatenated embeddings of them have nothing in common, so every similarity is 0: use --fusion mean"
+            f"queries have the modalities {', '.join(of_query)} and the gallery {', '.join(of_gallery)}, "
+            "so concatenated embeddings of them have nothing in common and every similarity is 0: use --fusion mean"
         )
 
 
@@ -199,9 +211,9 @@ def measure(
             f"query and gallery have different embeddings ({query.info.embedding_id} and {gallery.info.embedding_id}), "
             "which cannot be compared: embed both with one model and the same settings"
         )
-    if query.info.fusion == "concat":
-        require_shared_modality(query.sightings, gallery.sightings, query.info.modalities)
     chosen, rule = measured_by(settings, protocol)
+    if query.info.fusion == "concat":
+        require_shared_modality(query.sightings, gallery.sightings, query.info.modalities, chosen)
     query_labels, gallery_labels = encode_labels(query.sightings, gallery.sightings)
     query, query_labels = _pooled(query, query_labels, settings, is_query=True)
     gallery, gallery_labels = _pooled(gallery, gallery_labels, settings, is_query=False)
@@ -214,43 +226,44 @@ def measure(
 
 
 def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:
-    """The protocol and the rule that the settings come to, for a data set whose own protocol is given.
+    """Return the protocol and the junk rule of the settings, for a data set that has a protocol of its own.
 
     Raises:
         ConfigError: there is no such protocol, or it draws nothing that trials could differ in.
     """
-    chosen = find(settings.protocol or protocol)
+    used = find(settings.protocol or protocol)
     if settings.trials is not None:
-        if not chosen.draw:
+        if not used.draw:
             raise ConfigError(
-                f"protocol {chosen.name} draws no gallery, so trials would all be the same: leave --trials out"
+                f"protocol {used.name} draws no gallery, so all trials would be the same: leave --trials out"
             )
-        chosen = replace(chosen, trials=settings.trials)
-    return chosen, rule_of(settings.junk or chosen.rule, settings.window)
+        used = replace(used, trials=settings.trials)
+    return used, rule_of(settings.junk or used.rule, settings.window)
 
 
 def scores(query: np.ndarray, gallery: np.ndarray, settings: Evaluation, device: str = "cpu") -> Scores:
-    """What the ranking is by: similarity, expanded and re-ranked where the settings say so."""
+    """Return the scores of a ranking: similarities, expanded and re-ranked as the settings say."""
     if settings.expand_gallery:
         gallery = expand(np.asarray(gallery, np.float32), gallery, settings.expand_gallery, settings.expand_power, True)
     if settings.expand_query:
         query = expand(np.asarray(query, np.float32), gallery, settings.expand_query, settings.expand_power)
-    found = InnerProducts(query, gallery, device)
-    return rerank(found, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else found
+    similarity = InnerProducts(query, gallery, device)
+    return rerank(similarity, settings.k1, settings.k2, settings.rerank_weight) if settings.rerank else similarity
 
 
-def _pooled(items: Embeddings, keys: Labels, settings: Evaluation, is_query: bool) -> tuple[Embeddings, Labels]:
-    """Tracklets as one item, and then the queries of one identity under one camera, where the settings say so."""
+def _pooled(items: Embeddings, labels: Labels, settings: Evaluation, is_query: bool) -> tuple[Embeddings, Labels]:
+    """Pool tracklets, and then the queries of one identity under one camera, as the settings say."""
     steps: list[tuple[Pooling, tuple[str, ...]]] = [(settings.tracklets, ("identity", "camera", "tracklet"))]
     if is_query:
         steps.append((settings.multi_query, ("identity", "camera")))
     for how, columns in steps:
         if how != "off":
-            vectors, first = pool(items.vectors, keys, columns, how)
-            items, keys = Embeddings(vectors, items.sightings.take(first.tolist()), items.info), keys.take(first)
-    return items, keys
+            vectors, first = pool(items.vectors, labels, columns, how)
+            items = Embeddings(vectors, items.sightings.take(first.tolist()), items.info)
+            labels = labels.take(first)
+    return items, labels
 
 
 def _rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Some rows; all of them as they are, so that what is memory-mapped stays so."""
+    """Some rows; all of them without a copy, so that a memory-mapped array stays one."""
     return x if len(rows) == len(x) and bool((np.diff(rows) == 1).all()) else x[rows]

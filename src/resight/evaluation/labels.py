@@ -18,8 +18,12 @@ def encode_labels(query: SightingTable, gallery: SightingTable) -> tuple[Labels,
     columns["picture"] = [_files(t) for t in (query, gallery)]
     columns["modality"] = [_modalities(t) for t in (query, gallery)]
     numbers, names = {}, {}
-    for column, (asked, searched) in columns.items():
-        both = pa.chunked_array([*asked.chunks, *searched.chunks], pa.string()).combine_chunks().dictionary_encode()
+    for column, (query_column, gallery_column) in columns.items():
+        both = (
+            pa.chunked_array([*query_column.chunks, *gallery_column.chunks], pa.string())
+            .combine_chunks()
+            .dictionary_encode()
+        )
         order = pc.sort_indices(both.dictionary).to_numpy()
         names[column] = both.dictionary.take(order).to_pylist()
         place = np.append(np.argsort(order), -1)  # -1, at the end, is what is not known
@@ -38,5 +42,5 @@ def _files(table: SightingTable) -> Any:
 
 def _modalities(table: SightingTable) -> Any:
     """`rgb`, `nir`, `tir`, or several joined by `+`."""
-    held = [pc.if_else(pc.is_valid(table.arrow.column(m)), m, None) for m in MODALITIES]
-    return pc.binary_join_element_wise(*held, "+", null_handling="skip")
+    names_present = [pc.if_else(pc.is_valid(table.arrow.column(m)), m, None) for m in MODALITIES]
+    return pc.binary_join_element_wise(*names_present, "+", null_handling="skip")

@@ -59,7 +59,7 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "protocol": result.protocol.name,
         "junk": result.rule.name,
-        "queries": len(result.trials[0].asked),
+        "queries": len(result.trials[0].query_rows),
         "gallery": _sizes(result),
         **result.summary(),
         "trials": len(result.trials),
@@ -96,13 +96,13 @@ def open_set_figures(result: Result) -> OpenSetFigures:
         if kind in ("TAR", "DIR"):
             rows.append(OpenSetRow(name, value, summary[f"threshold@{rate}"]))
     words = f"open set: {same} same-identity pairs, {different} different-identity pairs; {unknown}"
-    return OpenSetFigures(words, rows, [(float(x), float(y)) for x, y in measured.pairs.curve()])
+    return OpenSetFigures(words, rows, [(row["FAR"], row["TAR"]) for row in measured.pairs.curve()])
 
 
 def in_words(result: Result) -> list[str]:
     """What was done, and what could not be, a sentence a line."""
     protocol, rule, metrics = result.protocol, result.rule, result.metrics
-    queries = len(result.trials[0].asked)
+    queries = len(result.trials[0].query_rows)
     lines = [
         f"protocol {protocol.name}: {protocol.words}; {queries} queries, {_sizes(result)} gallery sightings",
         f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
@@ -122,21 +122,21 @@ def in_words(result: Result) -> list[str]:
 def camera_pairs(result: Result) -> list[CameraPair]:
     """How well each camera's queries find their matches among each other camera's images alone, worst first."""
     pairs = list[CameraPair]()
-    query_rows, gallery_rows = result.trials[0].asked, result.trials[0].searched
+    query_rows, gallery_rows = result.trials[0].query_rows, result.trials[0].gallery_rows
     query, gallery = result.query_labels.take(query_rows), result.gallery_labels
     query_camera, gallery_camera = query["camera"], gallery["camera"][gallery_rows]
     for camera in np.unique(gallery_camera[gallery_camera >= 0]):
         rows = gallery_rows[gallery_camera == camera]
         metrics = rank(result.score(query_rows, rows), query, gallery.take(rows), result.rule, result.protocol.once)
         for other in np.unique(query_camera[(query_camera >= 0) & metrics.valid]):
-            chosen = (query_camera == other) & metrics.valid
+            compared = (query_camera == other) & metrics.valid
             pairs.append(
                 CameraPair(
                     query.name("camera", int(other)),
                     gallery.name("camera", int(camera)),
-                    int(chosen.sum()),
-                    float(metrics.ap[chosen].mean()),
-                    float((metrics.first[chosen] == 1).mean()),
+                    int(compared.sum()),
+                    float(metrics.ap[compared].mean()),
+                    float((metrics.first[compared] == 1).mean()),
                 )
             )
     return sorted(pairs, key=lambda pair: pair.mAP)

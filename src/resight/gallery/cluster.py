@@ -1,4 +1,4 @@
-"""An unlabelled gallery into identities: which records are of the same one?"""
+"""Cluster the records of a gallery into identities."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from resight.retrieval.scores import InnerProducts
 
 @dataclass(frozen=True)
 class Agreement:
-    """How groups agree with labels, over the records that have one."""
+    """Agreement of groups with labels, over the records that have a label."""
 
     precision: float
-    """Share of the pairs of one group that are of one label."""
+    """Fraction of the pairs in the same group that have the same label."""
     recall: float
-    """Share of the pairs of one label that are of one group."""
+    """Fraction of the pairs with the same label that are in the same group."""
     f1: float
-    """Their harmonic mean."""
+    """Harmonic mean of precision and recall."""
     nmi: float
-    """Mutual information over the mean of both entropies (Vinh et al. 2010, NMI_sum)."""
+    """Normalized mutual information: mutual information divided by the mean of both entropies (Vinh et al. 2010)."""
     groups: int
     labels: int
 
@@ -35,59 +35,54 @@ def cluster(
     cannot_link: Sequence[Hashable | None],
     neighbors: int = 20,
 ) -> np.ndarray:
-    """Group records by agglomerative clustering with average linkage, over the graph of nearest neighbours.
+    """Group records by agglomerative clustering with average linkage, over the graph of nearest neighbors.
 
-    Of the groups that the graph connects, the two with the highest mean similarity between their members are joined
-    first, until that mean falls below the threshold. Groups that share a value of `cannot_link` are never joined.
+    Of the groups that an edge of the graph connects, the two with the highest mean similarity are joined first, until
+    that mean falls below the threshold. Groups that share a value of `cannot_link` are never joined.
 
     Args:
         vectors: float32 [N, D] of unit length.
-        threshold: the lowest mean similarity of groups that are joined.
-        must_link: of each record a value that records of one group share from the start, such as a tracklet; None for
-            nothing.
-        cannot_link: of each record a value that no two records of one identity share, such as (camera, time); None for
-            nothing. Records that `must_link` joins are exempt.
-        neighbors: of each record, that it can be joined through.
+        threshold: the lowest mean similarity at which groups are joined.
+        must_link: a value for each record, such as a tracklet; records with the same value start in the same group.
+            None for no constraint.
+        cannot_link: a value for each record, such as (camera, time); records with the same value are not joined, unless
+            `must_link` joins them. None for no constraint.
+        neighbors: nearest neighbors of each record that are edges of the graph.
 
     Returns:
-        int64 [N]: the group of each record, numbered in the order of their first records.
+        int64 [N], the group of each record; groups are numbered in the order of their first records.
     """
     if not len(vectors):
         return np.zeros(0, np.int64)
-    place: dict[Hashable, int] = {}
-    start = [n if key is None else place.setdefault(key, n) for n, key in enumerate(must_link)]
+    # Start with one group for each `must_link` value, and for each record without one
+    first_rows: dict[Hashable, int] = {}
+    start = [row if value is None else first_rows.setdefault(value, row) for row, value in enumerate(must_link)]
     members: dict[int, list[int]] = {}
-    for n, group in enumerate(start):
-        members.setdefault(group, []).append(n)
+    for row, group in enumerate(start):
+        members.setdefault(group, []).append(row)
     sums = {group: vectors[rows].astype(np.float64).sum(0) for group, rows in members.items()}
-    marks = {group: {cannot_link[n] for n in rows} - {None} for group, rows in members.items()}
+    exclusive = {group: {cannot_link[row] for row in rows} - {None} for group, rows in members.items()}
+    edges = _edges(vectors, start, neighbors)
 
-    found = nearest(InnerProducts(vectors, vectors), neighbors + 1)
-    edges: dict[int, set[int]] = {group: set() for group in members}
-    for n, row in zip(*np.nonzero(found.rows >= 0), strict=True):
-        a, b = start[int(n)], start[int(found.rows[n, row])]
-        if a != b:
-            edges[a].add(b)
-            edges[b].add(a)
-
-    def mean(a: int, b: int) -> float:
+    def mean_similarity(a: int, b: int) -> float:
         return float(sums[a] @ sums[b]) / (len(members[a]) * len(members[b]))
 
-    heap = [(-mean(a, b), a, b) for a in edges for b in edges[a] if a < b]
+    # Join the two most similar groups until none reaches the threshold
+    heap = [(-mean_similarity(a, b), a, b) for a in edges for b in edges[a] if a < b]
     heapify(heap)
     while heap:
-        far, a, b = heappop(heap)
-        if a not in members or b not in members or b not in edges[a] or -far != mean(a, b):
-            continue  # one of them has been joined since: what it became stands in the heap by itself
-        if -far < threshold:
+        negative, a, b = heappop(heap)
+        if a not in members or b not in members or b not in edges[a] or -negative != mean_similarity(a, b):
+            continue  # one of the groups has changed since; its new similarity has an entry of its own
+        if -negative < threshold:
             break
-        if marks[a] & marks[b]:
+        if exclusive[a] & exclusive[b]:
             continue
         if len(edges[a]) < len(edges[b]):
-            a, b = b, a
+            a, b = b, a  # keep the group with more edges
         members[a] += members.pop(b)
         sums[a] = sums[a] + sums.pop(b)
-        marks[a] |= marks.pop(b)
+        exclusive[a] |= exclusive.pop(b)
         for other in edges.pop(b) - {a}:
             edges[other].discard(b)
             edges[other].add(a)
@@ -95,77 +90,104 @@ def cluster(
         edges[a].discard(b)
         for other in edges[a]:
             low, high = min(a, other), max(a, other)
-            heappush(heap, (-mean(low, high), low, high))
+            heappush(heap, (-mean_similarity(low, high), low, high))
+
     groups = np.empty(len(vectors), np.int64)
     for number, rows in enumerate(sorted(members.values(), key=min)):
         groups[rows] = number
     return groups
 
 
+def _edges(vectors: np.ndarray, start: Sequence[int], neighbors: int) -> dict[int, set[int]]:
+    """The groups that a nearest neighbor of one of their records connects, in both directions."""
+    nearest_rows = nearest(InnerProducts(vectors, vectors), neighbors + 1).rows  # [N, neighbors + 1], -1 for none
+    edges: dict[int, set[int]] = {group: set() for group in start}
+    for row, rank in zip(*np.nonzero(nearest_rows >= 0), strict=True):
+        a = start[int(row)]
+        b = start[int(nearest_rows[row, rank])]
+        if a != b:
+            edges[a].add(b)
+            edges[b].add(a)
+    return edges
+
+
 def agreement(groups: np.ndarray, labels: Sequence[str | None]) -> Agreement:
-    """How groups agree with labels; records without a label are left out."""
-    kept = np.array([label is not None for label in labels], bool)
-    _, a = np.unique(groups[kept], return_inverse=True)
-    _, b = np.unique(np.array([label for label in labels if label is not None], str), return_inverse=True)
-    if not len(a):
+    """Compare groups with labels; records without a label are left out.
+
+    Args:
+        groups: int64 [N], the group of each record.
+        labels: the N labels; None where unknown.
+    """
+    labelled = np.array([label is not None for label in labels], bool)
+    _, group = np.unique(groups[labelled], return_inverse=True)
+    _, label = np.unique(np.array([label for label in labels if label is not None], str), return_inverse=True)
+    total = len(group)
+    if not total:
         return Agreement(0.0, 0.0, 0.0, 0.0, 0, 0)
-    both = np.unique(a * (b.max() + 1) + b, return_counts=True)[1].astype(np.float64)
-    of_a, of_b = np.bincount(a).astype(np.float64), np.bincount(b).astype(np.float64)
+    joint_sizes = np.unique(group * (label.max() + 1) + label, return_counts=True)[1].astype(np.float64)
+    group_sizes = np.bincount(group).astype(np.float64)
+    label_sizes = np.bincount(label).astype(np.float64)
 
-    def pairs(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1)).sum() / 2)
+    def pairs(sizes: np.ndarray) -> float:
+        return float((sizes * (sizes - 1)).sum() / 2)
 
-    def entropy(counts: np.ndarray) -> float:
-        share = counts / len(a)
-        return float(-(share * np.log(share)).sum())
+    def entropy(sizes: np.ndarray) -> float:
+        fraction = sizes / total
+        return float(-(fraction * np.log(fraction)).sum())
 
-    shared, found, wanted = pairs(both), pairs(of_a), pairs(of_b)
-    precision, recall = shared / found if found else 1.0, shared / wanted if wanted else 1.0
-    total = entropy(of_a) + entropy(of_b)
+    joint_pairs = pairs(joint_sizes)
+    group_pairs = pairs(group_sizes)
+    label_pairs = pairs(label_sizes)
+    precision = joint_pairs / group_pairs if group_pairs else 1.0
+    recall = joint_pairs / label_pairs if label_pairs else 1.0
+    entropies = entropy(group_sizes) + entropy(label_sizes)
     return Agreement(
-        precision,
-        recall,
-        2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        2 * (total - entropy(both)) / total if total else 1.0,
-        len(of_a),
-        len(of_b),
+        precision=precision,
+        recall=recall,
+        f1=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        nmi=2 * (entropies - entropy(joint_sizes)) / entropies if entropies else 1.0,
+        groups=len(group_sizes),
+        labels=len(label_sizes),
     )
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Records in groups that look like one identity each."""
+    """Records, and the group that each is in."""
 
     records: list[Record]
     groups: np.ndarray
-    """int64, the group of each record, from 0."""
+    """int64 [N], the group of each record, from 0."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64: the records of each group."""
+        """int64, the number of records in each group."""
         return np.bincount(self.groups) if len(self.groups) else np.zeros(0, np.int64)
 
     @property
     def agreement(self) -> Agreement:
-        """How the groups agree with the records' identities."""
+        """Agreement of the groups with the records' identities."""
         return agreement(self.groups, [record.identity for record in self.records])
 
     def ids(self, group: int) -> list[str]:
-        """The ids of a group's records."""
+        """Return the ids of a group's records."""
         return [self.records[n].id for n in np.flatnonzero(self.groups == group)]
 
 
 def cluster_records(engine: Engine, threshold: float, neighbors: int = 20, include_named: bool = False) -> Clustering:
-    """Group the records of a gallery: tracklets stay together, and one camera sees an identity once at a time.
+    """Group the records of a gallery that have no identity, or all records.
+
+    Records of one tracklet are in the same group. Records of one camera, time and modality are in different groups: one
+    camera sees an identity only once at a time.
 
     Args:
-        engine: of the gallery.
-        threshold: the lowest mean similarity of groups that are joined.
-        neighbors: of each record, that it can be joined through.
-        include_named: also records that have an identity.
+        engine: the engine of the gallery.
+        threshold: the lowest mean similarity at which groups are joined.
+        neighbors: nearest neighbors of each record that are considered.
+        include_named: also group records that have an identity.
     """
     records = [record for record in engine.scan() if include_named or record.identity is None]
     vectors = np.stack([record.vector for record in records]) if records else np.zeros((0, 1), np.float32)
     must_link = [None if r.tracklet is None else (r.camera, r.tracklet) for r in records]
-    cannot_link = [None if r.camera is None or r.time is None else (r.camera, r.time) for r in records]
+    cannot_link = [None if r.camera is None or r.time is None else (r.camera, r.time, r.modality) for r in records]
     return Clustering(records, cluster(vectors, threshold, must_link, cannot_link, neighbors))

@@ -1,57 +1,39 @@
-"""A gallery of one model's embeddings: have I seen this one before, and where?"""
+"""A gallery of one model's embeddings: store, search, assign, cluster and remove records."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from resight.config.sections import Precision
 from resight.data.sightings import SightingTable
 from resight.errors import ConfigError, GalleryError
-from resight.gallery import maintenance
+from resight.gallery import identities, maintenance
+from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, mean_query, require_k
 from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
-from resight.gallery.record import Filter, GalleryInfo, Near, Record, Value
+from resight.gallery.record import Filter, GalleryInfo, Record, Value, require_vectors
 from resight.inference.embedder import Embedder, Image, load
 from resight.inference.inputs import Label
 from resight.retrieval.calibration import Calibration
-from resight.retrieval.rerank import rerank as rerank_scores
-from resight.retrieval.scores import InnerProducts
 
-_RERANKED: Final = 200  # records that re-ranking orders
-_MORE: Final = 4  # times as many candidates are fetched where answers are grouped
+__all__ = ["Answer", "Gallery", "mean_query"]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One record that a search returned."""
+class Gallery(AbstractContextManager["Gallery"]):
+    """Records of one model's embeddings; a context manager that closes the engine.
 
-    record: Record
-    similarity: float
-    """Inner product, from -1 to 1."""
-    probability: float | None
-    """That it is the same identity, by the model's calibration; None where the model has none."""
-    known: bool | None
-    """Whether it reaches the calibration's threshold; where no answer does, the query is unknown."""
-    members: int = 1
-    """Records of its group among those that were compared, where answers are grouped."""
-
-
-class Gallery:
-    """Records of one model's embeddings in an engine; a context manager that closes the engine.
-
-    `resight.create_gallery` and `resight.open_gallery` make one.
+    Create one with `resight.create_gallery` or `resight.open_gallery`.
 
     Args:
         engine: stores the records.
-        calibration: of the model; gives answers a probability and a threshold.
-        prior: probability, before a comparison, that two records are of one identity.
-        embedder: of the gallery's model; None loads the model that the gallery names when it is first needed.
+        calibration: the model's calibration; it gives answers a probability and a threshold.
+        prior: probability, before a comparison, that two records are of the same identity.
+        embedder: of the gallery's model; None loads the model of the gallery's model folder when it is first needed.
         device: where that model is loaded.
         precision: of that model.
     """
@@ -66,7 +48,7 @@ class Gallery:
         precision: Precision = "auto",
     ) -> None:
         if not 0 < prior < 1:
-            raise ConfigError(f"the prior probability must lie between 0 and 1, not {prior:g}")
+            raise ConfigError(f"the prior probability must be between 0 and 1, not {prior:g}")
         self.engine = engine
         self.calibration = calibration
         self.prior = prior
@@ -75,9 +57,6 @@ class Gallery:
         self._precision: Precision = precision
         if calibration is not None and calibration.embedding_id is not None:
             engine.info.require(calibration.embedding_id, "the calibration is of")
-
-    def __enter__(self) -> "Gallery":
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,19 +72,21 @@ class Gallery:
 
     @property
     def info(self) -> GalleryInfo:
-        """What the gallery knows of its model."""
+        """The model whose embeddings the gallery stores."""
         return self.engine.info
 
     @property
     def embedder(self) -> Embedder:
-        """Of the gallery's model.
+        """The embedder of the gallery's model, loaded when it is first needed.
 
         Raises:
-            GalleryError: the gallery names no model, or another than that folder now holds.
+            GalleryError: the gallery has no model folder, or the folder now has another model.
         """
         if self._embedder is None:
             if self.info.model is None:
-                raise GalleryError("the gallery does not name its model's folder: give the embedder, or embeddings")
+                raise GalleryError(
+                    "the gallery has no model folder: pass an embedder to open_gallery, or search and add embeddings"
+                )
             settings = self.info.embedding
             self._embedder = load(
                 self.info.model, self._device, self._precision, settings.flip, settings.fusion, settings.unknown
@@ -133,19 +114,12 @@ class Gallery:
         return ingest_embeddings(self.engine, Path(file), metadata, progress)
 
     def add(self, records: Sequence[Record]) -> list[str]:
-        """Store records; after the return they are on disk. Returns their ids.
+        """Store records, and return their ids; when the method returns, the records are on disk.
 
         Raises:
             GalleryError: a vector has another width, is not finite, or not of unit length.
         """
-        width = self.info.width
-        for record in records:
-            vector = np.asarray(record.vector)
-            if vector.shape != (width,) or not np.isfinite(vector).all() or abs(np.linalg.norm(vector) - 1) > 1e-2:
-                raise GalleryError(
-                    f"the vector of record {record.id!r} is not {width} finite numbers of unit length, as the gallery's "
-                    "model gives them"
-                )
+        require_vectors(records, self.info.width)
         self.engine.add(records)
         return [record.id for record in records]
 
@@ -160,52 +134,44 @@ class Gallery:
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
     ) -> list[list[Answer]]:
-        """Search for each query its at most k answers, nearest first.
+        """Return for each query its at most k nearest records, nearest first.
 
         Args:
-            query: float32 [Q, D] embeddings of unit length, or pictures and sightings, which the gallery's model embeds.
-            k: answers, or groups of them.
-            where: the records to search.
-            group: `identity` or `tracklet`: one answer for each, its nearest record. Records without it stand alone.
-            rerank: order the nearest records by k-reciprocal neighbours among themselves (Zhong et al. 2017); their
-                similarities stay what they are.
-            camera: of the query's pictures, as `Embedder.embed` takes it.
-            view: likewise.
-            modality: likewise.
+            query: float32 [Q, D] embeddings of unit length; or images or sightings, which the gallery's model embeds.
+            k: number of answers, or of groups.
+            where: only records that match are searched.
+            group: `identity` or `tracklet`: return one answer for each, its nearest record. A record without the label
+                is a group of its own.
+            rerank: order the nearest records by their k-reciprocal neighbors (Zhong et al. 2017); the similarities of
+                the answers do not change.
+            camera, view, modality: of the query images, as in `Embedder.embed`.
 
         Raises:
-            ConfigError: k is less than 1, there is no such group, or a filter names a field that no record has.
-            GalleryError: query vectors have another width.
+            ConfigError: k is less than 1, the group is unknown, or no record has a metadata field of the filter.
+            GalleryError: the query vectors have another width than the gallery's, or are not finite.
         """
-        if k < 1:
-            raise ConfigError(f"k must be 1 or more, not {k}")
-        if group not in (None, "identity", "tracklet"):
-            raise ConfigError(f"answers can be grouped by identity or tracklet, not by {group!r}")
-        self._require_fields(where)
+        options = SearchOptions(k, where, group, rerank)
+        options.require_valid(self.engine)
         is_vectors = isinstance(query, np.ndarray) and query.dtype.kind == "f"
         vectors: Any = query if is_vectors else self.embedder.embed(query, camera, view, modality)  # pyright: ignore[reportArgumentType]
-        vectors = np.atleast_2d(np.asarray(vectors, np.float32))
-        if vectors.shape[1] != self.info.width:
-            raise GalleryError(
-                f"a query has {vectors.shape[1]} numbers, and the gallery's records have {self.info.width}"
-            )
-        if not np.isfinite(vectors).all():
-            raise GalleryError("a query vector is not finite (NaN or infinity)")
-        return self._search(vectors, k, where, group, rerank)
+        queries = as_queries(vectors, self.info.width)
+        return find_answers(self.engine, queries, options, self.calibration, self.prior)
 
     def similar(
         self, record_id: str, k: int = 10, where: Filter = EVERYTHING, group: str | None = None
     ) -> list[Answer]:
-        """`search` by a record of the gallery, which is itself left out.
+        """Search with a record of the gallery as the query; the record itself is left out of the answers.
 
         Raises:
-            GalleryError: there is no such record.
+            ConfigError: as `search`.
+            GalleryError: the id does not exist.
         """
+        require_k(k)
         answers = self.search(self.record(record_id).vector[None], k + 1, where, group)[0]
         return [answer for answer in answers if answer.record.id != record_id][:k]
 
     def record(self, record_id: str) -> Record:
-        """The record of an id.
+        """Return the record with an id.
 
         Raises:
             GalleryError: there is no such record.
@@ -216,88 +182,47 @@ class Gallery:
         return records[0]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
-        """float32 [N, E]: the embeddings of some records.
+        """Return the embeddings of records, float32 [N, E].
 
         Raises:
-            GalleryError: there is no record of an id.
+            GalleryError: an id does not exist.
         """
         return np.stack([self.record(record_id).vector for record_id in ids])
 
     def assign(self, ids: Sequence[str] = (), identity: str | None = None, of: str | None = None) -> int:
-        """Assign records to an identity; merges and splits identities. `undo` takes it back.
+        """Assign records to an identity, and return their number; this can merge and split identities.
 
         Args:
-            ids: of the records.
-            identity: None for unknown.
-            of: also all records of this identity.
-
-        Returns:
-            how many records were assigned.
+            ids: record ids.
+            identity: the new identity; None makes the records unknown.
+            of: also assign all records of this identity.
 
         Raises:
-            GalleryError: there is no record of an id, or there is nothing to assign.
+            GalleryError: an id does not exist, or there is nothing to assign.
         """
-        ids = list(ids)
-        if of is not None:
-            ids += [record.id for record in self.engine.scan(Filter(identity=(of,)))]
-        if not ids:
-            raise GalleryError("there is nothing to assign: give record ids, or an identity that has records")
-        records = {record.id: record.identity for record in self.engine.get(ids)}
-        absent = [record_id for record_id in ids if record_id not in records]
-        if absent:
-            raise GalleryError(f"there is no record {absent[0]!r} in the gallery")
-        self.engine.name(list(records), identity)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = {"at": now, "did": "name", "identity": identity, "before": records}
-        self.engine.write_log([*self.engine.read_log(), entry])
-        return len(records)
+        return identities.assign(self.engine, ids, identity, of)
 
     def assign_clusters(self, clustering: Clustering, name: str) -> int:
-        """Assign each group to `name-1`, `name-2`, ...; returns how many groups there are."""
-        groups = len(clustering.sizes)
-        for group in range(groups):
+        """Assign each group to `name-1`, `name-2`, ...; return the number of groups."""
+        for group in range(len(clustering.sizes)):
             self.assign(clustering.ids(group), f"{name}-{group + 1}")
-        return groups
+        return len(clustering.sizes)
 
     def undo(self) -> dict[str, Any]:
-        """Take the last assignment back, and return what it was.
+        """Undo the last assignment, and return its log entry.
 
         Raises:
-            GalleryError: there is no assignment left to take back.
+            GalleryError: there is no assignment to take back.
         """
-        log = self.engine.read_log()
-        if not log:
-            raise GalleryError("there is no assignment to take back")
-        last = log[-1]
-        present = {record.id for record in self.engine.get(list(last["before"]))}
-        for identity in set(last["before"].values()):
-            ids = [i for i, before in last["before"].items() if before == identity and i in present]
-            self.engine.name(ids, identity)
-        self.engine.write_log(log[:-1])
-        return last
+        return identities.undo(self.engine)
 
     def remove(self, ids: Sequence[str] = (), identity: str | None = None) -> int:
-        """Remove records, or all of an identity: record, vector, thumbnail, and their part in the log. Returns how many
-        there were."""
-        removed = set(ids)
-        if identity is not None:
-            removed |= {record.id for record in self.engine.scan(Filter(identity=(identity,)))}
-        log = list[dict[str, Any]]()
-        for entry in self.engine.read_log():
-            before = {i: name for i, name in entry["before"].items() if i not in removed}
-            before = {i: None if identity is not None and name == identity else name for i, name in before.items()}
-            if before and (identity is None or entry["identity"] != identity):
-                log.append({**entry, "before": before})
-        self.engine.write_log(log)  # first: stopped between the two, the records still say what is to be removed
-        return self.engine.delete(sorted(removed))
+        """Remove records, or all of an identity, with vectors, thumbnails and log entries; return their number."""
+        return identities.remove(self.engine, ids, identity)
 
     def cluster(self, threshold: float | None = None, neighbors: int = 20, include_named: bool = False) -> Clustering:
-        """Group records into identities; see `resight.gallery.cluster.cluster_records`.
-
-        Args:
-            threshold: the lowest mean similarity of groups that are joined; None for the calibrated threshold.
-            neighbors: of each record, that it can be joined through.
-            include_named: also records that have an identity, to compare the groups with the names.
+        """Group records into identities; see `resight.gallery.cluster.cluster_records`. Without a threshold, use the
+        calibrated one.
 
         Raises:
             ConfigError: no threshold is given and the model has no calibration.
@@ -309,82 +234,17 @@ class Gallery:
         return cluster_records(self.engine, threshold, neighbors, include_named)
 
     def verify(self, identity: str | None = None) -> list[str]:
-        """What is wrong with the gallery, or what is left of an identity; empty where nothing is."""
+        """Return a list of faults, and of traces of a removed identity; an empty list if there are none."""
         return maintenance.verify(self.engine, identity)
 
     def stats(self) -> maintenance.Stats:
-        """Counts of records by label."""
+        """Count records by label."""
         return maintenance.stats(self.engine)
 
     def copy_to(self, other: "Gallery") -> int:
-        """Add every record, and the log, to another gallery of the same model; returns how many records.
+        """Copy all records and the log to another gallery of the same model; return the number of records.
 
         Raises:
-            GalleryError: the other is of another model.
+            GalleryError: the other gallery is of another model.
         """
         return maintenance.copy(self.engine, other.engine)
-
-    def _search(self, vectors: np.ndarray, k: int, where: Filter, group: str | None, again: bool) -> list[list[Answer]]:
-        """All queries at once; those whose candidates make fewer than k groups once more with more candidates."""
-        total = self.engine.count(where)
-        size = max(_RERANKED if again else 0, _MORE * k if group else k)
-        answers: list[list[Answer]] = [[] for _ in vectors]
-        pending = list(range(len(vectors)))
-        while pending:
-            hits = self.engine.search(vectors[pending], size, where)
-            records = self._records(hits)
-            incomplete = list[int]()
-            for row, near in zip(pending, hits, strict=True):
-                candidates = [self._answer(records[n.id], n.similarity) for n in near if n.id in records]
-                if again:
-                    candidates = _reranked(vectors[row], candidates)
-                answers[row] = candidates[:k] if group is None else _grouped(candidates, group)
-                if group is not None and len(answers[row]) < k and size < total:
-                    incomplete.append(row)
-                answers[row] = answers[row][:k]
-            pending = incomplete
-            size *= _MORE
-        return answers
-
-    def _records(self, hits: Sequence[Sequence[Near]]) -> dict[str, Record]:
-        ids = list(dict.fromkeys(near.id for row in hits for near in row))
-        return {record.id: record for record in self.engine.get(ids)}
-
-    def _answer(self, record: Record, similarity: float) -> Answer:
-        if self.calibration is None:
-            return Answer(record, similarity, None, None)
-        probability = float(self.calibration.of(np.array([similarity]), self.prior)[0])
-        return Answer(record, similarity, probability, similarity >= self.calibration.threshold)
-
-    def _require_fields(self, where: Filter) -> None:
-        if not where.metadata or self.engine.count(where):
-            return
-        known = self.engine.fields()
-        unknown = sorted(set(where.metadata) - known)
-        if unknown:
-            names = ", ".join(sorted(known)) or "none"
-            raise ConfigError(f"no record has a field {unknown[0]!r}; the fields of metadata are: {names}")
-
-
-def _grouped(answers: Sequence[Answer], group: str) -> list[Answer]:
-    groups: dict[str, Answer] = {}
-    for answer in answers:
-        label = getattr(answer.record, group)
-        key = f"record {answer.record.id}" if label is None else f"group {label}"
-        first = groups.setdefault(key, replace(answer, members=0))
-        groups[key] = replace(first, members=first.members + 1)
-    return list(groups.values())
-
-
-def _reranked(vector: np.ndarray, answers: list[Answer]) -> list[Answer]:
-    if len(answers) < 2:
-        return answers
-    scores = InnerProducts(vector[None], np.stack([answer.record.vector for answer in answers]))
-    order = rerank_scores(scores).rows(slice(0, 1))[0].argsort(descending=True, stable=True)
-    return [answers[n] for n in order.tolist()]
-
-
-def mean_query(vectors: np.ndarray) -> np.ndarray:
-    """Embeddings of one object, float32 [N, D], as a single query [1, D] of unit length: their mean."""
-    mean = np.asarray(vectors, np.float32).mean(0, keepdims=True)
-    return mean / max(float(np.linalg.norm(mean)), 1e-12)

@@ -1,4 +1,4 @@
-"""From sightings, or a file of their embeddings, to records in a gallery."""
+"""Ingest sightings, or a file of embeddings, into a gallery."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from PIL import Image
 from resight.data.image import decode
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.device import available_cores
-from resight.errors import PictureError
+from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record, Value
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import read_batches, read_info
 
-_THUMBNAIL: Final = (96, 192)  # width and height that it fits in
-_ROWS: Final = 5000  # of a file of embeddings, at a time
+_THUMBNAIL: Final = (96, 192)  # maximum width and height, in pixels
+_ROWS: Final = 5000  # read from a file of embeddings at a time
 
 
 @dataclass
@@ -31,7 +31,7 @@ class IngestReport:
     added: int = 0
     already_present: int = 0
     corrupt: list[str] = field(default_factory=list[str])
-    """Why each sighting that is left out could not be decoded."""
+    """A reason for each sighting that was skipped because it could not be decoded."""
 
 
 def ingest(
@@ -42,25 +42,26 @@ def ingest(
     metadata: Mapping[str, Value] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> IngestReport:
-    """Embed sightings and add a record for each, whatever its modalities.
+    """Embed sightings, and add one record for each.
 
-    A sighting has the same id whenever it is added, by the paths of its images; one that is present already is left as
-    it is, so that an ingestion that was stopped can be run again.
+    The id of a record is computed from the paths of its images. A sighting whose record exists is skipped, so that an
+    interrupted ingestion can be run again.
 
     Args:
-        engine: of the gallery.
+        engine: the engine of the gallery.
         embedder: of the gallery's model.
         sightings: with their labels.
-        thumbnails: store a small picture in each record, for images that do not stay where they are.
-        metadata: of all records.
-        progress: is called with the number of sightings that are done.
+        thumbnails: store a small JPEG in each record, for images whose files may be moved or deleted.
+        metadata: stored in every record.
+        progress: called with the number of sightings processed so far.
 
     Raises:
         GalleryError: the gallery is of another model.
-        StorageError: it cannot be written; what was added before stays.
+        StorageError: the gallery cannot be written; records that were added before stay.
     """
     engine.info.require(embedder.embedding_id, "the model gives")
-    report, count = IngestReport(), 0
+    report = IngestReport()
+    count = 0
     images_per_sighting = max((len(sighting.images) for sighting in sightings), default=1)
     size = embedder.chunk_size(images_per_sighting)
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -70,11 +71,11 @@ def ingest(
             present = {record.id for record in engine.get(list(by_id))}
             new = {record_id: sighting for record_id, sighting in by_id.items() if record_id not in present}
             report.already_present += len(present)
-            decoded = dict(zip(new, pool.map(_decoded, new.values()), strict=True))
+            decoded = dict(zip(new, pool.map(_decode, new.values()), strict=True))
             report.corrupt += [reason for reason in decoded.values() if isinstance(reason, str)]
             images = {record_id: item for record_id, item in decoded.items() if not isinstance(item, str)}
-            whole = [Sighting(item, camera=new[i].camera, view=new[i].view) for i, item in images.items()]
-            vectors = embedder.embed(whole)
+            decoded_sightings = [Sighting(item, camera=new[i].camera, view=new[i].view) for i, item in images.items()]
+            vectors = embedder.embed(decoded_sightings)  # float32 [n, E]
             records = [
                 _record_of(record_id, new[record_id], vector, images[record_id] if thumbnails else None, metadata or {})
                 for record_id, vector in zip(images, vectors, strict=True)
@@ -92,15 +93,26 @@ def ingest_embeddings(
     metadata: Mapping[str, Value] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> IngestReport:
-    """Add a record for each row of a file of embeddings, as `ingest` without embedding. A row from a video has its frame
-    in the metadata.
+    """Add one record for each row of a file of embeddings; records that exist are skipped, as in `ingest`.
+
+    A row from a video has the number of its frame in the metadata.
+
+    Args:
+        engine: the engine of the gallery.
+        file: a file of embeddings, such as `resight extract` writes.
+        metadata: stored in every record.
+        progress: called with the number of rows processed so far.
 
     Raises:
-        DatasetError: the file is missing or is no such file.
-        GalleryError: its embeddings are of another model than the gallery's.
+        DatasetError: the file does not exist, or is no file of embeddings.
+        GalleryError: the embeddings are of another model than the gallery's.
     """
-    engine.info.require(read_info(file).embedding_id or "", "the file holds")
-    report, count = IngestReport(), 0
+    stated = read_info(file).embedding_id
+    if stated is None:
+        raise GalleryError(f"{file} does not state the embedding_id of its model, so its embeddings cannot be compared")
+    engine.info.require(stated, "the file holds")
+    report = IngestReport()
+    count = 0
     for vectors, table in read_batches(file, _ROWS):
         records = [
             _record_of_row(row, np.asarray(vector, np.float32), metadata or {})
@@ -116,7 +128,7 @@ def ingest_embeddings(
 
 
 def sighting_id(sighting: Sighting) -> str:
-    """The id of a sighting's record: 24 digits of a SHA-256 of the absolute paths of its images."""
+    """Return the id of a sighting's record: 24 hexadecimal digits of a SHA-256 of its images' absolute paths."""
     paths = [Path(sighting.images[m]).absolute() for m in MODALITIES if m in sighting.images]
     return _id_of(*paths)
 
@@ -125,7 +137,7 @@ def _id_of(*parts: Path | float) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
-def _decoded(sighting: Sighting) -> dict[str, Any] | str:
+def _decode(sighting: Sighting) -> dict[str, Any] | str:
     try:
         return {modality: decode(path) for modality, path in sighting.images.items()}
     except PictureError as error:
@@ -136,7 +148,7 @@ def _record_of(
     record_id: str,
     sighting: Sighting,
     vector: np.ndarray,
-    shown: Mapping[str, Any] | None,
+    images: Mapping[str, Any] | None,
     metadata: Mapping[str, Value],
 ) -> Record:
     names = [modality for modality in MODALITIES if modality in sighting.images]
@@ -149,7 +161,7 @@ def _record_of(
         tracklet=sighting.tracklet,
         time=sighting.time,
         images={modality: str(Path(sighting.images[modality]).absolute()) for modality in names},
-        thumbnail=None if shown is None else thumbnail(shown[names[0]].permute(1, 2, 0).numpy()),
+        thumbnail=None if images is None else thumbnail(images[names[0]].permute(1, 2, 0).numpy()),
         metadata=metadata,
     )
 
@@ -158,21 +170,21 @@ def _record_of_row(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping
     images = {modality: Path(row[modality]).absolute() for modality in MODALITIES if row.get(modality)}
     in_video = row.get("frame") is not None
     box = [row[name] for name in ("frame", "left", "top", "right", "bottom")] if in_video else []
-    seen: dict[str, Value] = {"frame": row["frame"]} if in_video else {}
+    frame: dict[str, Value] = {"frame": row["frame"]} if in_video else {}
     return Record(
         id=_id_of(*images.values(), *box),
         vector=vector,
         modality="+".join(images),
         images={modality: str(path) for modality, path in images.items()},
-        metadata={**metadata, **seen},
+        metadata={**metadata, **frame},
         **{name: row.get(name) for name in ("identity", "camera", "tracklet", "time")},
     )
 
 
-def thumbnail(picture: np.ndarray) -> bytes:
-    """A small JPEG of uint8 [h, w, 3]."""
-    image = Image.fromarray(picture)
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """Encode uint8 [h, w, 3] as a JPEG of at most 96 x 192 pixels."""
+    image = Image.fromarray(pixels)
     image.thumbnail(_THUMBNAIL)
-    data = BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return data.getvalue()
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

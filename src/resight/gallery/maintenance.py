@@ -1,4 +1,4 @@
-"""A gallery as a whole: verify it, count what is in it, copy it to another engine."""
+"""Maintenance of a gallery: verify it, count its records, copy it to another engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,28 +10,39 @@ from resight.gallery.record import Record
 
 
 def verify(engine: Engine, identity: str | None = None) -> list[str]:
-    """What is wrong with the gallery, or what is left of an identity: nothing, where all is well."""
-    faults, seen, width = list[str](), set[str](), engine.info.width
+    """Read every record and the log, and return a list of faults.
+
+    Args:
+        engine: the engine of the gallery.
+        identity: an identity that was removed; its remaining records and log entries are faults too.
+    """
+    faults = list[str]()
+    seen = set[str]()
+    width = engine.info.width
     for record in engine.scan():
         if record.id in seen:
-            faults.append(f"record {record.id!r} is there twice")
+            faults.append(f"record {record.id!r} is stored twice")
         seen.add(record.id)
         if record.vector.shape != (width,) or abs(float(np.linalg.norm(record.vector)) - 1) > 1e-2:
             faults.append(f"the vector of record {record.id!r} is corrupt")
         if identity is not None and record.identity == identity:
-            faults.append(f"record {record.id!r} is of {identity!r}")
+            faults.append(f"record {record.id!r} has the identity {identity!r}")
     if len(seen) != engine.count():
-        faults.append(f"{len(seen)} records can be read, and {engine.count()} are counted")
+        faults.append(f"{len(seen)} records can be read, and the engine counts {engine.count()}")
     for entry in engine.read_log():
         if identity is not None and identity in (entry["identity"], *entry["before"].values()):
-            faults.append(f"the log of names still tells of {identity!r}")
-        faults += [f"the log of names tells of {i!r}, which is not there" for i in entry["before"] if i not in seen]
+            faults.append(f"the log of assignments still has the identity {identity!r}")
+        faults += [
+            f"the log of assignments has the record {i!r}, which does not exist"
+            for i in entry["before"]
+            if i not in seen
+        ]
     return faults
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a gallery holds."""
+    """Counts of a gallery's records, and its model."""
 
     records: int
     identities: int
@@ -46,7 +57,7 @@ class Stats:
     last: float | None
     """The latest time, in seconds."""
     metadata: list[str]
-    """Names of the fields."""
+    """Names of the metadata fields."""
     embedding_id: str
     model: str | None
 
@@ -77,26 +88,27 @@ def stats(engine: Engine) -> Stats:
 
 
 def copy(engine: Engine, other: Engine) -> int:
-    """Add every record, and the log, to another gallery of the same model; returns how many records.
+    """Copy every record, and the log, to another gallery of the same model; return the number of records.
 
     Raises:
-        GalleryError: the other is of another model.
+        GalleryError: the other gallery is of another model.
     """
     other.info.require(engine.info.embedding_id, "the gallery holds")
     count = 0
-    for part in _parts(engine.scan(), 2000):
-        other.add(part)
-        count += len(part)
-    other.write_log(engine.read_log())
+    for batch in _batches(engine.scan(), 2000):
+        other.add(batch)
+        count += len(batch)
+    log = other.read_log()
+    other.write_log([*log, *(entry for entry in engine.read_log() if entry not in log)])
     return count
 
 
-def _parts(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    part = list[Record]()
+def _batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    batch = list[Record]()
     for record in records:
-        part.append(record)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
+        batch.append(record)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""Galleries by URL, with their model's calibration."""
+"""Create, open and copy galleries by URL."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from resight.retrieval.calibration import Calibration
 
 
 def create_gallery(url: str | Path, model: Embedder | str | Path) -> Gallery:
-    """Make a gallery for the embeddings of a model.
+    """Create a gallery for the embeddings of a model.
 
     Args:
         url: `FOLDER`, `exact:FOLDER`, `qdrant://HOST:PORT/COLLECTION`, or `postgresql://USER@HOST/DATABASE?gallery=NAME`.
-        model: an embedder, or a model folder, which the gallery then names.
+        model: an embedder, or a model folder, whose path is stored in the gallery.
 
     Raises:
-        GalleryError: there is something already, or the server cannot be reached.
-        ConfigError: there is no engine of that kind.
+        GalleryError: the gallery exists already, or its server cannot be reached.
+        ConfigError: the URL has an unknown scheme, or the model's calibration is of other embeddings.
     """
     embedder = model if isinstance(model, Embedder) else load(model)
     folder = embedder.folder if isinstance(model, Embedder) else Path(model)
@@ -30,7 +30,8 @@ def create_gallery(url: str | Path, model: Embedder | str | Path) -> Gallery:
         embedding=embedder.settings,
         model=None if folder is None else str(folder.resolve()),
     )
-    return Gallery(create_engine(str(url), info), embedder.calibration_for_use(), embedder=embedder)
+    calibration = embedder.calibration_for_use()  # may raise: before anything is created
+    return Gallery(create_engine(str(url), info), calibration, embedder=embedder)
 
 
 def open_gallery(
@@ -43,16 +44,16 @@ def open_gallery(
     """Open a gallery.
 
     Args:
-        url: as `create_gallery` takes it.
-        embedder: of its model; None loads the model that the gallery names when it is first needed.
-        prior: probability, before a comparison, that two records are of one identity.
+        url: as in `create_gallery`.
+        embedder: of the gallery's model; None loads the model from the gallery's model folder when it is first needed.
+        prior: probability, before a comparison, that two records are of the same identity.
         device: where the gallery's model is loaded.
         precision: of the gallery's model.
 
     Raises:
-        GalleryError: there is no gallery, it is of another model than the embedder, it is corrupt or in use, or its
-            server cannot be reached; or the model's calibration is of other embeddings.
-        ConfigError: there is no engine of that kind.
+        GalleryError: there is no gallery, it is of another model than the embedder, it is corrupt or in use, its server
+            cannot be reached, or the model's calibration is of other embeddings.
+        ConfigError: the URL has an unknown scheme.
     """
     engine = open_engine(str(url))
     try:
@@ -66,7 +67,10 @@ def open_gallery(
 
 
 def copy_gallery(url: str | Path, to: str | Path) -> int:
-    """Copy all records and the log to another gallery, which is made if it does not exist; returns how many records.
+    """Copy all records and the log to another gallery, which is created if it does not exist.
+
+    Returns:
+        the number of records.
 
     Raises:
         GalleryError: the other gallery is of another model.
@@ -78,7 +82,7 @@ def copy_gallery(url: str | Path, to: str | Path) -> int:
 
 
 def _calibration(info: GalleryInfo) -> Calibration | None:
-    """Of the model that the gallery names, where its folder is still there."""
+    """The calibration in the gallery's model folder; None if that folder does not exist."""
     if info.model is None or not Path(info.model).is_dir():
         return None
     return read_calibration(Path(info.model))

@@ -1,7 +1,7 @@
-"""What a gallery stores: records, what it knows of its model, and filters of records."""
+"""The values that a gallery stores and returns: records, the description of its model, filters and hits."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,62 +12,62 @@ from resight.errors import GalleryError
 
 FORMAT: Final = 2
 Value = str | int | float | bool
-"""Of free metadata."""
+"""The value of a metadata field."""
 
 LABELS: Final = ("identity", "camera", "modality", "tracklet")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One sighting at rest."""
+    """One stored sighting: its embedding, labels and metadata."""
 
     id: str
-    """Its own; adding another record of the same id takes the first one's place."""
+    """Unique in the gallery; adding a record whose id exists replaces that record."""
     vector: np.ndarray
     """float32 [D] of unit length."""
     identity: str | None = None
-    """None: unknown."""
+    """None where unknown."""
     camera: str | None = None
     modality: str | None = None
-    """Of several, their names joined by `+`."""
+    """Several modalities are joined by `+`, such as `rgb+nir`."""
     tracklet: str | None = None
     time: float | None = None
     """Seconds, on a clock that all cameras share."""
     images: Mapping[str, str] = field(default_factory=dict[str, str])
     """Paths of the sighting's images, by modality."""
     thumbnail: bytes | None = None
-    """A small JPEG, where images do not stay where they are."""
+    """A small JPEG, for images whose files may be moved or deleted."""
     metadata: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    """Anything else, by name."""
+    """Further fields, by name."""
 
 
 class GalleryInfo(Section):
-    """What a gallery knows of its model."""
+    """The model whose embeddings a gallery stores."""
 
     format: int = FORMAT
     width: int
-    """E, numbers of an embedding."""
+    """E, the numbers in one embedding."""
     embedding_id: str
-    """Of the embedder; only its embeddings can be stored and searched."""
+    """Hash of weights, preprocessing and embedding settings; only embeddings with this id can be stored or searched."""
     embedding: Embedding = Embedding()
-    """How the model embeds."""
+    """The settings the model embeds with."""
     model: str | None = None
-    """The model's folder; None where it has none."""
+    """The model folder; None where the model was not loaded from one."""
 
     def require(self, embedding_id: str, says: str) -> None:
-        """Make sure that embeddings of an id belong into the gallery.
+        """Check that embeddings come from the gallery's model and settings.
 
         Args:
-            embedding_id: of the embeddings.
-            says: how the error begins, such as `the file holds`.
+            embedding_id: the id of the embeddings.
+            says: the beginning of the error text, such as `the file holds`.
 
         Raises:
-            GalleryError: they are others.
+            GalleryError: the id differs from the gallery's.
         """
         if embedding_id != self.embedding_id:
             raise GalleryError(
-                f"{says} embeddings {embedding_id}, and the gallery has {self.embedding_id}; embeddings of another model, "
-                "or made with other settings (flip, fusion, unknown side information), cannot be compared"
+                f"{says} embeddings {embedding_id}, and the gallery has {self.embedding_id}; embeddings of another "
+                "model, or made with other settings (flip, fusion, unknown side information), cannot be compared"
             )
 
 
@@ -75,7 +75,7 @@ def read_gallery_info(text: str, where: str) -> GalleryInfo:
     """Parse what `GalleryInfo.model_dump_json` wrote; `where` names the gallery in errors.
 
     Raises:
-        GalleryError: it is corrupt, or of another format.
+        GalleryError: the text is corrupt, or has another format number.
     """
     try:
         stated = json.loads(text)
@@ -85,38 +85,53 @@ def read_gallery_info(text: str, where: str) -> GalleryInfo:
                 "gallery again and add its images"
             )
         return GalleryInfo.model_validate(stated)
-    except ValueError as error:  # pydantic's are among them
-        raise GalleryError(f"{where} is corrupt: it does not state what the gallery is of") from error
+    except ValueError as error:  # includes pydantic's ValidationError
+        raise GalleryError(f"{where} is corrupt: it does not describe the gallery's model") from error
+
+
+def require_vectors(records: Sequence[Record], width: int) -> None:
+    """Check that the vectors of records are finite, of unit length and of a width.
+
+    Raises:
+        GalleryError: one is not.
+    """
+    for record in records:
+        vector = np.asarray(record.vector)
+        if vector.shape != (width,) or not np.isfinite(vector).all() or abs(np.linalg.norm(vector) - 1) > 1e-2:
+            raise GalleryError(
+                f"the vector of record {record.id!r} must be {width} finite numbers of unit length, as the gallery's "
+                "model gives them"
+            )
 
 
 def images_to_text(images: Mapping[str, str]) -> str:
-    """Image paths by modality as JSON, as engines store them."""
+    """Write image paths by modality as JSON, the form in which engines store them."""
     return json.dumps(dict(images))
 
 
 def images_from_text(text: str | None) -> dict[str, str]:
-    """`images_to_text`, reversed."""
+    """Read what `images_to_text` wrote; an empty text or None gives no images."""
     return {} if not text else json.loads(text)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A choice of records: those for which everything that is given holds."""
+    """Conditions on records: a record matches if it meets all conditions that are set."""
 
     identity: tuple[str, ...] = ()
-    """Any of these; all where it is empty. So with the next three."""
+    """Any of these identities; empty for all. `camera`, `modality` and `tracklet` work in the same way."""
     camera: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
     tracklet: tuple[str, ...] = ()
     after: float | None = None
-    """At this time or later; a record without a time is left out."""
+    """At this time or later, in seconds; a record without a time does not match."""
     before: float | None = None
-    """Earlier than this time."""
+    """Earlier than this time, in seconds; a record without a time does not match."""
     metadata: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    """Fields that have exactly these values."""
+    """Fields that have exactly these values, of the same types."""
 
     def holds(self, record: Record) -> bool:
-        """Whether the filter holds for a record: the definition that every engine follows."""
+        """Return whether a record matches: the definition that every engine follows."""
         for name in LABELS:
             if getattr(self, name) and getattr(record, name) not in getattr(self, name):
                 return False
@@ -133,8 +148,8 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Near:
-    """A hit of a search."""
+class Hit:
+    """The id and similarity of one record that a search of an engine returned."""
 
     id: str
     similarity: float

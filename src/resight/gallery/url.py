@@ -1,30 +1,34 @@
-"""From a gallery's URL to its engine."""
+"""Gallery URLs: create and open the engine that a URL names."""
 
 from pathlib import Path
 
 from resight.errors import unknown
-from resight.gallery.engines import qdrant
 from resight.gallery.engines.contract import Engine
 from resight.gallery.engines.folder import INFO, FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
+from resight.gallery.engines.qdrant import QdrantEngine
 from resight.gallery.engines.qdrant_edge import EdgeEngine
+from resight.gallery.engines.qdrant_server import connect
 from resight.gallery.record import GalleryInfo
 
 _KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
 
 
 def open_engine(url: str) -> Engine:
-    """Opens what `create_engine` made.
+    """Open the engine of an existing gallery.
+
+    Args:
+        url: as `create_engine` takes it.
 
     Raises:
-        GalleryError: there is no gallery, it is damaged or in use, or its server cannot be reached.
-        ConfigError: there is no engine of that kind.
+        GalleryError: there is no gallery, it is corrupt or in use, or its server cannot be reached.
+        ConfigError: the URL has an unknown scheme.
     """
     match _scheme(url):
         case "exact":
             return FolderEngine(_path(url))
         case "qdrant" | "qdrant+https":
-            return qdrant.QdrantEngine(*qdrant.connect(url))
+            return QdrantEngine(*connect(url))
         case "postgresql" | "postgres":
             return PostgresEngine(url)
         case _:
@@ -32,19 +36,19 @@ def open_engine(url: str) -> Engine:
 
 
 def create_engine(url: str, info: GalleryInfo) -> Engine:
-    """Makes a gallery.
+    """Create an empty gallery, and open its engine.
 
     Args:
         url: `FOLDER`, `exact:FOLDER`, `qdrant://HOST:PORT/COLLECTION`, or `postgresql://USER@HOST/DATABASE?gallery=NAME`.
-        info: of the model.
+        info: the model whose embeddings it will store.
 
     Raises:
-        GalleryError: there is something already, or the server cannot be reached.
-        ConfigError: there is no engine of that kind.
+        GalleryError: the gallery exists already, or its server cannot be reached.
+        ConfigError: the URL has an unknown scheme.
     """
     match _scheme(url):
         case "qdrant" | "qdrant+https":
-            return qdrant.QdrantEngine.create(*qdrant.connect(url), info)
+            return QdrantEngine.create(*connect(url), info)
         case "postgresql" | "postgres":
             return PostgresEngine.create(url, info)
         case _:
@@ -53,15 +57,18 @@ def create_engine(url: str, info: GalleryInfo) -> Engine:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a gallery.
+    """Return whether a gallery exists.
+
+    Args:
+        url: as `create_engine` takes it.
 
     Raises:
         GalleryError: its server cannot be reached.
-        ConfigError: there is no engine of that kind.
+        ConfigError: the URL has an unknown scheme.
     """
     match _scheme(url):
         case "qdrant" | "qdrant+https":
-            return qdrant.QdrantEngine.exists(*qdrant.connect(url))
+            return QdrantEngine.exists(*connect(url))
         case "postgresql" | "postgres":
             return PostgresEngine.exists(url)
         case _:

@@ -100,11 +100,11 @@ class Embedder:
         Raises:
             ConfigError: it was measured on others.
         """
-        own = self.embedding_id
-        if self.calibration is not None and self.calibration.embedding_id not in (None, own):
+        current = self.embedding_id
+        if self.calibration is not None and self.calibration.embedding_id not in (None, current):
             raise ConfigError(
-                f"the model's calibration is of embeddings {self.calibration.embedding_id}, and these are {own} (other flip, "
-                "fusion or unknown side information): run resight calibrate with the same settings"
+                f"the model's calibration is of embeddings {self.calibration.embedding_id}, and these are {current} "
+                "(other flip, fusion or unknown side information): run resight calibrate with the same settings"
             )
         return self.calibration
 
@@ -217,7 +217,7 @@ class Embedder:
     @contextmanager
     def evaluation_mode(self) -> Generator[None]:
         """The model in evaluation mode, with the settings' answer to unknown side information; then as it was."""
-        training = self.model.training
+        training = [module for module in self.model.modules() if module.training]
         tables = [module for module in self.model.modules() if isinstance(module, SIE)]
         before: list[UnknownSideInfo] = [table.unknown for table in tables]
         try:
@@ -227,8 +227,8 @@ class Embedder:
                 table.unknown = self.settings.unknown
             yield
         finally:
-            if training:
-                self.model.train()
+            for module in training:
+                module.training = True
             for table, unknown in zip(tables, before, strict=True):
                 table.unknown = unknown
 
@@ -253,9 +253,12 @@ def load(
     """
     path = Path(folder)
     model, card = load_model(path)
-    given = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
-    settings = card.embedding.model_copy(update={name: value for name, value in given.items() if value is not None})
+    options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    settings = card.embedding.model_copy(update=overrides)
     model.to(pick_device(device))
+    for table in (module for module in model.modules() if isinstance(module, SIE)):
+        table.unknown = settings.unknown  # for good, so that threads that embed at the same time change nothing
     compute = resolve_compute(next(model.parameters()).device, settings.precision, settings.batch_size)
     if compute.precision != "fp32":
         fold_and_cast_weights(model.backbone, DTYPES[compute.precision])

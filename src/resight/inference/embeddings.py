@@ -6,6 +6,7 @@ the embeddings are (`EmbeddingsInfo`).
 """
 
 import io
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from resight.config.sections import Section
 from resight.data.sightings import SCHEMA, SightingTable
@@ -109,17 +109,23 @@ def read_info(path: Path) -> EmbeddingsInfo:
     try:
         schema = pq.read_schema(path)
         stated = (schema.metadata or {})[_KEY]
+        number = json.loads(stated).get("format")
+        if isinstance(number, int) and number != FORMAT:
+            raise DatasetError(
+                f"{path} has format {number}, and this version of resight reads {FORMAT}: write it again"
+            )
         info = EmbeddingsInfo.model_validate_json(stated)
+        column = schema.field("embedding").type
+        if not pa.types.is_fixed_size_list(column) or column.value_type not in (pa.float16(), pa.float32()):
+            raise DatasetError(
+                f"{path} has a column embedding of {column}, not a fixed-size list of float32 or float16"
+            )
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} cannot be read as embeddings: {error}") from error
-    except (KeyError, ValidationError) as error:
+    except (KeyError, ValueError, AttributeError) as error:  # pydantic's and json's are among them
         raise DatasetError(
             f"{path} is no file of embeddings; write one with resight extract, or resight evaluate --save-embeddings"
         ) from error
-    if info.format != FORMAT or "embedding" not in schema.names:
-        raise DatasetError(
-            f"{path} has format {info.format}, and this version of resight reads {FORMAT}: write it again"
-        )
     return info
 
 
@@ -134,13 +140,18 @@ def read_batches(path: Path, rows: int = _ROWS) -> Iterator[tuple[np.ndarray, An
     before = 0
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(rows):
-            vectors = np.asarray(batch.column("embedding").flatten()).reshape(batch.num_rows, -1)
+            column = batch.column("embedding")
+            if column.null_count or column.flatten().null_count:
+                raise EvaluationError(
+                    f"{path} has a row without an embedding between rows {before} and {before + len(batch)}"
+                )
+            vectors = np.asarray(column.flatten()).reshape(len(batch), column.type.list_size)
             length = np.linalg.norm(vectors.astype(np.float32), axis=1)
             wrong = np.flatnonzero(~(np.abs(length - 1) < 0.01))
             if len(wrong):
                 raise EvaluationError(
-                    f"{path} row {before + wrong[0]} has length {length[wrong[0]]:.3g}; embeddings are compared by their "
-                    "inner product and must have length 1: divide each row by its Euclidean norm"
+                    f"{path} row {before + wrong[0]} has length {length[wrong[0]]:.3g}; embeddings are compared by "
+                    "their inner product and must have length 1: divide each row by its Euclidean norm"
                 )
             yield vectors, pa.Table.from_batches([batch.drop_columns(["embedding"])])
             before += batch.num_rows
@@ -157,12 +168,12 @@ def read_embeddings(path: Path) -> tuple[Embeddings, Embeddings]:
     info = read_info(path)
     metadata = pq.read_metadata(path)
     vectors, tables, start = np.zeros((0, 1), np.float32), list[pa.Table](), 0
-    for some, table in read_batches(path):
+    for batch, table in read_batches(path):
         if start == 0:
-            vectors = _room(metadata.num_rows, some)
-        vectors[start : start + len(some)] = some
+            vectors = _room(metadata.num_rows, batch)
+        vectors[start : start + len(batch)] = batch
         tables.append(table)
-        start += len(some)
+        start += len(batch)
     if not tables:
         raise DatasetError(f"{path} holds no embeddings")
     columns = pa.concat_tables(tables)

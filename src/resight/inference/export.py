@@ -80,8 +80,8 @@ def export(
 ) -> Exported:
     """Write a folder with the model as one file and `export.json`, checked on this machine.
 
-    The check compares embeddings of the file and of the model: at batches of 1, 2 and 17, with labels of every kind, and
-    of up to 17 of the images from their files, each with its own decoding and resizing.
+    The check compares embeddings of the file and of the model: at batches of 1, 2 and 17, with labels of every kind,
+    and of up to 17 of the images from their files, each with its own decoding and resizing.
 
     Args:
         model: an embedder on the CPU in fp32, or a model folder.
@@ -119,7 +119,7 @@ def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
 def _write_checked(
     embedder: Embedder, out: Path, kind: Kind, images: Sequence[Picture], target: ResolvedTarget | None
 ) -> Exported:
-    network = ExportNetwork(embedder).eval()
+    network = ExportNetwork(embedder)
     size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
     resized = [resize(as_tensor(image), size, interpolation) for image in images]
     trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
@@ -130,19 +130,25 @@ def _write_checked(
         _write(network, trials[1], folder, kind, quantize)
         exported = _open(folder / FILES[kind], kind)
         metadata = _metadata(embedder, kind, target, (folder / FILES[kind]).read_bytes())
-        cosines = [_min_cosine(network, exported, trials)]
+        cosines, tried = [_min_cosine(network, exported, trials)], sum(_BATCHES)
         if images and kind != "torch-export":
-            some = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
-            cosines.append(float((Runtime(metadata, exported).embed(some) * embedder.embed(some)).sum(1).min()))
+            sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
+            names = embedder.card.vocabulary.modalities
+            modality = [names[n % len(names)] for n in range(len(sample))]  # any will do for a comparison
+            products = Runtime(metadata, exported).embed(sample, modality=modality)
+            products *= embedder.embed(sample, modality=modality)
+            cosines.append(float(products.sum(1).min()))
+            tried += len(sample)
         cosine = float(np.min(cosines))  # of numpy, since Python's min can pass over NaN
         limit = MIN_COSINE if target is None else MIN_COSINE_INT8
         if not cosine >= limit:  # NaN too
             raise ExportError(_parity_error(kind, target, cosine, limit))
-        results.append(Exported(out, cosine, sum(_BATCHES), target, processor_kind()))
+        results.append(Exported(out, cosine, tried, target, processor_kind()))
         metadata = metadata.model_copy(update={"cosine": cosine, "checked_on": processor_kind()})
         (folder / METADATA).write_text(metadata.model_dump_json(indent=2) + "\n")
 
     with embedder.evaluation_mode():
+        network.eval()
         write_folder(out, fill)
     return results[0]
 
@@ -244,16 +250,16 @@ def _open(file: Path, kind: Kind) -> Network:
 
 def _metadata(embedder: Embedder, kind: Kind, target: ResolvedTarget | None, file: bytes) -> ExportMetadata:
     images, known = embedder.card.preprocessing, embedder.card.vocabulary
-    own_id = embedder.embedding_id
+    export_id = embedder.embedding_id
     if target is not None:
-        own_id = hashlib.sha256(f"{own_id} {kind} int8 {target}".encode()).hexdigest()[:16]
+        export_id = hashlib.sha256(f"{export_id} {kind} int8 {target}".encode()).hexdigest()[:16]
     return ExportMetadata(
         kind=kind,
         file=FILES[kind],
         sha256=hashlib.sha256(file).hexdigest(),
         int8=target is not None,
         target=target,
-        embedding_id=own_id,
+        embedding_id=export_id,
         row_width=embedder.model.width,
         flip=embedder.settings.flip,
         fusion=embedder.fusion,

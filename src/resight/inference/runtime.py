@@ -116,7 +116,8 @@ def load(folder: str | Path, threads: int = 0) -> Runtime:
         number = stated.get("format")
         if isinstance(number, int) and number != FORMAT:
             raise CheckpointError(
-                f"{path / METADATA} has format {number}, and this version of resight reads {FORMAT}: export the model again"
+                f"{path / METADATA} has format {number}, and this version of resight reads {FORMAT}: export the model "
+                "again"
             )
         metadata = ExportMetadata.model_validate(stated)
     except (OSError, ValueError, AttributeError) as error:
@@ -135,7 +136,7 @@ def open_onnx(file: Path, threads: int) -> Network:
         session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
     except Exception as error:
         raise CheckpointError(f"{file} is corrupt: {error}") from error
-    names = [given.name for given in session.get_inputs()]
+    names = [node.name for node in session.get_inputs()]
     return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
 
 
@@ -148,7 +149,7 @@ def open_openvino(file: Path, threads: int) -> Network:
         network = core.compile_model(core.read_model(str(file)), "CPU", settings)
     except Exception as error:
         raise CheckpointError(f"{file} is corrupt: {error}") from error
-    names = [given.get_any_name() for given in network.inputs]
+    names = [node.get_any_name() for node in network.inputs]
     return lambda inputs: np.array(network({name: inputs[name] for name in names})[0])
 
 
@@ -170,9 +171,13 @@ def _image(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise PictureError(f"an array must be uint8 [h, w, 3] in RGB, not {picture.dtype} {list(picture.shape)}")
         return Image.fromarray(picture)
+    if not isinstance(picture, str | Path | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PictureError(
+            f"a picture is a file, its bytes, an array or a picture of Pillow's, not a {type(picture).__name__}"
+        )
     name = "the picture" if isinstance(picture, bytes) else str(picture)
     try:
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()

@@ -1,4 +1,4 @@
-"""Features for a tracker, in the form that trackers call for: a frame and boxes in, a row for each box out."""
+"""Features for a tracker: a frame and boxes in, one row for each box out."""
 
 import numpy as np
 
@@ -11,18 +11,20 @@ class TrackerFeatures:
     """Cuts boxes out of frames and embeds them.
 
     Args:
-        embedder: of the pictures cut out.
-        camera: that the frames are from.
-        bgr: whether frames come in OpenCV's order of channels, as most trackers hand them on.
+        embedder: of the model.
+        camera: of the frames.
+        bgr: whether frames have OpenCV's order of channels, as most trackers pass them.
     """
 
     def __init__(self, embedder: Embedder, camera: str | None = None, bgr: bool = True) -> None:
-        self.embedder, self.camera, self.bgr = embedder, camera, bgr
+        self.embedder = embedder
+        self.camera = camera
+        self.bgr = bgr
 
     def __call__(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] and [N, 4] (left, top, right, bottom, in pixels) to float32 [N, D] of unit length.
+        """uint8 [H, W, 3] and [N, 4] (left, top, right, bottom, in pixels) to float32 [N, E] of unit length.
 
-        Boxes are cut at the frame's edge; one that lies wholly outside of it has a row of zeros, like to nothing.
+        Boxes are cut at the frame's edge; one outside of it has a row of zeros, whose similarity to everything is 0.
 
         Raises:
             PictureError: the frame or the boxes are of another form.
@@ -32,9 +34,9 @@ class TrackerFeatures:
             raise PictureError(f"a frame must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
         if boxes.ndim != 2 or boxes.shape[1] < 4 or not np.isfinite(boxes[:, :4]).all():
             raise PictureError("boxes must be finite numbers [N, 4]: left, top, right, bottom")
-        whole, there = edges(boxes, *frame.shape[:2])
-        seen = frame[..., ::-1] if self.bgr else frame
-        cut = [seen[top:bottom, left:right] for left, top, right, bottom in whole[there]]
-        found = np.zeros((len(boxes), self.embedder.width), np.float32)
-        found[there] = self.embedder.embed(cut, camera=self.camera)
-        return found
+        corners, inside = edges(boxes, *frame.shape[:2])
+        rgb = frame[..., ::-1] if self.bgr else frame
+        crops = [rgb[top:bottom, left:right] for left, top, right, bottom in corners[inside]]
+        features = np.zeros((len(boxes), self.embedder.width), np.float32)
+        features[inside] = self.embedder.embed(crops, camera=self.camera)
+        return features

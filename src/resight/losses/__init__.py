@@ -1,1 +1,1 @@
-"""Outputs and identities to one number to make small."""
+"""From features, logits and identities to the scalar that training minimizes."""

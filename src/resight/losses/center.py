@@ -1,4 +1,4 @@
-"""Center loss (Wen et al. 2016, equation 2): each feature is drawn to its identity's learned center."""
+"""Center loss (Wen et al. 2016, equation 2): pulls each feature towards the learned center of its identity."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 class CenterLoss(nn.Module):
     """Mean over the batch of the squared distance between a feature and its identity's center.
 
-    The centers move by an SGD of their own, whose gradient must be taken back from the loss's weight
-    (`rescale_gradient`), so that the weight slows only the features and not the centers.
+    The centers have an SGD optimizer of their own. The loss's weight must be divided out of their gradient
+    (`rescale_gradient`), so that it applies to the features only.
 
     Args:
-        classes: C.
-        width: D.
+        classes: number of identities, C.
+        width: length of a feature, D.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -20,10 +20,10 @@ class CenterLoss(nn.Module):
         self.centers = nn.Parameter(torch.randn(classes, width))  # [C, D]
 
     def forward(self, features: Tensor, identity: Tensor) -> Tensor:
-        """Features [B, D] and identities [B] to a float32 scalar."""
+        """Compute the loss, a float32 scalar, of features [B, D] and identities int64 [B]."""
         return (features.float() - self.centers[identity]).square().sum(1).mean()
 
     def rescale_gradient(self, weight: float) -> None:
-        """Divides the centers' gradient by the weight that the loss was added with."""
+        """Divide the centers' gradient by the weight that the loss was multiplied by."""
         if self.centers.grad is not None:
             self.centers.grad.div_(weight)

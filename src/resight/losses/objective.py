@@ -1,4 +1,4 @@
-"""How the losses of the branches add up to what is trained."""
+"""The training objective: the weighted sum of the branches' losses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from resight.losses.triplet import batch_hard_triplet
 
 @dataclass(frozen=True)
 class Objective:
-    """A batch's losses, float32 scalars."""
+    """The losses of a batch, float32 scalars; `total` is weighted, the others are not."""
 
     total: Tensor
     id: Tensor
@@ -30,32 +30,44 @@ def objective(
     center: CenterLoss | None = None,
     modality: Tensor | None = None,
 ) -> Objective:
-    """Identity, triplet and center loss over the global branch and the parts.
+    """Compute identity, triplet and center loss over the global branch and JPM's parts, and their weighted sum.
 
     With parts, identity and triplet loss are each 0.5 x the global branch's + 0.5 x the mean of the parts'
-    (He et al. 2021, equation 5, as released). The center loss is on the global feature.
+    (He et al. 2021, equation 5, as released). The center loss applies to the global feature.
 
     Args:
-        features: [B, D] before BNNeck; the global branch first, then the parts.
-        logits: [B, C] of the same branches.
+        features: [B, D] each, before BNNeck; the global branch first, then the parts.
+        logits: [B, C] each, of the same branches.
         identity: int64 [B].
-        settings: weights and forms.
-        center: the centers, where `settings.center_weight` is not 0.
+        settings: weights and variants of the losses.
+        center: the center loss, where `settings.center_weight` is not 0.
         modality: int64 [B], for triplets within a modality.
     """
-    identity_loss = _balance(
-        [F.cross_entropy(x.float(), identity, label_smoothing=settings.label_smoothing) for x in logits]
-    )
+    # Identity loss: cross-entropy of each branch's logits, then one scalar.
+    identity_losses = [F.cross_entropy(x.float(), identity, label_smoothing=settings.label_smoothing) for x in logits]
+    identity_loss = _balance(identity_losses)
+
+    # Triplet loss: of each branch's features, then one scalar.
     group = modality if settings.triplet_within == "modality" else None
-    triplet = _balance(
-        [batch_hard_triplet(f, identity, settings.triplet_margin, settings.triplet_normalize, group) for f in features]
+    triplet_losses = [
+        batch_hard_triplet(x, identity, settings.triplet_margin, settings.triplet_normalize, group) for x in features
+    ]
+    triplet_loss = _balance(triplet_losses)
+
+    # Center loss: of the global feature, one scalar.
+    center_loss = center(features[0], identity) if center is not None else torch.zeros_like(identity_loss)
+
+    # Weighted sum: one scalar.
+    total = (
+        settings.id_weight * identity_loss
+        + settings.triplet_weight * triplet_loss
+        + settings.center_weight * center_loss
     )
-    pulled = center(features[0], identity) if center is not None else torch.zeros_like(identity_loss)
-    total = settings.id_weight * identity_loss + settings.triplet_weight * triplet + settings.center_weight * pulled
-    return Objective(total, identity_loss, triplet, pulled)
+    return Objective(total, identity_loss, triplet_loss, center_loss)
 
 
 def _balance(branches: list[Tensor]) -> Tensor:
+    """Average the losses of the branches, with one half of the weight on the global branch."""
     if len(branches) == 1:
         return branches[0]
     return 0.5 * branches[0] + 0.5 * torch.stack(branches[1:]).mean()

@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances [A, B], float32, between rows of [A, D] and [B, D]; kept off zero for the gradient's sake."""
+    """Compute Euclidean distances, float32 [A, B], between the rows of [A, D] and [B, D].
+
+    They are at least 1e-6, because the square root has no finite gradient at 0.
+    """
     a, b = a.float(), b.float()
     squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
     return squared.clamp_min(1e-12).sqrt()
@@ -19,27 +22,34 @@ def batch_hard_triplet(
     normalize: bool = False,
     group: Tensor | None = None,
 ) -> Tensor:
-    """For each row its farthest positive against its nearest negative, averaged over the rows.
+    """Compare each row's farthest positive with its nearest negative, and average over the rows.
 
-    Always float32: under autocast too, since float16 overflows once a squared norm passes 65,504.
+    The computation is in float32, also under autocast: float16 overflows where a squared norm exceeds 65,504.
 
     Args:
-        features: [B, D]; the hardest positive may be any row of the same identity.
+        features: [B, D]; each row is an anchor, and its positives are all rows of the same identity.
         identity: int64 [B].
-        margin: None for the soft margin log(1 + exp(d_ap - d_an)), or the hinge's margin.
-        normalise: whether distances are taken between features of unit length.
-        group: int64 [B]; where given, a row is compared only with rows of its own group, such as its modality.
+        margin: None for the soft margin log(1 + exp(d_ap - d_an)), or the margin of the hinge.
+        normalize: whether distances are between features of unit length.
+        group: int64 [B], such as the modality: a row is compared only with rows of the same group. None: with all rows.
 
     Returns:
         float32 scalar.
     """
     with torch.autocast(features.device.type, enabled=False):
+        # Compute all distances between the batch's features: [B, B].
         features = F.normalize(features.float()) if normalize else features.float()
-        distance = distances(features, features)  # [B, B]
-        same = identity[:, None] == identity
-        apart = torch.zeros_like(same) if group is None else group[:, None] != group
-        positive = distance.masked_fill(~same | apart, -torch.inf).amax(1)  # [B]
-        negative = distance.masked_fill(same | apart, torch.inf).amin(1)  # [B]
+        distance = distances(features, features)
+
+        # Mark the pairs of one identity, and the pairs of different groups: bool [B, B].
+        same_identity = identity[:, None] == identity
+        other_group = torch.zeros_like(same_identity) if group is None else group[:, None] != group
+
+        # Take each anchor's farthest positive and nearest negative: [B].
+        positive_distance = distance.masked_fill(~same_identity | other_group, -torch.inf).amax(1)
+        negative_distance = distance.masked_fill(same_identity | other_group, torch.inf).amin(1)
+
+        # Compare them and average over the anchors: a scalar.
         if margin is None:
-            return F.softplus(positive - negative).mean()
-        return F.relu(positive - negative + margin).mean()
+            return F.softplus(positive_distance - negative_distance).mean()
+        return F.relu(positive_distance - negative_distance + margin).mean()

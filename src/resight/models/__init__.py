@@ -1,1 +1,1 @@
-"""Batches to embeddings."""
+"""From batches of images to embeddings."""

@@ -1,4 +1,4 @@
-"""A model at rest: a folder with `model.safetensors` and the model card `config.json`, all that using it needs."""
+"""The model folder: `model.safetensors` and the model card `config.json` are all that is needed to use a model."""
 
 import hashlib
 import json
@@ -22,26 +22,25 @@ FORMAT: Final = 2
 
 
 class ModelCard(Section):
-    """What a model folder states beside the weights: the network, its preprocessing, the names of its labels, and how it
-    embeds."""
+    """The metadata of a model: its network, preprocessing and labels, and how it embeds. Stored as `config.json`."""
 
     format: int = FORMAT
-    """Of this file."""
+    """The format number of this file."""
     model: Model
     preprocessing: Preprocessing
     vocabulary: Vocabulary
     embedding: Embedding = Embedding()
     weights_sha256: str | None = None
-    """Of the weights' file, written with it."""
+    """SHA-256 of the weights' file that was written with this card."""
 
     def build(self) -> TransReID:
-        """The network, with random weights."""
-        known = self.vocabulary
-        return TransReID(self.model, self.preprocessing.size, len(known.identities), known.counts)
+        """Build the network, with random weights."""
+        vocabulary = self.vocabulary
+        return TransReID(self.model, self.preprocessing.size, len(vocabulary.identities), vocabulary.counts)
 
 
 def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Writes a model's two files into an existing folder (`files.write_folder` makes it whole or not at all)."""
+    """Write a model's two files into an existing folder; `files.write_folder` makes the folder atomically."""
     data = _weights_file(weights)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     (folder / WEIGHTS).write_bytes(data)
@@ -49,7 +48,7 @@ def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCa
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the weights' file that `fill_model_folder` would write."""
+    """Compute the SHA-256 of the weights' file that `fill_model_folder` would write."""
     return hashlib.sha256(_weights_file(weights)).hexdigest()
 
 
@@ -58,15 +57,15 @@ def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Reads a model folder's card.
+    """Read the card of a model folder.
 
     Raises:
-        CheckpointError: there is none, it is of another format, or it does not describe a model.
+        CheckpointError: the card is missing, has another format, or does not describe a model.
     """
     try:
         text = (folder / CARD).read_text()
-        stated = json.loads(text)
-        number = stated.get("format") if isinstance(stated, dict) else None
+        content = json.loads(text)
+        number = content.get("format") if isinstance(content, dict) else None
         if isinstance(number, int) and number != FORMAT:
             raise CheckpointError(
                 f"{folder / CARD} has format {number}, and this version of resight reads format {FORMAT}: train or "
@@ -82,10 +81,10 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """Reads a model folder's `calibration.json`; None where the model was not calibrated.
+    """Read the calibration of a model folder; None where the model was not calibrated.
 
     Raises:
-        CheckpointError: it is no calibration.
+        CheckpointError: `calibration.json` does not contain a calibration.
     """
     if not (folder / CALIBRATION).exists():
         return None
@@ -96,10 +95,10 @@ def read_calibration(folder: Path) -> Calibration | None:
 
 
 def load_model(folder: Path) -> tuple[TransReID, ModelCard]:
-    """Reads a model folder; the model is in evaluation mode, on the CPU.
+    """Read a model folder; the model is in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: the folder is no model folder, or weights and card do not belong together.
+        CheckpointError: the folder is not a model folder, or its weights and card do not fit each other.
     """
     card = read_card(folder)
     model = card.build()

@@ -9,8 +9,13 @@ from resight.losses.margins import MARGINS
 
 
 class BNNeck(nn.BatchNorm1d):
-    """Batch normalisation between the feature that triplets see and the one that identities are told by
-    (Luo et al. 2019, section 3.5); its bias stays at 0."""
+    """Batch normalisation between the feature of the triplet loss and the classifier (Luo et al. 2019, section 3.5).
+
+    Its bias is fixed at 0.
+
+    Args:
+        width: length of a feature, D.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -18,19 +23,21 @@ class BNNeck(nn.BatchNorm1d):
 
 
 class Head(nn.Module):
-    """Tells identities apart: a linear map without bias, or cosines with a margin.
+    """The classifier of identities: a linear map without bias, or cosines with a margin.
 
     Args:
         name: softmax, or a margin head.
-        width: D.
-        classes: C.
+        width: length of a feature, D.
+        classes: number of identities, C.
         scale: of a margin head's logits.
-        margin: of a margin head.
+        margin: of a margin head (radians for ArcFace).
     """
 
     def __init__(self, name: HeadName, width: int, classes: int, scale: float, margin: float) -> None:
         super().__init__()
-        self.name, self.scale, self.margin = name, scale, margin
+        self.name = name
+        self.scale = scale
+        self.margin = margin
         self.weight = nn.Parameter(torch.empty(classes, width))  # [C, D]
         if name == "softmax":
             nn.init.normal_(self.weight, std=0.001)
@@ -38,10 +45,10 @@ class Head(nn.Module):
             nn.init.xavier_uniform_(self.weight)
 
     def forward(self, features: Tensor, identity: Tensor | None) -> Tensor:
-        """[B, D] -> logits [B, C]; where identities [B] are given, a margin head makes their logits harder to raise."""
+        """Compute logits [B, C] of features [B, D]; a margin head lowers those of `identity`, int64 [B], if any."""
         if self.name == "softmax":
             return F.linear(features, self.weight)
-        cosine = F.linear(F.normalize(features), F.normalize(self.weight))
+        cosine = F.linear(F.normalize(features), F.normalize(self.weight))  # [B, C]
         if identity is None:
             return self.scale * cosine
         return MARGINS[self.name](cosine, identity, self.scale, self.margin)

@@ -9,50 +9,72 @@ from resight.models.blocks import Block
 
 
 def rearrange(patches: Tensor, shift: int, groups: int) -> Tensor:
-    """Shifts patches [B, N, D] and shuffles them between groups, so that each part covers the whole picture.
+    """Shift patches and shuffle them between groups, so that each part covers the whole image.
 
-    The cut is counted with the class token, so `shift` - 1 patches move to the end. N that `groups` does not divide is
-    filled up with the second-last token, as in the reference.
+    Args:
+        patches: [B, N, D].
+        shift: the class token counts in it, so `shift` - 1 patches move to the end.
+        groups: of the shuffle.
+
+    Returns:
+        [B, N', D], where N' is N, or the next multiple of `groups`: the sequence is then padded with its second-last
+        patch, as in the reference.
     """
-    cut = max(shift - 1, 0)
-    moved = torch.cat([patches[:, cut:], patches[:, :cut]], 1)
-    short = -moved.shape[1] % groups
-    if short:
-        moved = torch.cat([moved, moved[:, -2:-1].expand(-1, short, -1)], 1)
-    b, n, d = moved.shape
-    return moved.view(b, groups, n // groups, d).transpose(1, 2).reshape(b, n, d)
+    # Move the first patches to the end: [B, N, D].
+    moved_count = max(shift - 1, 0)
+    shifted = torch.cat([patches[:, moved_count:], patches[:, :moved_count]], 1)
+
+    # Pad to a multiple of the groups: [B, N', D].
+    padding = -shifted.shape[1] % groups
+    if padding:
+        shifted = torch.cat([shifted, shifted[:, -2:-1].expand(-1, padding, -1)], 1)
+
+    # Take the first patch of each group, then the second of each, and so on: [B, N', D].
+    b, n, d = shifted.shape
+    return shifted.view(b, groups, n // groups, d).transpose(1, 2).reshape(b, n, d)
 
 
 class JPM(nn.Module):
     """Local features: each part's patches, with the class token, through one shared copy of the last block and norm.
 
-    The parts go through as one batch. A part holds N // parts patches of the picture's N; what is left over is dropped.
+    The parts are one batch. Each part has N // parts of the image's N patches; the remaining patches are left out.
 
     Args:
-        block: the trunk's last block, copied.
-        norm: the trunk's last norm, copied.
+        block: the backbone's last block, which is copied.
+        norm: the backbone's last norm, which is copied.
         parts: number of local features.
-        shift: where the token sequence is cut.
+        shift: of the token sequence, see `rearrange`.
         groups: of the shuffle.
-        shuffled: off for parts that are plain runs of patches.
-        prefix: tokens before the first patch (class token and registers).
+        shuffled: whether patches are rearranged; else the parts are consecutive patches.
+        prefix: number of tokens before the first patch (class token and registers).
     """
 
     def __init__(
         self, block: Block, norm: nn.Module, parts: int, shift: int, groups: int, shuffled: bool, prefix: int
     ) -> None:
         super().__init__()
-        self.block, self.norm = copy.deepcopy(block), copy.deepcopy(norm)
-        self.parts, self.shift, self.groups, self.shuffled, self.prefix = parts, shift, groups, shuffled, prefix
+        self.block = copy.deepcopy(block)
+        self.norm = copy.deepcopy(norm)
+        self.parts = parts
+        self.shift = shift
+        self.groups = groups
+        self.shuffled = shuffled
+        self.prefix = prefix
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        """[B, T, D], as they leave the block before the last -> one [B, D] a part."""
+        """Compute the local features from the tokens [B, T, D] that enter the last block: one [B, D] for each part."""
+        # Separate the class token, [B, 1, D], from the patches, [B, N, D], and rearrange these.
         b, _, d = tokens.shape
-        token, patches = tokens[:, :1], tokens[:, self.prefix :]
-        length = patches.shape[1] // self.parts
+        class_token = tokens[:, :1]
+        patches = tokens[:, self.prefix :]
+        part_length = patches.shape[1] // self.parts
         if self.shuffled:
             patches = rearrange(patches, self.shift, self.groups)
-        runs = patches[:, : length * self.parts].reshape(b, self.parts, length, d)
-        runs = torch.cat([token[:, None].expand(-1, self.parts, -1, -1), runs], 2)  # [B, parts, 1 + length, D]
-        local = self.norm(self.block(runs.flatten(0, 1), queries=1))[:, 0]  # [B * parts, D]
+
+        # Divide the patches into parts and put the class token before each: [B, parts, 1 + N / parts, D].
+        part_tokens = patches[:, : part_length * self.parts].reshape(b, self.parts, part_length, d)
+        part_tokens = torch.cat([class_token[:, None].expand(-1, self.parts, -1, -1), part_tokens], 2)
+
+        # Pass all parts through the shared block, for their class tokens alone: [B * parts, D].
+        local = self.norm(self.block(part_tokens.flatten(0, 1), queries=1))[:, 0]
         return list(local.unflatten(0, (b, self.parts)).unbind(1))

@@ -12,22 +12,25 @@ from resight.config.sections import UnknownSideInfo
 class SIE(nn.Module):
     """A learned vector for each combination of the chosen labels, such as camera x view, or modality alone.
 
-    A label that is unknown (-1), or was never seen in training, is answered with the mean over that label's vectors; or
-    the picture is given no side information at all, where `unknown` is off.
+    For a label that is unknown (-1), or that training did not have, the vector is the mean over all labels of that
+    kind; where `unknown` is "off", the image gets no side information at all.
 
     Args:
         counts: number of known labels of each kind, in the order that rows are numbered: the row of (camera, view) is
             camera * views + view.
-        width: D.
-        weight: what the vectors are multiplied by before they are added to the tokens.
-        dropout: probability that a picture's labels count as unknown in training, so that their answer is trained.
+        width: length of a token, D.
+        weight: factor of the vectors before they are added to the tokens.
+        dropout: probability in training that all labels of an image count as unknown, so that the vectors of unknown
+            labels are trained.
     """
 
     def __init__(self, counts: Mapping[str, int], width: int, weight: float, dropout: float = 0.0) -> None:
         super().__init__()
-        self.counts, self.weight, self.dropout = dict(counts), weight, dropout
+        self.counts = dict(counts)
+        self.weight = weight
+        self.dropout = dropout
         self.unknown: UnknownSideInfo = "mean"
-        """How a picture with an unknown label is answered once training is over."""
+        """The side information of an image with an unknown label in evaluation mode."""
         rows = 1
         for count in counts.values():
             rows *= count
@@ -35,20 +38,26 @@ class SIE(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, labels: Mapping[str, Tensor]) -> Tensor:
-        """int64 [B] by kind -> [B, 1, D], to be added to every token."""
-        table = self.table.view(*self.counts.values(), -1)
+        """Look up the vectors of labels, int64 [B] by kind: [B, 1, D], to be added to every token."""
+        table = self.table.view(*self.counts.values(), -1)  # [cameras, views, D]
         row = torch.zeros((), dtype=torch.int64, device=table.device)
-        told: Tensor | bool = True
-        hidden = torch.rand(len(next(iter(labels.values())))) < self.dropout if self.training and self.dropout else None
+        all_known: Tensor | bool = True
+        # Draw the images whose labels count as unknown: bool [B], on the CPU.
+        dropped = None
+        if self.training and self.dropout:
+            dropped = torch.rand(len(next(iter(labels.values())))) < self.dropout
         for axis, (kind, count) in enumerate(self.counts.items()):
-            table = torch.cat([table, table.mean(axis, keepdim=True)], axis)  # the last row of an axis: unknown
+            # Append the mean over each kind of label as its last entry: [cameras + 1, views + 1, D].
+            table = torch.cat([table, table.mean(axis, keepdim=True)], axis)
+            # Number the rows of that table, with the last entry for unknown labels: int64 [B].
             label = labels[kind]
-            strange = (label < 0) | (label >= count)
-            if hidden is not None:
-                strange = strange | hidden.to(label.device)
-            told = told & ~strange
-            row = row * (count + 1) + torch.where(strange, count, label)
-        found = self.weight * F.embedding(row, table.flatten(0, -2))[:, None]
-        if self.unknown == "off" and not self.training and isinstance(told, Tensor):
-            found = found * told[:, None, None]
-        return found
+            unknown = (label < 0) | (label >= count)
+            if dropped is not None:
+                unknown = unknown | dropped.to(label.device)
+            all_known = all_known & ~unknown
+            row = row * (count + 1) + torch.where(unknown, count, label)
+        # Look up the rows: [B, 1, D].
+        vectors = self.weight * F.embedding(row, table.flatten(0, -2))[:, None]
+        if self.unknown == "off" and not self.training and isinstance(all_known, Tensor):
+            vectors = vectors * all_known[:, None, None]
+        return vectors

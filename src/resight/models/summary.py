@@ -19,7 +19,7 @@ from resight.models.blocks import Attention
 from resight.models.transreid import TransReID
 
 BATCH_SIZE, IDENTITIES, CAMERAS, VIEWS = 2, 751, 6, 8
-# What the paper calls the modules; the others are inside of these.
+# The paper's names of the modules; modules without a name here are parts of these.
 _STAGES = (
     (r"backbone\.patch_embed", "patches"),
     (r"backbone\.sie", "side information"),
@@ -44,21 +44,21 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A tensor on the way, and what made it."""
+    """A tensor between two stages of the model, and the code that computes it."""
 
     name: str
     source: str
-    """File and line of the code that made it."""
+    """File and line of the code that computes it."""
     shape: list[int]
     parameters: int
     flops: int
-    """Floating point operations of the whole batch, a multiply-add counted as two."""
+    """Floating point operations for the batch; a multiply-add counts as two."""
 
 
 def summarize(run: Run) -> list[Stage]:
     """Run a recipe's model once, with random weights, and list the tensors between its stages.
 
-    Counts stand in for a data set's: 751 identities, 6 cameras, 8 views; B = 2.
+    No data set is read: the model is built for 751 identities, 6 cameras and 8 views; B = 2.
 
     Args:
         run: a recipe.
@@ -82,38 +82,38 @@ def summarize_model(model: TransReID, images: Tensor, side_info: dict[str, Tenso
         side_info: labels, int64 [B] by kind.
     """
     model.eval()
-    with _watched(model) as seen, torch.no_grad():
+    with _recorded(model) as outputs, torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             model(images, side_info)
         embedding = model.embed(images, side_info)
     flops = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items()}
     return [
-        Stage("image", "the picture, normalised", list(images.shape), 0, 0),
+        Stage("image", "the preprocessed image", list(images.shape), 0, 0),
         *(
             Stage(_title(name), _made_by(name, module, model), shape, _count(module), flops.get(name, 0))
-            for name, (module, shape) in seen.items()
+            for name, (module, shape) in outputs.items()
         ),
         Stage("embedding", _source(model, "embed"), list(embedding.shape), _count(model), counter.get_total_flops()),
     ]
 
 
 @contextmanager
-def _watched(model: TransReID) -> Generator[dict[str, tuple[nn.Module, list[int]]]]:
-    """Fills a dict with each stage's module and the shape of its first output, in the order in which they came."""
-    seen: dict[str, tuple[nn.Module, list[int]]] = {}
+def _recorded(model: TransReID) -> Generator[dict[str, tuple[nn.Module, list[int]]]]:
+    """Record each stage's module and the shape of its first output, in order of computation, in the dict it yields."""
+    outputs: dict[str, tuple[nn.Module, list[int]]] = {}
 
-    def watch(name: str, module: nn.Module) -> RemovableHandle:
+    def record(name: str, module: nn.Module) -> RemovableHandle:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen.setdefault(name, (module, list(output.shape)))
+            outputs.setdefault(name, (module, list(output.shape)))
 
         return module.register_forward_hook(hook)
 
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
-    handles = [watch(name, module) for name, module in model.named_modules() if _title(name)]
+    handles = [record(name, module) for name, module in model.named_modules() if _title(name)]
     try:
         for attention in attentions:
-            attention.explicit = True  # so that the weights are formed, and can be seen
-        yield seen
+            attention.explicit = True  # the weights are then a tensor that a hook can record
+        yield outputs
     finally:
         for attention in attentions:
             attention.explicit = False
@@ -135,7 +135,7 @@ def _title(name: str) -> str:
 
 
 def _made_by(name: str, module: nn.Module, model: TransReID) -> str:
-    if name == "backbone.norm_pre":  # where tokens can be seen whole, but not where they are put together
+    if name == "backbone.norm_pre":  # the hook records the tokens here, but another method computes them
         return _source(model.backbone, "tokens")
     return _source(module)
 

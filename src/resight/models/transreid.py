@@ -1,4 +1,6 @@
-"""The assembly (He et al. 2021, figure 3): backbone -> features -> BNNeck -> head, one neck and head a branch."""
+"""The complete model (He et al. 2021, figure 3): backbone -> features -> BNNeck -> head, with one neck and one head for
+each branch.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from resight.models.heads import BNNeck, Head
 
 @dataclass(frozen=True)
 class Outputs:
-    """What training sees of a batch; the global branch first, then JPM's parts."""
+    """What training gets for a batch of R images; the global branch first, then JPM's parts."""
 
     features: list[Tensor]
     """Before BNNeck, float32 [R, D] each."""
@@ -22,23 +24,25 @@ class Outputs:
 
 
 class TransReID(nn.Module):
-    """TransReID, or the CNN baseline in its place.
+    """TransReID, or the CNN baseline with a ResNet-50 as its backbone.
 
     Args:
         settings: the model's section of the configuration.
-        size: height and width of the pictures.
-        classes: identities.
-        counts: known labels of each kind of side information.
+        size: height and width of the images in pixels.
+        classes: number of identities, C.
+        counts: number of known labels of each kind of side information.
 
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: the settings exclude each other.
     """
 
     def __init__(self, settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> None:
         super().__init__()
         self.backbone = build_backbone(settings, size, counts)
-        self.feature, self.parts = settings.feature, settings.jpm_parts
-        width, branches = self.backbone.width, self.backbone.features
+        self.feature = settings.feature
+        self.parts = settings.jpm_parts
+        width = self.backbone.width
+        branches = self.backbone.features
         self.necks = nn.ModuleList(BNNeck(width) for _ in range(branches))
         self.heads = nn.ModuleList(
             Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for _ in range(branches)
@@ -46,29 +50,45 @@ class TransReID(nn.Module):
 
     @property
     def width(self) -> int:
-        """Length of an embedding: D, or (1 + parts) D with JPM."""
+        """The length of an embedding: D, or (1 + parts) D with JPM."""
         return self.backbone.width * self.backbone.features
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor], identity: Tensor | None = None) -> Outputs:
-        """Normalised pictures [R, 3, H, W], side labels and identities int64 [R] -> features and logits.
+        """Compute the features and logits of each branch.
 
-        Necks and heads work in float32, whatever the backbone's precision.
+        Necks and heads compute in float32, whatever the backbone's precision is.
+
+        Args:
+            images: [R, 3, H, W], preprocessed.
+            side_info: labels, int64 [R] by kind.
+            identity: int64 [R], for the margin of a margin head.
         """
-        features = [f.float() for f in self.backbone(images, side_info)]
+        # Backbone: float32 [R, D] for each branch.
+        features = [feature.float() for feature in self.backbone(images, side_info)]
+        # Necks and heads: float32 [R, C] for each branch.
         return Outputs(features, self.classify(features, identity))
 
     def classify(self, features: Sequence[Tensor], identity: Tensor | None) -> list[Tensor]:
-        """Each branch's features, float32 [R, D], through its BNNeck and head: logits [R, C]."""
+        """Compute each branch's logits, [R, C], from its features, float32 [R, D], through its BNNeck and head."""
         with torch.autocast(features[0].device.type, enabled=False):
-            return [head(neck(f), identity) for f, neck, head in zip(features, self.necks, self.heads, strict=True)]
+            branches = zip(features, self.necks, self.heads, strict=True)
+            return [head(neck(feature), identity) for feature, neck, head in branches]
 
     def embed(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
-        """Normalised pictures [R, 3, H, W] -> float32 [R, D], not yet of unit length.
+        """Compute embeddings, float32 [R, D] or [R, (1 + parts) D], not yet of unit length.
 
-        The features lie side by side, each part's divided by the number of parts (the reference's test feature).
+        The branches' features are concatenated, each part's divided by the number of parts (the reference's test
+        feature).
+
+        Args:
+            images: [R, 3, H, W], preprocessed.
+            side_info: labels, int64 [R] by kind.
         """
-        features = [f.float() for f in self.backbone(images, side_info)]
+        # Backbone: float32 [R, D] for each branch.
+        features = [feature.float() for feature in self.backbone(images, side_info)]
+        # BNNecks, where embeddings are taken after them: float32 [R, D] for each branch.
         if self.feature == "after":
             with torch.autocast(images.device.type, enabled=False):
-                features = [neck(f) for f, neck in zip(features, self.necks, strict=True)]
-        return torch.cat([features[0], *(f / self.parts for f in features[1:])], 1)
+                features = [neck(feature) for feature, neck in zip(features, self.necks, strict=True)]
+        # Concatenate the global feature and the weighted parts: [R, (1 + parts) D].
+        return torch.cat([features[0], *(feature / self.parts for feature in features[1:])], 1)

@@ -1,4 +1,4 @@
-"""Tensors from files, without running code that is in them, and pre-trained weights into a backbone."""
+"""Read tensors from files without running code in them, and load pre-trained weights into a backbone."""
 
 import pickle
 import warnings
@@ -23,31 +23,31 @@ _CLASSIFIERS = ("head.", "head_dist.", "fc.", "pre_logits.", "dist_token", "mask
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a `.safetensors` file, or what `torch.save` wrote (a state dict, bare or under `state_dict` or `model`).
+    """Read the tensors of a `.safetensors` file, or of a state dict that `torch.save` wrote.
 
-    A pickle is read with `weights_only`, so that code in it is refused and never run. `module.` before a name, as
-    DataParallel puts it, is taken off.
+    The state dict may be the file's whole content or stored under `state_dict`, `model` or `teacher`. A pickle is read
+    with `weights_only`, so that code in it is refused and never run. The prefix `module.` of DataParallel is removed
+    from names.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe, or holds no tensors.
+        CheckpointError: the file is missing, corrupt, unsafe, or contains no tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
-        held = _read(path)
+        content = _read(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors (its pickle would run code), so it is not read; "
             "save the state dict alone, or convert it to .safetensors where you trust it"
         ) from error
     except (SafetensorError, BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is corrupt or no checkpoint: {str(error).splitlines()[0]}") from error
     for key in _WRAPPERS:
-        if isinstance(held, Mapping) and isinstance(cast(Any, held).get(key), Mapping):
-            held = cast(Any, held)[key]
-    tensors = (
-        {str(k): v for k, v in cast(Any, held).items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
-    )
+        if isinstance(content, Mapping) and isinstance(cast(Any, content).get(key), Mapping):
+            content = cast(Any, content)[key]
+    entries = cast(Any, content).items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -57,90 +57,101 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about old pickles; what cannot be read is an error all the same
+        warnings.simplefilter("ignore")  # about old pickles; a file that cannot be read still raises an error
         return torch.load(path, "cpu", weights_only=True)
 
 
 def load_pretrained(backbone: ViT | ResNet50, weights: str, name: str) -> list[str]:
-    """Loads pre-trained weights, a file or `timm` for timm's own, into a backbone and both of its branches.
+    """Load pre-trained weights into a backbone and both of its branches.
 
     The position embedding is resized bilinearly where the grid differs, as in the reference.
 
     Args:
         backbone: is changed in place.
-        weights: a path, or `timm`.
-        name: the backbone's name, for timm and for what an error says.
+        weights: the path of a file, or `timm` to download timm's weights.
+        name: the backbone's name, for timm and for error messages.
 
     Returns:
-        the names in the file that have no place in a backbone (its old classifier).
+        the names in the file that a backbone has no tensor for, those of its old classifier.
 
     Raises:
-        CheckpointError: the file cannot be read or does not fit; names the keys.
+        CheckpointError: the file cannot be read or does not fit; lists the names.
     """
-    given = _download(name) if weights == "timm" else read_tensors(Path(weights))
-    given = {k.removeprefix("backbone.").removeprefix("base."): v.float() for k, v in given.items()}
+    tensors = _download(name) if weights == "timm" else read_tensors(Path(weights))
+    tensors = {k.removeprefix("backbone.").removeprefix("base."): v.float() for k, v in tensors.items()}
     if isinstance(backbone, ResNet50):
-        return fit(backbone.net, given, weights, _CLASSIFIERS)
-    if "fc_norm.weight" in given and "norm.weight" not in given:
-        given |= {"norm.weight": given["fc_norm.weight"], "norm.bias": given["fc_norm.bias"]}
-    if "pos_embed" in given:
-        given["pos_embed"] = resize_positions(given["pos_embed"], backbone)
-    branches = {k: v for k, v in backbone.state_dict().items() if k.startswith(("side.", "jigsaw."))}
-    left = fit(backbone, {**branches, **given}, weights, _CLASSIFIERS)
+        return fit(backbone.net, tensors, weights, _CLASSIFIERS)
+    # Convert what differs in the file: the name of the last norm, the grid of positions.
+    if "fc_norm.weight" in tensors and "norm.weight" not in tensors:
+        tensors |= {"norm.weight": tensors["fc_norm.weight"], "norm.bias": tensors["fc_norm.bias"]}
+    if "pos_embed" in tensors:
+        tensors["pos_embed"] = resize_positions(tensors["pos_embed"], backbone)
+    # Load the backbone; SIE and JPM, which no file has, keep their values for now.
+    branches = {k: v for k, v in backbone.state_dict().items() if k.startswith(("sie.", "jpm."))}
+    left_out = fit(backbone, {**branches, **tensors}, weights, _CLASSIFIERS)
+    # Copy the last block to the local branch.
     if backbone.jpm is not None:
         backbone.jpm.block.load_state_dict(backbone.blocks[-1].state_dict())
         backbone.jpm.norm.load_state_dict(backbone.norm.state_dict())
-    return left
+    return left_out
 
 
 def resize_positions(positions: Tensor, backbone: ViT) -> Tensor:
-    """A position embedding [1, prefix + n, D] of a square grid for the backbone's grid; unchanged where it fits.
+    """Resize a position embedding of a square grid to the backbone's grid: [1, prefix + n, D] -> [1, prefix + N, D].
+
+    It is returned unchanged where it already has the backbone's size.
 
     Raises:
-        CheckpointError: the grid it was made for is not square.
+        CheckpointError: its grid is not square.
     """
     if positions.shape[1] == backbone.pos_embed.shape[1]:
         return positions
     prefix = 0 if backbone.no_embed_class else backbone.prefix
-    side_info = round((positions.shape[1] - prefix) ** 0.5)
-    if side_info * side_info + prefix != positions.shape[1]:
+    grid_width = round((positions.shape[1] - prefix) ** 0.5)
+    if grid_width * grid_width + prefix != positions.shape[1]:
         raise CheckpointError(
             f"the position embedding has {positions.shape[1] - prefix} patches, which is no square grid, "
             f"and {backbone.pos_embed.shape[1] - prefix} are needed"
         )
     grid = list(cast(Any, backbone.patch_embed).grid_size)
     return resample_abs_pos_embed(
-        positions, grid, [side_info, side_info], num_prefix_tokens=prefix, interpolation="bilinear", antialias=False
+        positions, grid, [grid_width, grid_width], num_prefix_tokens=prefix, interpolation="bilinear", antialias=False
     )
 
 
-def fit(module: nn.Module, given: Mapping[str, Tensor], source: object, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Loads `given` into `module` strictly.
+def fit(module: nn.Module, tensors: Mapping[str, Tensor], source: object, ignored: tuple[str, ...] = ()) -> list[str]:
+    """Load tensors into a module, by name and strictly.
+
+    Args:
+        module: is changed in place.
+        tensors: by name.
+        source: where the tensors come from, for error messages.
+        ignored: prefixes of names that the module need not have.
 
     Returns:
-        the names left out, each of which starts with one of `ignored`.
+        the names that were left out, each of which has a prefix in `ignored`.
 
     Raises:
-        CheckpointError: names are missing, left over, or of another shape.
+        CheckpointError: names are missing or unknown, or tensors have another shape; lists them.
     """
-    wanted = module.state_dict()
-    surplus = [k for k in given if k not in wanted]
-    strange = [k for k in surplus if not k.startswith(ignored or ("\0",))]
-    missing = [k for k in wanted if k not in given]
+    expected = module.state_dict()
+    left_out = [name for name in tensors if name not in expected]
+    unexpected = [name for name in left_out if not name.startswith(ignored or ("\0",))]
+    missing = [name for name in expected if name not in tensors]
     misshapen = [
-        f"{k} is {list(given[k].shape)} instead of {list(v.shape)}"
-        for k, v in wanted.items()
-        if k in given and given[k].shape != v.shape
+        f"{name} is {list(tensors[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
     ]
-    faults = [
-        f"{what}: {', '.join(keys[:4])}" + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-        for what, keys in (("of another shape", misshapen), ("missing", missing), ("not known", strange))
-        if keys
+    problems = [
+        f"{problem}: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        for problem, names in (("of another shape", misshapen), ("missing", missing), ("not known", unexpected))
+        if names
     ]
-    if faults:
-        raise CheckpointError(f"{source} does not fit the model; {'; '.join(faults)}")
-    module.load_state_dict({k: given[k] for k in wanted})
-    return surplus
+    if problems:
+        raise CheckpointError(f"{source} does not fit the model; {'; '.join(problems)}")
+    module.load_state_dict({name: tensors[name] for name in expected})
+    return left_out
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -148,7 +159,7 @@ def _download(name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"timm has no weights for {name}; give the reference's own file")
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # the hub's client raises many kinds
+    except Exception as error:  # the client of the Hugging Face Hub raises exceptions of many types
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"timm could not get pre-trained weights of {name} ({reason}); download them elsewhere and give their file"

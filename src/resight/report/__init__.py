@@ -1,1 +1,1 @@
-"""Rankings to pictures."""
+"""Pictures of rankings and curves, and the demo."""

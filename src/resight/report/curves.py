@@ -1,4 +1,4 @@
-"""Curves as PNG."""
+"""Plots of curves, as PNG files."""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,32 +10,40 @@ from resight.files import make_folder, write_file
 
 
 def reliability_curve(curves: dict[str, np.ndarray], path: Path) -> None:
-    """Draws how often pairs of a given probability were of one identity; on the diagonal the probability is true.
+    """Plot the fraction of same-identity pairs over the predicted probability; the diagonal is perfect calibration.
 
     Args:
-        curves: by name, float64 [bins, 3]: mean probability, share of one identity, weight.
+        curves: by name, float64 [bins, 3]: mean probability, fraction of same-identity pairs, weight.
         path: of the PNG.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     figure = matplotlib.figure.Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", label="true")
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", label="perfect calibration")
     for name, curve in curves.items():
-        held = ~np.isnan(curve[:, 0])
-        axes.plot(curve[held, 0], curve[held, 1], marker="o", markersize=4, label=name)
-    axes.set(xlabel="probability given", ylabel="share of pairs of one identity", xlim=(0, 1), ylim=(0, 1))
-    axes.set_title("Reliability on unseen identities\n(both kinds of pairs weighted alike)", fontsize=10)
+        filled = ~np.isnan(curve[:, 0])  # bins with pairs
+        axes.plot(curve[filled, 0], curve[filled, 1], marker="o", markersize=4, label=name)
+    axes.set(xlabel="predicted probability", ylabel="fraction of same-identity pairs", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(
+        "Reliability on unseen identities\n(same-identity and other pairs have equal total weight)", fontsize=10
+    )
     axes.legend(frameon=False)
     _write(figure, path)
 
 
 def rate_curve(rates: np.ndarray, losses: np.ndarray, steepest: float, path: Path) -> None:
-    """Draws the loss that each learning rate met, float64 [S] both, and where it fell fastest.
+    """Plot the loss over the learning rate.
+
+    Args:
+        rates: float64 [S], base learning rates.
+        losses: float64 [S], smoothed.
+        steepest: the rate at which the loss falls fastest, which is marked.
+        path: of the PNG.
 
     Raises:
-        StorageError: the PNG cannot be written.
+        StorageError: the file cannot be written.
     """
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -47,7 +55,7 @@ def rate_curve(rates: np.ndarray, losses: np.ndarray, steepest: float, path: Pat
 
 
 def _write(figure: matplotlib.figure.Figure, path: Path) -> None:
-    held = BytesIO()
-    figure.savefig(held, format="png", dpi=120)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
     make_folder(path.parent)
-    write_file(path, held.getvalue())
+    write_file(path, buffer.getvalue())

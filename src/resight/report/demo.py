@@ -1,4 +1,4 @@
-"""The main job in a few minutes, on pictures that we paint: paint, train, measure before and after, look."""
+"""The demo: train and evaluate a small model on synthetic images in a few minutes."""
 
 import time
 from collections.abc import Generator
@@ -25,38 +25,38 @@ from resight.training.run_folder import RunFolder
 from resight.training.state import start
 
 _STAGES = ("paint", "measure untrained", "train", "rank strip")
-_SECONDS = (8, 3, 130, 2)  # of each stage on two AVX2 cores
+_SECONDS = (8, 3, 130, 2)  # usual time of each stage on two AVX2 cores
 
 
 def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
-    """Paint a data set, train a tiny three-modality TransReID on it, and write a rank strip.
+    """Paint a synthetic data set, train a small three-modality TransReID on it, and write a rank strip.
 
     Args:
-        out: a new folder for pictures, run and strip.
-        seed: of the pictures and of the training.
-        epochs: of training; None for the recipe's.
+        out: a new folder for the images, the run and the rank strip.
+        seed: of the images and of training.
+        epochs: of training; None for the recipe's number.
 
     Returns:
-        the rank strip's path.
+        the path of the rank strip.
 
     Raises:
         ConfigError: `out` exists.
-        StorageError: it cannot be written.
+        StorageError: `out` cannot be written.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists already and is not written over; remove it, or choose another --out")
+        raise ConfigError(f"{out} exists already and is not written over; remove it, or use another --out")
     console = Console(highlight=False)
     plan = synthetic.Plan(seed=seed)
     run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
-    share = 1.0
+    epoch_fraction = 1.0
     if epochs is not None:
-        share = epochs / run.schedule.epochs
+        epoch_fraction = epochs / run.schedule.epochs
         run = vary(run, schedule={"epochs": epochs, "warmup_epochs": min(run.schedule.warmup_epochs, epochs - 1)})
     with Progress() as progress:
-        _print_plan(progress, plan, run, share)
+        _print_plan(progress, plan, run, epoch_fraction)
         with _stage(progress, 1):
             progress.start("painting", plan.train + plan.test)
-            synthetic.write(out / "pictures", plan, lambda done, total: progress.update(done))
+            synthetic.write(out / "pictures", plan, lambda painted, total: progress.update(painted))
         with _stage(progress, 2):
             split = prepare(run, read_dataset("synthetic", out / "pictures"), progress)
             vocabulary = Vocabulary.of(split.train)
@@ -75,23 +75,26 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
     return strip
 
 
-def _print_plan(progress: Progress, plan: synthetic.Plan, run: Run, share: float) -> None:
-    """Prints the stages and how long each usually takes; `share` is the part of the recipe's epochs that is trained."""
-    what = (
+def _print_plan(progress: Progress, plan: synthetic.Plan, run: Run, epoch_fraction: float) -> None:
+    """Print the stages and their usual times; `epoch_fraction` is the fraction of the recipe's epochs."""
+    descriptions = (
         f"{plan.train + plan.test} identities in 3 modalities",
         "the recipe `tiny`, with random weights",
         f"{run.schedule.epochs} epochs",
-        "measure the best checkpoint, and draw what it ranks first",
+        "the best checkpoint's ranking, as a picture",
     )
-    usual = [seconds * share if stage == "train" else seconds for stage, seconds in zip(_STAGES, _SECONDS, strict=True)]
+    usual = [
+        seconds * epoch_fraction if stage == "train" else seconds
+        for stage, seconds in zip(_STAGES, _SECONDS, strict=True)
+    ]
     progress.log(f"{len(_STAGES)} stages; times are those of two AVX2 cores, {duration(sum(usual))} in all")
-    for number, (stage, seconds, text) in enumerate(zip(_STAGES, usual, what, strict=True), start=1):
+    for number, (stage, seconds, text) in enumerate(zip(_STAGES, usual, descriptions, strict=True), start=1):
         progress.log(f"  {number}. {stage:20s}about {duration(seconds):8s}{text}")
 
 
 @contextmanager
 def _stage(progress: Progress, number: int) -> Generator[None]:
-    """Says how long a stage took."""
-    began = time.monotonic()
+    """Log how long a stage took."""
+    start_time = time.monotonic()
     yield
-    progress.log(f"stage {number} of {len(_STAGES)}, {_STAGES[number - 1]}: {duration(time.monotonic() - began)}")
+    progress.log(f"stage {number} of {len(_STAGES)}, {_STAGES[number - 1]}: {duration(time.monotonic() - start_time)}")

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over identities.
+"""Confidence intervals of a figure: bootstrap over identities.
 
 Queries of one identity resemble one another, so identities are drawn, not queries (a cluster bootstrap; Davison and
 Hinkley 1997, section 3.8). Two runs on the same queries are compared by their difference under the same draws.
@@ -13,7 +13,7 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and where 95 % of its draws lie."""
+    """A figure and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -22,23 +22,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a second run has more than a first."""
+    """The difference of a second run from a first, with its 95 % confidence interval and p-value."""
 
     value: float
     low: float
     high: float
     p: float
-    """Two-sided: twice the share of draws in which the difference is not on the side where it was found."""
+    """Two-sided p-value: twice the fraction of draws in which the difference has another sign than `value`, or is 0."""
 
 
 def interval(values: np.ndarray, identity: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
-    """The mean of per-query values (AP, or 1 where the first item is right) and its 95 % confidence interval.
+    """Compute the mean of per-query values and its 95 % confidence interval.
 
     Args:
-        values: float64 [Q]; NaN where a query takes no part.
+        values: float64 [Q], such as AP, or 1 where the first item matches and 0 elsewhere; NaN where a query is left
+            out.
         identity: int64 [Q], the queries' identities.
         seed: of the draws.
-        draws: how many.
+        draws: the number of draws.
     """
     means = _means(values, identity, seed, draws)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -48,30 +49,34 @@ def interval(values: np.ndarray, identity: np.ndarray, seed: int = 0, draws: int
 def difference(
     first: np.ndarray, second: np.ndarray, identity: np.ndarray, seed: int = 0, draws: int = DRAWS
 ) -> Difference:
-    """The mean of `second` less that of `first`, of the same queries, with its 95 % confidence interval and p-value.
+    """Compare two runs on the same queries by the mean of their differences, `second` minus `first`.
 
     Args:
-        first: float64 [Q]; a query takes part where neither value is NaN.
+        first: float64 [Q]; a query is left out where either value is NaN.
         second: float64 [Q].
-        identity: int64 [Q].
+        identity: int64 [Q], the queries' identities.
         seed: of the draws.
-        draws: how many.
+        draws: the number of draws.
     """
-    more = second - first
-    means, value = _means(more, identity, seed, draws), float(np.nanmean(more))
+    differences = second - first
+    means = _means(differences, identity, seed, draws)
+    value = float(np.nanmean(differences))
     low, high = np.quantile(means, [0.025, 0.975])
     other_side = (means <= 0).mean() if value > 0 else (means >= 0).mean()
     return Difference(value, float(low), float(high), float(min(1.0, 2 * max(other_side, 1 / draws))))
 
 
 def _means(values: np.ndarray, identity: np.ndarray, seed: int, draws: int) -> np.ndarray:
-    """float64 [draws]: the mean over the queries of identities drawn with replacement."""
-    held = ~np.isnan(values)
-    _, place = np.unique(identity[held], return_inverse=True)
-    total, count = np.bincount(place, values[held]), np.bincount(place)
+    """Compute the mean over the queries of identities that are drawn with replacement: float64 [draws]."""
+    # Sum the values of each identity's queries: [identities].
+    measured = ~np.isnan(values)
+    _, identity_index = np.unique(identity[measured], return_inverse=True)
+    total = np.bincount(identity_index, values[measured])
+    count = np.bincount(identity_index)
+    # Draw as many identities as there are, and weight each by how often it was drawn.
     rng = np.random.default_rng(seed)
-    found = np.empty(draws)
+    means = np.empty(draws)
     for n in range(draws):
-        times = np.bincount(rng.integers(len(total), size=len(total)), minlength=len(total))
-        found[n] = (times * total).sum() / (times * count).sum()
-    return found
+        weights = np.bincount(rng.integers(len(total), size=len(total)), minlength=len(total))
+        means[n] = (weights * total).sum() / (weights * count).sum()
+    return means

@@ -1,8 +1,8 @@
 """From a similarity to the probability of the same identity.
 
-What the probability is depends on how likely a pair was to be of one identity before it was looked at: the prior. Both
-curves are fitted with the two kinds of pairs weighted to a prior of 1/2; `probability` moves them to another by Bayes'
-rule.
+The probability depends on the prior: how likely a pair is to be of one identity before its similarity is known. Both
+curves are fitted with the two kinds of pairs weighted to a prior of 1/2; `Calibration.of` converts them to another
+prior by Bayes' rule.
 """
 
 from typing import Literal
@@ -17,46 +17,62 @@ from resight.errors import EvaluationError
 from resight.retrieval.open_set import BINS, Pairs, edge
 
 Method = Literal["logistic", "isotonic"]
-_STEPS = 4096  # of similarity, that an isotonic curve is fitted at
-_NO_MORE = 1e-6  # a probability stays this far from 0 and 1: a finite set of pairs proves no more
+_STEPS = 4096  # intervals of similarity that the curves are fitted to
+_MARGIN = 1e-6  # distance of a probability from 0 and 1: a finite number of pairs proves no more
 
 
 class Calibration(Section):
-    """Kept as `calibration.json` in a model's folder."""
+    """The curves and the threshold of a model, stored as `calibration.json` in its folder."""
 
     slope: float
-    """Of the logistic curve: log odds = slope x similarity + offset."""
+    """Slope of the logistic curve: log odds = slope x similarity + offset."""
     offset: float
+    """Offset of the logistic curve."""
     similarity: tuple[float, ...]
-    """Where the isotonic curve is known, ascending; straight lines lie between."""
+    """The similarities at the points of the isotonic curve, ascending; straight lines connect the points."""
     probability: tuple[float, ...]
-    """The isotonic curve there."""
+    """The probabilities at these points."""
     threshold: float
-    """The similarity at which the false match rate is `false_match_rate`: below it, nobody known."""
+    """The similarity at which the false match rate is `false_match_rate`: a lower one is no match."""
     false_match_rate: float = Field(gt=0, lt=1)
+    """Fraction of the pairs of different identities at or above the threshold."""
     true_match_rate: float
-    """Share of pairs of one identity at or over the threshold."""
+    """Fraction of the pairs of one identity at or above the threshold."""
     dataset: str
-    """What it was measured on."""
+    """The data set that it was measured on."""
     embedding_id: str | None = None
-    """Of the embeddings that it was measured on, and holds for; None for embeddings from elsewhere."""
+    """Id of the embeddings that it was measured on and is valid for; None for embeddings of another program."""
     same: int
-    """Pairs of one identity."""
+    """Number of pairs of one identity."""
     different: int
-    """Pairs of different identities."""
+    """Number of pairs of different identities."""
 
     def of(self, similarity: np.ndarray, prior: float = 0.5, method: Method = "isotonic") -> np.ndarray:
-        """float64: the probability of the same identity, given its prior probability."""
+        """Compute the probability of the same identity from the similarity of two embeddings.
+
+        Args:
+            similarity: inner products of embeddings of unit length, of any shape.
+            prior: the probability of the same identity before the similarity is known.
+            method: the curve.
+
+        Returns:
+            float64, of the same shape.
+        """
         if method == "logistic":
             odds = self.slope * np.asarray(similarity, np.float64) + self.offset
         else:
-            p = np.interp(similarity, self.similarity, self.probability)
-            odds = np.log(p) - np.log1p(-p)
+            probability = np.interp(similarity, self.similarity, self.probability)
+            odds = np.log(probability) - np.log1p(-probability)
         return expit(odds + np.log(prior) - np.log1p(-prior))
 
 
 def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibration:
-    """Fits both curves and the threshold.
+    """Fit both curves and the threshold.
+
+    Args:
+        pairs: counts of pairs by similarity.
+        false_match_rate: that the threshold must not exceed.
+        dataset: the name of the data set of the pairs.
 
     Raises:
         EvaluationError: there are too few pairs of different identities for such a false match rate.
@@ -68,14 +84,16 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
             f"identities: it takes {int(np.ceil(1 / false_match_rate))} at least"
         )
     threshold, tar = pairs.at_far(false_match_rate)
-    share, weight, where = _shares(pairs)
-    curve = isotonic_regression(share, weights=weight).x.clip(_NO_MORE, 1 - _NO_MORE)
-    slope, offset = _logistic(share, weight, where)
-    ends = (np.diff(curve, prepend=-1) != 0) | (np.diff(curve, append=2) != 0)  # of each level stretch, both
+    # Fit both curves to the fraction of pairs of one identity at each similarity: [steps].
+    fraction, weight, similarity = _fractions(pairs)
+    curve = isotonic_regression(fraction, weights=weight).x.clip(_MARGIN, 1 - _MARGIN)
+    slope, offset = _logistic(fraction, weight, similarity)
+    # Store both ends of each constant interval of the isotonic curve.
+    ends = (np.diff(curve, prepend=-1) != 0) | (np.diff(curve, append=2) != 0)
     return Calibration(
         slope=slope,
         offset=offset,
-        similarity=tuple(where[ends].round(6).tolist()),
+        similarity=tuple(similarity[ends].round(6).tolist()),
         probability=tuple(curve[ends].round(7).tolist()),
         threshold=threshold,
         false_match_rate=false_match_rate,
@@ -87,42 +105,57 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
 
 
 def reliability(calibration: Calibration, pairs: Pairs, method: Method, bins: int = 10) -> tuple[np.ndarray, float]:
-    """How often pairs of a given probability are of one identity, both kinds weighted alike.
+    """Measure how often pairs of a predicted probability are of one identity, at a prior of 1/2.
+
+    Args:
+        calibration: the curves to check.
+        pairs: counts of pairs by similarity, other ones than the curves were fitted to.
+        method: the curve to check.
+        bins: number of equal intervals of the probability.
 
     Returns:
-        float64 [bins, 3]: mean probability, share of one identity (NaN both where there is no pair), and weight; and
-        the expected calibration error, the mean difference of the two by weight.
+        float64 [bins, 3]: mean predicted probability, fraction of one identity (both NaN without pairs), and weight;
+        and the expected calibration error, the weighted mean of the difference of the two.
     """
-    share, weight, where = _shares(pairs)
-    given = calibration.of(where, method=method)
-    place = np.minimum((given * bins).astype(int), bins - 1)
-    total = np.bincount(place, weight, bins)
+    fraction, weight, similarity = _fractions(pairs)
+    predicted = calibration.of(similarity, method=method)
+    bin_index = np.minimum((predicted * bins).astype(int), bins - 1)
+    total = np.bincount(bin_index, weight, bins)
     with np.errstate(invalid="ignore"):
-        found = np.stack([np.bincount(place, weight * v, bins) / total for v in (given, share)] + [total], axis=1)
-    return found, float(np.nansum(np.abs(found[:, 0] - found[:, 1]) * total) / total.sum())
+        means = [np.bincount(bin_index, weight * values, bins) / total for values in (predicted, fraction)]
+    table = np.stack([*means, total], axis=1)
+    error = np.nansum(np.abs(table[:, 0] - table[:, 1]) * total) / total.sum()
+    return table, float(error)
 
 
-def _shares(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs in 4,096 steps of similarity, those without any left out: the share that is of one identity, their weight
-    (one half in all for each kind), and the similarity in the middle."""
+def _fractions(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group pairs by 4,096 steps of similarity and leave out the steps without pairs.
+
+    Returns:
+        float64 [steps] each: the fraction of pairs of one identity, the weight of the pairs (which sums to one half for
+        each of the two kinds), and the similarity in the middle of the step.
+    """
     width = BINS // _STEPS
-    kinds = [c.reshape(_STEPS, width).sum(1) / max(1, c.sum()) / 2 for c in (pairs.same, pairs.different)]
-    weight = kinds[0] + kinds[1]
-    held = weight > 0
-    where = np.array([edge(n * width + width // 2) for n in range(_STEPS)])
-    return kinds[0][held] / weight[held], weight[held], where[held]
+    same, different = (
+        counts.reshape(_STEPS, width).sum(1) / max(1, counts.sum()) / 2 for counts in (pairs.same, pairs.different)
+    )
+    weight = same + different
+    occupied = weight > 0
+    similarity = np.array([edge(step * width + width // 2) for step in range(_STEPS)])
+    return same[occupied] / weight[occupied], weight[occupied], similarity[occupied]
 
 
-def _logistic(share: np.ndarray, weight: np.ndarray, where: np.ndarray) -> tuple[float, float]:
-    """The slope and offset of least cross-entropy (Platt 1999), with his targets a little inside of 0 and 1."""
+def _logistic(fraction: np.ndarray, weight: np.ndarray, similarity: np.ndarray) -> tuple[float, float]:
+    """Fit the slope and offset of least cross-entropy (Platt 1999), with targets clipped to the inside of 0 and 1."""
 
     def loss(line: np.ndarray) -> float:
-        odds = line[0] * where + line[1]
-        return float((weight * (np.logaddexp(0, odds) - share.clip(_NO_MORE, 1 - _NO_MORE) * odds)).sum())
+        odds = line[0] * similarity + line[1]
+        return float((weight * (np.logaddexp(0, odds) - fraction.clip(_MARGIN, 1 - _MARGIN) * odds)).sum())
 
     def gradient(line: np.ndarray) -> np.ndarray:
-        off = weight * (expit(line[0] * where + line[1]) - share.clip(_NO_MORE, 1 - _NO_MORE))
-        return np.array([(off * where).sum(), off.sum()])
+        probability = expit(line[0] * similarity + line[1])
+        residual = weight * (probability - fraction.clip(_MARGIN, 1 - _MARGIN))
+        return np.array([(residual * similarity).sum(), residual.sum()])
 
     slope, offset = minimize(loss, np.array([10.0, -3.0]), jac=gradient, method="BFGS").x
     return float(slope), float(offset)

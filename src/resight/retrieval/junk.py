@@ -1,4 +1,4 @@
-"""Which gallery items a query's ranking leaves out (junk), as data: a rule is a few clauses."""
+"""The gallery items that a query's ranking leaves out (junk), as data: a rule is a few clauses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,19 +10,19 @@ from resight.config.sections import JunkRule
 from resight.retrieval.labels import Labels, compound
 
 Pairs = tuple[np.ndarray, np.ndarray]
-"""Rows of queries and of gallery items, int64 [n] each, that belong together."""
+"""Rows of queries and of gallery items, int64 [n] each; the n-th of both are one pair."""
 
 
 @dataclass(frozen=True)
 class Clause:
-    """Junk is what has these labels in common with the query."""
+    """A condition on the labels of a query and a gallery item, under which the item is junk."""
 
     same: tuple[str, ...]
     """Columns in which both are known and equal."""
     other: tuple[str, ...] = ()
     """Columns in which both are known and differ."""
     seconds: float | None = None
-    """Both were seen within this time of each other."""
+    """The greatest difference of the two times; None for any."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Rule:
 
     name: str
     words: str
-    """What is left out of a query's ranking."""
+    """What is left out of a query's ranking, for users."""
     source: str
-    """The protocol that asks for it."""
+    """The data sets or the paper that use it."""
     clauses: tuple[Clause, ...] = ()
 
     def within(self, seconds: float) -> "Rule":
-        """The same rule with another time window, where it has one."""
-        clauses = (c if c.seconds is None else replace(c, seconds=seconds) for c in self.clauses)
+        """Return the same rule with another time window, in seconds, where it has one."""
+        clauses = (clause if clause.seconds is None else replace(clause, seconds=seconds) for clause in self.clauses)
         return replace(self, clauses=tuple(clauses))
 
 
-ITSELF = Clause(("picture",))
+SAME_FILE = Clause(("picture",))
 _MARKET = "Market-1501 (Zheng et al. 2015)"
 _RULES = (
     Rule("none", "nothing", "VehicleID, RegDB, PRCC"),
@@ -80,68 +80,79 @@ RULES: Final[Mapping[str, Rule]] = {rule.name: rule for rule in _RULES}
 
 
 def rule_of(name: JunkRule, seconds: float) -> Rule:
-    """The rule of that name; `seconds` is the window of `time-window`."""
+    """Return the rule of that name; `seconds` is the window of `time-window`."""
     return RULES[name].within(seconds)
 
 
 def matching(query: Labels, gallery: Labels, rule: Rule) -> tuple[Pairs, np.ndarray]:
-    """Every query's matches: pairs of the same identity that are not junk, by query and then by gallery row.
+    """Find every query's matches: pairs of the same identity that are not junk, by query and then by gallery row.
 
     Returns:
-        the pairs; and bool [Q], the queries that have matches beside their own file and lost every one to the rule.
+        the pairs; and bool [Q], the queries that have matches other than their own file and lost all to the rule.
     """
-    asked, searched = Index(query, gallery, Clause(("identity",))).pairs(slice(0, len(query)))
-    kept = ~holds(ITSELF, query, gallery, (asked, searched))
-    had = np.bincount(asked[kept], minlength=len(query)) > 0
+    query_rows, gallery_rows = Index(query, gallery, Clause(("identity",))).pairs(slice(0, len(query)))
+    pairs = (query_rows, gallery_rows)
+    is_match = ~holds(SAME_FILE, query, gallery, pairs)
+    had_match = np.bincount(query_rows[is_match], minlength=len(query)) > 0
     for clause in rule.clauses:
-        kept &= ~holds(clause, query, gallery, (asked, searched))
-    left = np.bincount(asked[kept], minlength=len(query)) > 0
-    return (asked[kept], searched[kept]), had & ~left
+        is_match &= ~holds(clause, query, gallery, pairs)
+    has_match = np.bincount(query_rows[is_match], minlength=len(query)) > 0
+    return (query_rows[is_match], gallery_rows[is_match]), had_match & ~has_match
 
 
 class Junk:
-    """The junk of slices of the queries in one gallery (or a stretch of it), found without looking at every pair."""
+    """The junk of slices of the queries in one gallery (or a block of it), without a comparison of all pairs."""
 
     def __init__(self, query: Labels, gallery: Labels, rule: Rule) -> None:
-        self._indexes = [Index(query, gallery, clause) for clause in (ITSELF, *rule.clauses)]
+        self._indexes = [Index(query, gallery, clause) for clause in (SAME_FILE, *rule.clauses)]
 
     def pairs(self, part: slice) -> Pairs:
-        """Rows within `part`, and rows of the gallery; a pair may come twice."""
-        found = [index.pairs(part) for index in self._indexes]
-        return np.concatenate([asked for asked, _ in found]), np.concatenate([searched for _, searched in found])
+        """Return the junk of the queries of `part`: rows within `part` and gallery rows; a pair may occur twice."""
+        by_clause = [index.pairs(part) for index in self._indexes]
+        query_rows = np.concatenate([rows for rows, _ in by_clause])
+        gallery_rows = np.concatenate([rows for _, rows in by_clause])
+        return query_rows, gallery_rows
 
 
 class Index:
-    """The pairs for which a clause holds, by the gallery sorted once."""
+    """The pairs for which a clause holds, looked up in a gallery that is sorted once."""
 
     def __init__(self, query: Labels, gallery: Labels, clause: Clause) -> None:
-        self._query, self._gallery, self._clause = query, gallery, clause
-        asked, searched = compound(query, gallery, clause.same)
-        self._order = np.argsort(searched, kind="stable")  # of equal ones in gallery order
-        found = searched[self._order]
-        self._start = np.searchsorted(found, asked, "left")
-        self._count = np.where(asked >= 0, np.searchsorted(found, asked, "right") - self._start, 0)
+        self._query = query
+        self._gallery = gallery
+        self._clause = clause
+        query_codes, gallery_codes = compound(query, gallery, clause.same)
+        self._order = np.argsort(gallery_codes, kind="stable")  # equal codes stay in gallery order
+        sorted_codes = gallery_codes[self._order]
+        self._start = np.searchsorted(sorted_codes, query_codes, "left")
+        end = np.searchsorted(sorted_codes, query_codes, "right")
+        self._count = np.where(query_codes >= 0, end - self._start, 0)
 
     def pairs(self, part: slice) -> Pairs:
-        """Rows within `part`, ascending, and rows of the gallery."""
-        start, count = self._start[part], self._count[part]
-        asked = np.repeat(np.arange(len(count)), count)
-        within = np.arange(len(asked)) - np.repeat(np.cumsum(count) - count, count)
-        searched = self._order[np.repeat(start, count) + within]
+        """Return the pairs of the queries of `part`: rows within `part`, ascending, and gallery rows."""
+        start = self._start[part]
+        count = self._count[part]
+        query_rows = np.repeat(np.arange(len(count)), count)
+        position = np.arange(len(query_rows)) - np.repeat(np.cumsum(count) - count, count)  # within a query's pairs
+        gallery_rows = self._order[np.repeat(start, count) + position]
         if not self._clause.other and self._clause.seconds is None:
-            return asked, searched
-        true = holds(self._clause, self._query.take(part), self._gallery, (asked, searched))
-        return asked[true], searched[true]
+            return query_rows, gallery_rows
+        true = holds(self._clause, self._query.take(part), self._gallery, (query_rows, gallery_rows))
+        return query_rows[true], gallery_rows[true]
 
 
 def holds(clause: Clause, query: Labels, gallery: Labels, pairs: Pairs) -> np.ndarray:
-    """bool [n]: whether the clause holds of each pair."""
-    true = np.ones(len(pairs[0]), bool)
+    """Return for each pair whether the clause holds: bool [n]."""
+    query_rows, gallery_rows = pairs
+    true = np.ones(len(query_rows), bool)
     for column in (*clause.same, *clause.other):
-        a, b = query[column][pairs[0]], gallery[column][pairs[1]]
-        true &= (a >= 0) & (b >= 0) & ((a == b) == (column in clause.same))
+        query_label = query[column][query_rows]
+        gallery_label = gallery[column][gallery_rows]
+        known = (query_label >= 0) & (gallery_label >= 0)
+        true &= known & ((query_label == gallery_label) == (column in clause.same))
     if clause.seconds is not None:
         if query.time is None or gallery.time is None:
             return np.zeros(len(true), bool)
-        true &= np.abs(query.time[pairs[0]] - gallery.time[pairs[1]]) <= clause.seconds  # NaN, not known: False
+        # NaN, an unknown time, compares as False.
+        true &= np.abs(query.time[query_rows] - gallery.time[gallery_rows]) <= clause.seconds
     return true

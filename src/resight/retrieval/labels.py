@@ -1,4 +1,4 @@
-"""What the rules of ranking look at: the labels of queries and gallery items, as numbers that mean the same in both."""
+"""The labels of queries and gallery items, as numbers with the same meaning in both: the input of the ranking rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,28 +7,27 @@ from typing import Final, Self
 import numpy as np
 
 LabelArray = np.ndarray
-"""int64 [n]; -1 where not known, which equals nothing, not even another -1, and differs from nothing."""
+"""int64 [n]; -1 where unknown. An unknown label neither equals nor differs from any other, not even from another -1."""
 COLUMNS: Final = ("identity", "camera", "view", "scene", "clothes", "tracklet", "modality", "picture")
-"""What can be known of an item; `picture` is its file, so that a query never finds itself."""
+"""The columns that an item can have; `picture` is its file, by which a query's own file is left out of its ranking."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of n queries or gallery items; a column that is absent is not known of any."""
+    """The labels of n queries or gallery items; an absent column is unknown for all of them."""
 
     size: int
     columns: Mapping[str, LabelArray]
     names: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    """What the numbers of a column are called in the data set."""
+    """The data set's names of the labels, by column: number i has the name at index i."""
     time: np.ndarray | None = None
-    """float64 [n], seconds; NaN where not known."""
+    """float64 [n], seconds; NaN where unknown."""
 
     @classmethod
     def of(cls, time: np.ndarray | None = None, **columns: np.ndarray) -> Self:
-        """Keys of labels that are numbers already."""
-        return cls(
-            len(next(iter(columns.values()))), {k: np.asarray(v, np.int64) for k, v in columns.items()}, {}, time
-        )
+        """Make `Labels` of columns that are numbers already, integers [n] each."""
+        size = len(next(iter(columns.values())))
+        return cls(size, {name: np.asarray(labels, np.int64) for name, labels in columns.items()}, {}, time)
 
     def __len__(self) -> int:
         return self.size
@@ -38,40 +37,52 @@ class Labels:
 
     @property
     def identity(self) -> LabelArray:
-        """The identities."""
+        """int64 [n]: the column `identity`."""
         return self["identity"]
 
     def take(self, rows: slice | np.ndarray) -> "Labels":
-        """Some of the items."""
+        """Return the labels of some of the items."""
         columns = {name: labels[rows] for name, labels in self.columns.items()}
         time = None if self.time is None else self.time[rows]
         return Labels(len(np.arange(self.size)[rows]), columns, self.names, time)
 
-    def where(self, wanted: Mapping[str, Sequence[str]]) -> np.ndarray:
-        """bool [n]: the items whose labels, by name, are among those wanted of each column."""
-        chosen = np.ones(self.size, bool)
-        for column, names in wanted.items():
-            known = {name: n for n, name in enumerate(self.names.get(column, ()))}
-            chosen &= np.isin(self[column], [known[name] for name in names if name in known])
-        return chosen
+    def where(self, selection: Mapping[str, Sequence[str]]) -> np.ndarray:
+        """Select the items whose label is, in each column of `selection`, one of the names there: bool [n].
+
+        The name `1` also matches `market1501:1`, the name of a label that is qualified by its data set.
+        """
+        selected = np.ones(self.size, bool)
+        for column, names in selection.items():
+            known = enumerate(self.names.get(column, ()))
+            numbers = [n for n, name in known if name in names or name.partition(":")[2] in names]
+            selected &= np.isin(self[column], numbers)
+        return selected
 
     def name(self, column: str, number: int) -> str:
-        """What the data set calls a label."""
+        """Return the data set's name of a label, or the number itself where it has none."""
         return self.names[column][number] if column in self.names else str(number)
 
     def groups(self, columns: Sequence[str]) -> np.ndarray:
-        """int64 [n]: the same number for the same labels in all of the columns; -1 where one is not known."""
+        """Number the items, int64 [n]: equal where all of the columns are equal; -1 where one of them is unknown."""
         return compound(self, self, columns)[0]
 
 
 def compound(query: Labels, gallery: Labels, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """One number for the labels of several columns together: int64 [Q] and [G]; -1 where one is not known."""
-    asked, searched = np.zeros(len(query), np.int64), np.zeros(len(gallery), np.int64)
-    known_asked, known_searched = np.ones(len(query), bool), np.ones(len(gallery), bool)
+    """Combine the labels of several columns into one number, equal where all of them are equal.
+
+    Returns:
+        int64 [Q] and [G]; -1 where one of the labels is unknown.
+    """
+    query_codes = np.zeros(len(query), np.int64)
+    gallery_codes = np.zeros(len(gallery), np.int64)
+    query_known = np.ones(len(query), bool)
+    gallery_known = np.ones(len(gallery), bool)
     for column in columns:
-        a, b = query[column], gallery[column]
-        size = 1 + max(int(a.max(initial=-1)), int(b.max(initial=-1)))
-        asked, searched = asked * size + a, searched * size + b
-        known_asked &= a >= 0
-        known_searched &= b >= 0
-    return np.where(known_asked, asked, -1), np.where(known_searched, searched, -1)
+        query_labels = query[column]
+        gallery_labels = gallery[column]
+        size = 1 + max(int(query_labels.max(initial=-1)), int(gallery_labels.max(initial=-1)))
+        query_codes = query_codes * size + query_labels
+        gallery_codes = gallery_codes * size + gallery_labels
+        query_known &= query_labels >= 0
+        gallery_known &= gallery_labels >= 0
+    return np.where(query_known, query_codes, -1), np.where(gallery_known, gallery_codes, -1)

@@ -1,4 +1,4 @@
-"""The field's protocols as data: who asks, what is searched, what is left out, and how often the gallery is drawn."""
+"""The field's protocols as data: the queries, the gallery, what is left out, and how often the gallery is drawn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,44 +7,50 @@ from typing import Final
 from resight.config.sections import JunkRule
 from resight.errors import unknown
 
-Wanted = Mapping[str, tuple[str, ...]]
-"""Labels by column; an item is wanted when each column holds one of its labels."""
+Selection = Mapping[str, tuple[str, ...]]
+"""Names of labels by column; an item is selected when its label is among the names in every column."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a data set is measured. Where it draws a gallery, trial n draws with seed n."""
+    """How a data set is measured. Where a gallery is drawn, trial n uses seed n."""
 
     name: str
     words: str
+    """What is ranked against what, for users."""
     source: str
+    """The data sets and papers that use it, for users."""
     rule: JunkRule
-    query: Wanted = field(default_factory=dict[str, tuple[str, ...]])
-    """Which of the queries ask."""
-    gallery: Wanted = field(default_factory=dict[str, tuple[str, ...]])
-    """Which of the gallery can be drawn."""
+    """What a query's ranking leaves out."""
+    query: Selection = field(default_factory=dict[str, tuple[str, ...]])
+    """The rows of the query table that are queries."""
+    gallery: Selection = field(default_factory=dict[str, tuple[str, ...]])
+    """The rows of the gallery table that can be drawn."""
     draw: tuple[str, ...] = ()
-    """The gallery is a random item of each that agree in these columns; without any, it is everything."""
+    """Columns that group the gallery's candidates: `shots` random items of each group are drawn. Without any
+    column, the gallery is all candidates."""
     shots: int = 1
-    """Items drawn of each."""
-    rest_asks: bool = False
-    """What was drawn does not ask."""
+    """Items drawn from each group."""
+    rest_is_query: bool = False
+    """Rows that were drawn for the gallery are not queries; the rest are."""
     other_camera: bool = False
-    """Each camera's queries search a gallery drawn from the other cameras."""
+    """Each camera's queries are ranked against a gallery drawn from the other cameras."""
     once: bool = False
-    """CMC counts each identity once."""
+    """CMC counts each identity once, by its best item."""
     trials: int = 1
+    """How often the gallery is drawn."""
 
     @property
     def crosses_modalities(self) -> bool:
         """Whether queries and gallery have no modality in common."""
-        query, gallery = (set(side.get("modality", ())) for side in (self.query, self.gallery))
-        return bool(query) and bool(gallery) and not query & gallery
+        query_modalities = set(self.query.get("modality", ()))
+        gallery_modalities = set(self.gallery.get("modality", ()))
+        return bool(query_modalities) and bool(gallery_modalities) and not query_modalities & gallery_modalities
 
 
 _SYSU = Protocol(
     "sysu-all",
-    "infrared asks, one random colour picture of each identity and camera is searched; CMC counts an identity once",
+    "infrared queries against one random colour image of each identity and camera; CMC counts an identity once",
     "SYSU-MM01, all-search, single-shot (Wu et al. 2017)",
     "same-place",
     query={"modality": ("nir",)},
@@ -55,7 +61,7 @@ _SYSU = Protocol(
 )
 _PRCC = Protocol(
     "prcc-changed",
-    "camera C (changed clothes) asks, one random picture of each identity from camera A is searched",
+    "queries of camera C (changed clothes) against one random image of each identity from camera A",
     "PRCC, cross-clothes, single-shot (Yang et al. 2019)",
     "none",
     query={"camera": ("C",)},
@@ -73,23 +79,23 @@ _ALL = (
     Protocol("msvr310", "every query against the whole gallery", "MSVR310 (Zheng et al. 2022)", "same-scene"),
     Protocol(
         "clothes-changed",
-        "every query against the whole gallery; only pictures in other clothes can match",
+        "every query against the whole gallery; only images in other clothes can match",
         "LTCC, clothes-changing (Qian et al. 2020)",
         "same-camera-or-clothes",
     ),
     Protocol(
         "clothes-same",
-        "every query against the whole gallery; only pictures in the same clothes can match",
+        "every query against the whole gallery; only images in the same clothes can match",
         "LTCC, same clothes (Gu et al. 2022)",
         "same-camera-or-other-clothes",
     ),
     Protocol(
         "vehicleid",
-        "one random picture of each identity is searched, all others ask",
+        "all other images against one random image of each identity",
         "VehicleID, 800, 1600 or 2400 identities (Liu et al. 2016)",
         "none",
         draw=("identity",),
-        rest_asks=True,
+        rest_is_query=True,
         trials=10,
     ),
     _SYSU,
@@ -101,7 +107,7 @@ _ALL = (
     ),
     Protocol(
         "regdb-visible-thermal",
-        "colour asks, thermal is searched",
+        "colour queries against thermal images",
         "RegDB, visible to thermal (Nguyen et al. 2017; Ye et al. 2018)",
         "none",
         query={"modality": ("rgb",)},
@@ -109,7 +115,7 @@ _ALL = (
     ),
     Protocol(
         "regdb-thermal-visible",
-        "thermal asks, colour is searched",
+        "thermal queries against colour images",
         "RegDB, thermal to visible (Nguyen et al. 2017; Ye et al. 2018)",
         "none",
         query={"modality": ("tir",)},
@@ -117,7 +123,7 @@ _ALL = (
     ),
     Protocol(
         "single-shot",
-        "each camera's queries against one random picture of each identity from the other cameras",
+        "each camera's queries against one random image of each identity from the other cameras",
         "CUHK03, single-gallery-shot (Li et al. 2014)",
         "same-camera",
         draw=("identity",),
@@ -128,21 +134,21 @@ _ALL = (
     replace(
         _PRCC,
         name="prcc-same",
-        words="camera B (same clothes) asks, one random picture of each identity from camera A is searched",
+        words="queries of camera B (same clothes) against one random image of each identity from camera A",
         source="PRCC, same clothes, single-shot (Yang et al. 2019)",
         query={"camera": ("B",)},
     ),
     replace(
         _PRCC,
         name="prcc-changed-whole",
-        words="camera C (changed clothes) asks, all of camera A is searched",
+        words="queries of camera C (changed clothes) against all images of camera A",
         source="PRCC, cross-clothes, whole gallery",
         draw=(),
         trials=1,
     ),
     Protocol(
         "vc-clothes-changed",
-        "cameras 3 and 4 ask and are searched, between which clothes change",
+        "queries and gallery of cameras 3 and 4, between which clothes change",
         "VC-Clothes, changed clothes (Wan et al. 2020)",
         "same-camera",
         query={"camera": ("3", "4")},
@@ -150,7 +156,7 @@ _ALL = (
     ),
     Protocol(
         "vc-clothes-same",
-        "cameras 2 and 3 ask and are searched, between which clothes stay the same",
+        "queries and gallery of cameras 2 and 3, between which clothes stay the same",
         "VC-Clothes, same clothes (Wan et al. 2020)",
         "same-camera",
         query={"camera": ("2", "3")},
@@ -164,10 +170,10 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {protocol.name: protocol for protocol
 
 
 def find(name: str) -> Protocol:
-    """The protocol of that name.
+    """Return the protocol of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such protocol; lists the known ones.
     """
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)

@@ -53,7 +53,7 @@ class TrainContext:
 
 
 def compute_of_resumed(folder: RunFolder, distributed: DistributedContext, progress: Progress) -> Compute | None:
-    """What a run was computed with so far; None for a new run, and for one that is resumed on another kind of device."""
+    """What a run was computed with so far; None for a new run, and for one that another kind of device resumes."""
     before = distributed.of_main(folder.read_compute())
     if before is None:
         return None

@@ -1,8 +1,8 @@
-"""One machine or many: the processes that train together, as torchrun starts them.
+"""Distributed training on one or several machines, with the processes that torchrun starts.
 
-Each process has a share of every batch. Triplets are mined, and BatchNorm is taken, over the whole batch: processes
-give each other their features, work out the same loss from all of them, and send back through their own backbone what
-belongs to their share. Summed over the processes, that is the gradient of one process with the whole batch.
+Each process embeds a slice of every batch. Triplets are mined, and BatchNorm is computed, over the whole batch: the
+processes gather all features, compute the same loss from them, and propagate the gradient of their own slice back
+through their backbone. The sum over the processes equals the gradient of one process with the whole batch.
 """
 
 import os
@@ -24,7 +24,7 @@ from resight.inference.embedder import Embedder
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that train together."""
+    """The rank and device of this process, and the communication with the others."""
 
     rank: int
     size: int
@@ -36,30 +36,34 @@ class DistributedContext:
         return self.rank == 0
 
     def local_slice(self, count: int) -> slice:
-        """This process's stretch of `count` things."""
+        """Return this process's slice of `count` items."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def wrap(self, backbone: nn.Module) -> nn.Module:
-        """The backbone as training calls it; gradients are averaged over the processes as the backward pass goes."""
+        """Wrap the backbone for training: the backward pass averages gradients over the processes."""
         if self.size == 1:
             return backbone
         return DistributedDataParallel(backbone, device_ids=None if self.device.type == "cpu" else [self.device])
 
-    def gather(self, own: Tensor) -> Tensor:
-        """Every process's rows, in the order of their ranks; these may be different in number. No gradient."""
+    def gather(self, local: Tensor) -> Tensor:
+        """Concatenate the rows of all processes, in the order of the ranks, without gradient.
+
+        Args:
+            local: this process's rows; the processes may have different numbers of rows.
+        """
         if self.size == 1:
-            return own.detach()
-        counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(self.size)]
-        dist.all_gather(counts, torch.tensor([len(own)], device=own.device))
-        most = max(int(c) for c in counts)
-        padded = own.new_zeros(most, *own.shape[1:])
-        padded[: len(own)] = own.detach()
-        found = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(found, padded)
-        return torch.cat([rows[: int(c)] for rows, c in zip(found, counts, strict=True)])
+            return local.detach()
+        counts = [torch.zeros(1, dtype=torch.int64, device=local.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(local)], device=local.device))
+        max_count = max(int(count) for count in counts)
+        padded = local.new_zeros(max_count, *local.shape[1:])  # [max_count, ...]
+        padded[: len(local)] = local.detach()
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(gathered, padded)
+        return torch.cat([rows[: int(count)] for rows, count in zip(gathered, counts, strict=True)])
 
     def of_main(self, value: Any) -> Any:
-        """The main process's value, in every process; a small object."""
+        """Return the main process's value, a small object, in every process."""
         if self.size == 1:
             return value
         values = [value]
@@ -67,51 +71,61 @@ class DistributedContext:
         return values[0]
 
     def barrier(self) -> None:
-        """Until all have come here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 def initialize(device: str) -> DistributedContext:
-    """Joins the processes that torchrun started, or trains alone.
+    """Join the process group that torchrun started; without torchrun, return a context of one process.
+
+    Args:
+        device: `cpu`, `cuda`, `mps`, or `auto`.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: this machine does not have the device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return DistributedContext(0, 1, pick_device(device))
-    place = pick_device(device)
-    if place.type == "cuda":
-        place = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(place)
+    local_device = pick_device(device)
+    if local_device.type == "cuda":
+        local_device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(local_device)
     if not dist.is_initialized():
         store, rank, size = next(rendezvous("env://"))
-        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's store lives on: no addresses of processes now gone
+        if (
+            os.environ.get("GROUP_WORLD_SIZE") == "1"
+        ):  # torchrun's store survives a restart: ignore addresses of ended processes
             store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # pyright: ignore[reportPrivateImportUsage]
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
-    return DistributedContext(dist.get_rank(), size, place)
+        backend = "nccl" if local_device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    return DistributedContext(dist.get_rank(), size, local_device)
 
 
 def shut_down() -> None:
-    """Ends the joint work, so that no process waits for one that is gone."""
+    """Leave the process group, so that no process waits for one that has ended."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process anew after one was lost."""
+    """Return whether torchrun has restarted this process after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def embed_distributed(
     distributed: DistributedContext, embedder: Embedder, table: SightingTable, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """Embed a table, each process its part: float32 [N, E] of all of it, in every process."""
+    """Embed a table, each process a slice of it.
+
+    Returns:
+        float32 [N, E], the embeddings of the complete table, in every process.
+    """
     if distributed.size == 1:
         return embedder.embed(table, progress=progress)
     local = distributed.local_slice(len(table))
     rows = embedder.embed(table.take(list(range(local.start, local.stop))), progress=progress)
-    parts = [rows] * distributed.size
-    dist.all_gather_object(parts, rows)
-    return np.concatenate(parts)
+    slices = [rows] * distributed.size
+    dist.all_gather_object(slices, rows)
+    return np.concatenate(slices)

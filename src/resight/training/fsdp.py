@@ -1,5 +1,8 @@
-"""Weights, gradients and the optimizer's state in parts, a part a process (FSDP2), for backbones that no one device
-holds; and that state on disk, each process writing its own (a DCP checkpoint)."""
+"""Fully sharded training (FSDP2), for backbones that do not fit on one device.
+
+Every process has one shard of the weights, the gradients and the optimizer's state, and writes it to disk itself (a DCP
+checkpoint).
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +29,13 @@ from resight.models.blocks import Block
 
 
 def shard(backbone: nn.Module, size: int, device: torch.device) -> None:
-    """Shares a backbone's weights out, in place: a block's are together only while it is computed."""
+    """Shard a backbone in place: the weights of a block are gathered only while it is computed.
+
+    Args:
+        backbone: to shard.
+        size: number of processes.
+        device: of this process.
+    """
     mesh = init_device_mesh(device.type, (size,))
     for module in list(backbone.modules()):
         if isinstance(module, Block):
@@ -34,50 +43,50 @@ def shard(backbone: nn.Module, size: int, device: torch.device) -> None:
     fully_shard(backbone, mesh=mesh)
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Every weight, put together on the CPU of every process. All must call it."""
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:  # words: ok
+    """Gather all weights on the CPU of every process. Every process must call it."""
     return {
         name: (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
         for name, value in model.state_dict().items()
     }
 
 
-def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Takes over weights that are whole: each process its part."""
+def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:  # words: ok
+    """Load unsharded weights: each process takes its shard."""
     set_model_state_dict(model, cast("dict[str, Any]", weights), options=StateDictOptions(full_state_dict=True))
 
 
 def write_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Writes the weights and the optimizer's state, each process its part. All must call it."""
+    """Write the weights and the optimizer's state, each process its shard. Every process must call it."""
     save(_shards(model, optimizer), checkpoint_id=folder)
 
 
 def read_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Takes over what `write_shards` wrote, by however many processes. All must call it.
+    """Load what `write_shards` wrote, with any number of processes. Every process must call it.
 
     Raises:
-        CheckpointError: it is damaged, or of another model.
+        CheckpointError: the shards are corrupt, or of another model.
     """
-    held = _shards(model, optimizer)
+    state = _shards(model, optimizer)
     try:
-        load(held, checkpoint_id=folder)
+        load(state, checkpoint_id=folder)
     except Exception as error:
-        raise CheckpointError(f"{folder} is damaged, or of another model: {error}") from error
-    set_model_state_dict(model, held["model"])
-    set_optimizer_state_dict(model, optimizer, held["optimizer"])
+        raise CheckpointError(f"{folder} is corrupt, or of another model: {error}") from error
+    set_model_state_dict(model, state["model"])
+    set_optimizer_state_dict(model, optimizer, state["optimizer"])
 
 
 def _shards(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
 
 
-def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
-    """Scales all gradients so that their norm together is at most `most`; some may be in parts and others whole."""
-    held = [p for p in parameters if p.grad is not None]
-    kinds = [[p for p in held if isinstance(p.grad, DTensor) is parts] for parts in (False, True)]
-    norms = [get_total_norm([cast(Tensor, p.grad) for p in kind]) for kind in kinds if kind]
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale the gradients so that their total norm is at most `max_norm`; sharded and unsharded ones may be mixed."""
+    trained = [p for p in parameters if p.grad is not None]
+    groups = [[p for p in trained if isinstance(p.grad, DTensor) is sharded] for sharded in (False, True)]
+    norms = [get_total_norm([cast(Tensor, p.grad) for p in group]) for group in groups if group]
     if not norms:
         return
     total = torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]).norm()
-    for kind in kinds:
-        clip_grads_with_norm_(kind, most, total)
+    for group in groups:
+        clip_grads_with_norm_(group, max_norm, total)

@@ -1,7 +1,7 @@
 """Training, read from top to bottom.
 
-Every random draw follows from (seed, epoch, step) alone, so a run that is resumed ends with the weights, to the bit on a
-CPU, that it would have had without the interruption.
+Every random draw follows from (seed, epoch, step) alone, so a run that is resumed ends with the weights, to the bit on
+a CPU, that it would have had without the interruption.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def train(
     folder = folder or RunFolder.new(default_folder(run))
     if split is None:
         split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
-    learned, held_out = hold_out(split, run.validation_fraction, run.seed)
+    learned, validation = hold_out(split, run.validation_fraction, run.seed)
     context = TrainContext.create(run, Vocabulary.of(learned.train), distributed, progress, folder)
     torch.set_num_threads(context.compute.threads)
     loader, sampler = _data(context, learned)
@@ -84,7 +84,7 @@ def train(
     first = state.epoch
     while state.epoch <= run.schedule.epochs:
         train_epoch(context, state, loader, sampler.epoch(state.epoch), estimate=state.epoch == first)
-        better = _evaluate_epoch(context, state, split, held_out)
+        better = _evaluate_epoch(context, state, split, validation)
         epoch = state.epoch
         state.epoch = epoch + 1
         state.step = 0
@@ -104,17 +104,17 @@ def _data(context: TrainContext, split: Split) -> tuple[Loader, PKSampler]:
     return loader, PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
 
 
-def _evaluate_epoch(context: TrainContext, state: State, split: Split, held_out: Split | None) -> bool:
+def _evaluate_epoch(context: TrainContext, state: State, split: Split, validation: Split | None) -> bool:
     """Evaluate where that is due after an epoch; returns whether the epoch's checkpoint is the best so far."""
     run = context.run
-    chosen_on = split if run.select_on_test else held_out
+    selection = split if run.select_on_test else validation
     last = state.epoch == run.schedule.epochs
     due = last or (run.evaluate_every > 0 and state.epoch % run.evaluate_every == 0)
-    if not due or (last and chosen_on is None):
-        return chosen_on is None
-    scores = score(context, eval_model(context, state), chosen_on or split).summary()
-    _record_scores(context, state.epoch, "test" if held_out is None else "held-out", scores)
-    if chosen_on is None:
+    if not due or (last and selection is None):
+        return selection is None
+    scores = score(context, eval_model(context, state), selection or split).summary()
+    _record_scores(context, state.epoch, "test" if validation is None else "held-out", scores)
+    if selection is None:
         return True
     better = scores["mAP"] > state.best
     state.best = max(scores["mAP"], state.best)
@@ -171,8 +171,8 @@ def _require_finite(context: TrainContext, state: State) -> None:
     if not np.isfinite(state.sums["loss"]):
         last = "" if context.folder is None else f"; {context.folder.last} is as it was"
         raise TrainingError(
-            f"the loss is not finite in epoch {state.epoch}, step {state.step}: lower --optimizer.lr, or use --precision "
-            f"bf16 instead of fp16{last}"
+            f"the loss is not finite in epoch {state.epoch}, step {state.step}: lower --optimizer.lr, or use "
+            f"--precision bf16 instead of fp16{last}"
         )
 
 
@@ -183,8 +183,8 @@ def _log_estimate(context: TrainContext, state: State, steps: int, times: Sequen
 
 
 def save_checkpoint(context: TrainContext, state: State, name: str, best: bool) -> None:
-    """Write a checkpoint: the main process its weights and state, and with FSDP every process its shard. Returns in every
-    process after the checkpoint is complete."""
+    """Write a checkpoint: the main process its weights and state, and with FSDP every process its shard. Returns in
+    every process after the checkpoint is complete."""
     folder = context.folder
     if folder is None:
         return
@@ -200,7 +200,7 @@ def save_checkpoint(context: TrainContext, state: State, name: str, best: bool) 
 
 
 def eval_model(context: TrainContext, state: State) -> TransReID:
-    """The model that is measured, with all of its weights: under FSDP the processes embed different numbers of images."""
+    """The model that is measured, with all of its weights: under FSDP processes embed different numbers of images."""
     if not state.sharded:
         return state.eval_model
     model = context.card.build()

@@ -1,4 +1,4 @@
-"""Which learning rate? Steps of a fresh model at ever higher rates, and the loss at each (Smith 2017, section 3.3)."""
+"""The learning rate range test: train a new model at growing rates, and record the loss (Smith 2017, section 3.3)."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -20,12 +20,13 @@ from resight.training.resolve import resolve, root_of
 from resight.training.state import start
 from resight.training.step import train_step
 
-_SMOOTHING, _LOST = 0.9, 4.0  # of the loss; and over its least, where the search ends
+_SMOOTHING = 0.9  # of the loss
+_DIVERGED = 4.0  # times the lowest loss, at which the test ends
 
 
 @dataclass(frozen=True)
 class LearningRateCurve:
-    """What a search saw."""
+    """The learning rates of a range test, and the loss at each."""
 
     rates: np.ndarray
     """float64 [S], base learning rates, ascending."""
@@ -34,9 +35,13 @@ class LearningRateCurve:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the loss fell fastest, over the logarithm of the rate."""
+        """The rate at which the loss fell fastest, as a function of the logarithm of the rate.
+
+        Raises:
+            ConfigError: there are fewer than three rates.
+        """
         if len(self.rates) < 3:
-            raise ConfigError("the loss was lost in the first steps; begin lower with --low")
+            raise ConfigError("the loss diverged within the first steps; use a lower --low")
         return float(self.rates[np.gradient(self.losses, np.log(self.rates)).argmin()])
 
 
@@ -48,22 +53,22 @@ def find_learning_rate(
     steps: int = 100,
     progress: Progress | None = None,
 ) -> LearningRateCurve:
-    """Takes steps at base rates that grow evenly in their logarithm; stops where the loss is lost.
+    """Train one step at each of several learning rates, which grow geometrically; stop when the loss diverges.
 
     Args:
-        run: the whole configuration; its schedule is left out.
-        split: the data set, checked; None reads and checks the one that the run names.
-        low: the first rate.
-        high: the last rate.
-        steps: how many there are.
+        run: the configuration; its schedule is ignored.
+        split: the data set, checked; None reads and checks the data set of the run.
+        low: the first base learning rate.
+        high: the last base learning rate.
+        steps: number of rates.
         progress: where progress is shown; None shows nothing.
 
     Raises:
-        ConfigError: the configuration does not fit the data, or the rates make no range.
+        ConfigError: the configuration does not fit the data, or the rates are not a range.
     """
     if not 0 < low < high or steps < 3:
         raise ConfigError(
-            f"rates from {low:g} to {high:g} in {steps} steps are no range; use --low < --high, 3 or more"
+            f"rates from {low:g} to {high:g} in {steps} steps are no range; use 0 < --low < --high and 3 steps or more"
         )
     run = resolve(run)
     progress = progress or Progress(quiet=True)
@@ -77,20 +82,22 @@ def find_learning_rate(
     state = start(context)
     progress.log(context.description)
     state.model.train()
-    state.epoch = run.optimizer.freeze_epochs + 1  # what is found is for the whole network
-    rates, losses, mean = np.geomspace(low, high, steps), list[float](), 0.0
-    endless = (rows for epoch in range(1, steps + 1) for rows in sampler.epoch(epoch))
+    state.epoch = run.optimizer.freeze_epochs + 1  # train all layers
+    rates = np.geomspace(low, high, steps)
+    losses = list[float]()
+    mean = 0.0
+    batches = (rows for epoch in range(1, steps + 1) for rows in sampler.epoch(epoch))
     progress.start("learning rates", steps)
-    for batch in loader.batches(islice(endless, steps)):
+    for batch in loader.batches(islice(batches, steps)):
         rate = float(rates[state.step])
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["base"] / run.optimizer.lr * group["factor"]
-        whole = (slice(0, len(batch.identity)), len(batch.identity))
-        loss = float(train_step(context, state, batch.to(distributed.device), whole)["loss"])
+        all_rows = (slice(0, len(batch.identity)), len(batch.identity))
+        loss = float(train_step(context, state, batch.to(distributed.device), all_rows)["loss"])
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         state.step += 1
         smoothed = mean / (1 - _SMOOTHING**state.step)
-        if not np.isfinite(smoothed) or (losses and smoothed > _LOST * min(losses)):
+        if not np.isfinite(smoothed) or (losses and smoothed > _DIVERGED * min(losses)):
             break
         losses.append(smoothed)
         progress.update(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")

@@ -20,17 +20,18 @@ _TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], settings: Optimizer, depth: int = 0
 ) -> list[dict[str, Any]]:
-    """Groups what is trained by learning rate and weight decay.
+    """Group parameters by learning rate and weight decay.
 
     Args:
-        parameters: names and parameters; frozen ones are left out.
-        settings: rates, factors and decay.
-        depth: number of blocks, for layer-wise decay; block i of n learns at `layer_decay ** (n - i)` of the base, the
-            patch embedding at `layer_decay ** (n + 1)`, what comes after the blocks at the base itself.
+        parameters: names and parameters; those without gradients are left out.
+        settings: learning rates, factors and decay.
+        depth: number n of blocks, for layer-wise decay: the learning rate of block i is multiplied by
+            `layer_decay ** (n - i)`, that of the patch embedding by `layer_decay ** (n + 1)`; layers after the blocks
+            have the base rate.
 
     Returns:
-        for each group its `params`, their `names`, `weight_decay`, `lr`, and what a schedule needs: `base` (with layer
-        decay) and `factor` (of biases or heads over it).
+        for each group `params`, `names`, `weight_decay` and `lr`; and for `set_learning_rate` the rate `base`, which includes
+        layer decay, and the `factor` of biases or heads.
     """
     groups: dict[tuple[float, float, float, bool], dict[str, Any]] = {}
     for name, parameter in parameters:
@@ -44,7 +45,7 @@ def parameter_groups(
         if not settings.decay_vectors and (parameter.ndim <= 1 or _TOKENS.search(name)):
             decay = 0.0
         group = groups.setdefault(
-            (base, factor, decay, isinstance(parameter, DTensor)),  # no fused step takes both kinds at once
+            (base, factor, decay, isinstance(parameter, DTensor)),  # a fused step cannot mix sharded and unsharded
             {"params": [], "names": [], "lr": base * factor, "weight_decay": decay, "base": base, "factor": factor},
         )
         group["params"].append(parameter)
@@ -53,7 +54,7 @@ def parameter_groups(
 
 
 def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer over the groups, in torch's fused form."""
+    """Create the optimizer of the groups, with torch's fused step."""
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
@@ -61,14 +62,14 @@ def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.o
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, epoch: float) -> float:
-    """Sets every group's rate for an epoch (counted from 1); returns the highest base rate's."""
+    """Set the learning rate of every group for an epoch, counted from 1; return the rate of the highest base rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(schedule, epoch, group["base"], group["factor"])
     return learning_rate(schedule, epoch, max(group["base"] for group in optimizer.param_groups))
 
 
 def freeze(model: nn.Module) -> None:
-    """Takes the gradients from all that pre-training gave, so that an optimizer leaves it, and its momentum, alone."""
+    """Clear the gradients of pre-trained parameters, so that the optimizer changes neither them nor their momentum."""
     for name, parameter in model.named_parameters():
         if not _HEADS.match(name):
             parameter.grad = None
@@ -76,11 +77,11 @@ def freeze(model: nn.Module) -> None:
 
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves an average towards the model: average = decay x average + (1 - decay) x model; buffers are copied."""
-    for mean, own in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(own, 1 - decay)
-    for mean, own in zip(average.buffers(), model.buffers(), strict=True):
-        mean.copy_(own)
+    """Update the moving average of a model: average = decay x average + (1 - decay) x model; buffers are copied."""
+    for mean, current in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(current, 1 - decay)
+    for mean, current in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(current)
 
 
 def _layer(name: str, depth: int) -> int:

@@ -13,8 +13,8 @@ def resolve(run: Run) -> Run:
     """Check the names of data sets, protocol and backbone, and resolve the fusion of modalities.
 
     Raises:
-        ConfigError: a name is not known, or embeddings would be concatenated although the protocol searches one modality
-            with another: such embeddings have nothing in common.
+        ConfigError: a name is not known, or embeddings would be concatenated although the protocol searches one
+            modality with another: such embeddings have nothing in common.
     """
     names = require_known(run.dataset)
     protocol = find(run.evaluation.protocol or protocol_of(names[0]))
@@ -22,8 +22,8 @@ def resolve(run: Run) -> Run:
     fusion = run.embedding.fusion
     if protocol.crosses_modalities and fusion == "concat":
         raise ConfigError(
-            f"protocol {protocol.name} searches one modality with another, and concatenated embeddings of two modalities "
-            "have nothing in common: use --embedding.fusion mean"
+            f"protocol {protocol.name} searches one modality with another, and concatenated embeddings of two "
+            "modalities have nothing in common: use --embedding.fusion mean"
         )
     if fusion == "auto":
         fusion = "mean" if protocol.crosses_modalities else "concat"

@@ -1,15 +1,16 @@
-"""A run on disk.
+"""The files of a training run.
 
 runs/NAME/
-├── config.json      the configuration, as given
-├── compute.json     what it is computed with: device, precision, threads; a run that is resumed uses the same
-├── metrics.jsonl    one line an epoch, and one an evaluation on the way
+├── config.json      the configuration
+├── compute.json     device, precision and threads; a resumed run uses the same
+├── metrics.jsonl    one line for each epoch, and one for each evaluation during training
 ├── result.json      the best checkpoint's figures on the test set, once the run is finished
-├── checkpoints/     whole folders, each a model's with `training.pt` beside it
+├── checkpoints/     one folder for each checkpoint: a model folder, and the training state in `training.pt`
 ├── last -> checkpoints/...
 └── best -> checkpoints/...
 
-A checkpoint is written beside its place and moved there in one step; then the link is. At any moment `last` is whole.
+A checkpoint is written into a temporary folder, which is then renamed; after that, the link is replaced. So `last` is a
+complete checkpoint at any time.
 """
 
 import json
@@ -39,29 +40,31 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last, self.best = path / "last", path / "best"
-        self.metrics, self.checkpoints = path / "metrics.jsonl", path / "checkpoints"
+        self.last = path / "last"
+        self.best = path / "best"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
         self.tensorboard_log: TensorBoardLog | None = None
-        """Where figures are shown too, if anywhere."""
+        """Where figures are also written, if TensorBoard is used."""
 
     @classmethod
     def new(cls, path: Path) -> "RunFolder":
-        """A place for a new run; nothing is written yet.
+        """Return the folder of a new run; nothing is written yet.
 
         Raises:
-            ConfigError: something is there already.
+            ConfigError: the path exists, and is not an empty folder.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(
-                f"{path} exists already and is not written over; use --resume {path} to go on with it, or another --out"
+                f"{path} exists already and is not overwritten; continue it with --resume {path}, or use another --out"
             )
         return cls(path)
 
     def create(self, run: Run, compute: Compute) -> None:
-        """Makes the folder, and writes the configuration, and what it is computed with, where there is none yet.
+        """Create the folder, and write `config.json` and `compute.json` if they do not exist.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the folder cannot be written.
         """
         make_folder(self.checkpoints)
         if not (self.path / "config.json").exists():
@@ -70,7 +73,7 @@ class RunFolder:
             write_file(self.path / COMPUTE, json.dumps(asdict(compute), indent=2) + "\n")
 
     def read_compute(self) -> Compute | None:
-        """What the run was computed with so far; None for a run that has not begun.
+        """Return device, precision and threads of the run; None if it has not started.
 
         Raises:
             CheckpointError: `compute.json` cannot be read.
@@ -79,38 +82,38 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", Run]:
-        """Opens a run's folder to go on with it.
+        """Open the folder of an existing run, and read its configuration.
 
         Raises:
-            ConfigError: it is no run's folder.
+            ConfigError: the path is no run folder.
         """
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} is no run folder: it has no config.json")
         return cls(path), read_run(path / "config.json")
 
     def record(self, line: dict[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`, and shows it on the board."""
+        """Append a line to `metrics.jsonl`, and write it to TensorBoard if that is used."""
         with storing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.tensorboard_log is not None:
             self.tensorboard_log.write(line)
 
     def write_result(self, figures: dict[str, Any]) -> None:
-        """Writes `result.json`, the finished run's figures on the test set."""
+        """Write `result.json`, the finished run's figures on the test set."""
         write_file(self.path / "result.json", json.dumps(figures, indent=2) + "\n")
 
-    def forget_after(self, epoch: int) -> None:
-        """Takes back the lines of epochs after `epoch`, which a run that goes on will write again."""
+    def forget_after(self, epoch: int) -> None:  # words: ok
+        """Remove the lines of epochs after `epoch` from `metrics.jsonl`; the resumed run writes them again."""
         if self.metrics.exists():
             lines = [line for line in self.metrics.read_text().splitlines() if _epoch(line) <= epoch]
             write_file(self.metrics, "".join(f"{line}\n" for line in lines))
 
     def prepare_shards(self, name: str, is_main: bool) -> Path:
-        """Where the processes write their parts of a checkpoint before it is put together."""
-        place = self.checkpoints / f".{name}.shards"
+        """Return the temporary folder into which every process writes its shard of a checkpoint."""
+        folder = self.checkpoints / f".{name}.shards"
         if is_main:
-            shutil.rmtree(place, ignore_errors=True)  # from before a crash
-        return place
+            shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
+        return folder
 
     def save(
         self,
@@ -121,45 +124,61 @@ class RunFolder:
         best: bool,
         shards: Path | None = None,
     ) -> None:
-        """Writes a checkpoint, makes `last` (and `best`) lead to it, and removes those that nothing leads to.
+        """Write a checkpoint, link `last` (and `best`) to it, and delete checkpoints that neither link refers to.
+
+        Args:
+            name: of the checkpoint's folder.
+            weights: of the model.
+            card: of the model.
+            state: of training, written to `training.pt`.
+            best: whether `best` is linked to it.
+            shards: the folder with the shards of all processes, under FSDP.
 
         Raises:
-            StorageError: it cannot be written; the checkpoints before it are as they were.
+            StorageError: the checkpoint cannot be written; earlier checkpoints are not changed.
         """
 
         def fill(folder: Path) -> None:
             fill_model_folder(folder, weights, card)
             if shards is not None:
                 os.rename(shards, folder / SHARDS)
-            held = BytesIO()
-            torch.save(state, held)
-            (folder / STATE).write_bytes(held.getvalue())
+            buffer = BytesIO()
+            torch.save(state, buffer)
+            (folder / STATE).write_bytes(buffer.getvalue())
 
         target = self.checkpoints / name
         with storing(target):
-            if target.exists():  # from before a crash, and newer than `last` leads to
+            if target.exists():  # left by a crash after the folder was renamed, before `last` was replaced
                 shutil.rmtree(target)
         write_folder(target, fill)
-        if best:  # before `last`: a run stopped between the two writes this checkpoint again, and both links hold
+        if best:  # before `last`: a run that stops in between repeats the epoch, and both links stay valid
             point(self.best, target)
         point(self.last, target)
-        kept = {link.resolve() for link in (self.last, self.best) if link.exists()}
-        for old in self.checkpoints.iterdir():
-            if old.resolve() not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+        linked = {link.resolve() for link in (self.last, self.best) if link.exists()}
+        for checkpoint in self.checkpoints.iterdir():
+            if checkpoint.resolve() not in linked:
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def read_state(self) -> dict[str, Any] | None:
-        """The state of training at `last`; None where the run was stopped before its first checkpoint."""
+        """Return the training state of `last`; None if the run has no checkpoint yet.
+
+        Raises:
+            CheckpointError: the file is corrupt.
+        """
         if not self.last.exists():
             return None
         try:
             return cast("dict[str, Any]", torch.load(self.last / STATE, "cpu", weights_only=True))
         except Exception as error:
-            raise CheckpointError(f"{self.last / STATE} is damaged: {error}") from error
+            raise CheckpointError(f"{self.last / STATE} is corrupt ({error}); start a new run") from error
 
 
 def default_folder(run: Run) -> Path:
-    """Where a run goes that was not told: `runs/RECIPE`, or the first of `runs/RECIPE-2`, -3... that is free."""
+    """Return the run's `out`; without one, the first of `runs/RECIPE`, `runs/RECIPE-2`, ... that does not exist.
+
+    Raises:
+        StorageError: all of them exist.
+    """
     if run.out is not None:
         return run.out
     first = Path("runs") / run.recipe
@@ -167,11 +186,11 @@ def default_folder(run: Run) -> Path:
     for path in (first, *numbered):
         if not path.exists():
             return path
-    raise StorageError(f"{first} and 10,000 after it exist; use --out")
+    raise StorageError(f"{first} to {first}-9999 all exist; use --out")
 
 
 def _epoch(line: str) -> float:
     try:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError):
-        return float("inf")  # a line cut short by a crash
+        return float("inf")  # a crash has truncated the line

@@ -6,16 +6,18 @@ from resight.config.sections import Schedule
 
 
 def learning_rate(settings: Schedule, epoch: float, lr: float, factor: float = 1.0) -> float:
-    """The learning rate of a parameter group.
+    """Return the learning rate of a parameter group.
 
     Args:
         settings: the schedule.
-        epoch: counted from 1; between whole numbers where the rate is set at every step.
+        epoch: counted from 1; fractional if the rate is set at every step.
         lr: the base learning rate.
-        factor: what the group's peak is over the base (2 for biases in the reference). Start and floor are the base's
-            own, so that all groups share them.
+        factor: of the group's peak rate over the base rate (2 for biases in the reference). The rates at the start of
+            the warm-up and at the end are the same for all groups.
     """
-    peak, start, floor = lr * factor, lr * settings.warmup_start, lr * settings.floor
+    peak = lr * factor
+    start = lr * settings.warmup_start
+    floor = lr * settings.floor
     if epoch < settings.warmup_epochs:
         return start + epoch / settings.warmup_epochs * (peak - start)
     if settings.name == "multistep":

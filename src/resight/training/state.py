@@ -1,4 +1,4 @@
-"""Everything that training changes: how it starts, and how it is taken over from a checkpoint."""
+"""The state of training: create it, save it, and restore it from a checkpoint."""
 
 import copy
 import os
@@ -26,35 +26,35 @@ from resight.training.run_folder import SHARDS
 
 @dataclass
 class State:
-    """Everything that training changes."""
+    """Everything that a training step or epoch changes."""
 
     model: TransReID
     backbone: nn.Module
-    """The model's, as the team wraps it."""
+    """The model's backbone, wrapped for distributed training."""
     average: TransReID | None
-    """The moving average of the model's weights, where one is kept."""
+    """The moving average of the model's weights; None without EMA."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
     center_optimizer: torch.optim.Optimizer | None
     sharded: bool = False
-    """Whether the processes share the backbone's weights out; `dump` then leaves their state out."""
+    """Whether FSDP shards the backbone; `dump` then leaves the weights and the optimizer out."""
     epoch: int = 1
-    """The epoch that comes next or is under way, from 1."""
+    """The current or next epoch, from 1."""
     step: int = 0
-    """Steps of it that are done."""
+    """Completed steps of the epoch."""
     best: float = -1.0
-    """The best mAP so far of those that choose the checkpoint."""
+    """The best mAP so far on the images that select the checkpoint."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the epoch so far."""
+    """Sums of the epoch's figures over its steps so far."""
 
     @property
     def eval_model(self) -> TransReID:
-        """The model that is measured and kept: the average, where there is one."""
+        """The model that is evaluated and saved: the average, if there is one."""
         return self.model if self.average is None else self.average
 
     def dump(self) -> dict[str, Any]:
-        """All but the weights of `shown`, for `torch.save`."""
+        """Return the state for `torch.save`, without the weights of `eval_model`, which the checkpoint has anyway."""
         return {
             "model": None if self.average is None or self.sharded else self.model.state_dict(),
             "optimizer": None if self.sharded else self.optimizer.state_dict(),
@@ -63,24 +63,25 @@ class State:
             "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
         }
 
-    def restore(self, held: dict[str, Any]) -> None:
-        """Takes over what `dump` gave."""
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Load a state that `dump` returned."""
         if not self.sharded:
             if self.average is not None:
-                self.model.load_state_dict(held["model"])
-            self.optimizer.load_state_dict(held["optimizer"])
-        self.scaler.load_state_dict(held["scaler"])
+                self.model.load_state_dict(stored["model"])
+            self.optimizer.load_state_dict(stored["optimizer"])
+        self.scaler.load_state_dict(stored["scaler"])
         if self.center is not None:
-            self.center.load_state_dict(held["center"])
-        for name, value in held["position"].items():
+            self.center.load_state_dict(stored["center"])
+        for name, value in stored["position"].items():
             setattr(self, name, value)
 
 
 def resume(context: TrainContext, state: State) -> None:
-    """Load the last checkpoint, where there is one.
+    """Load the last checkpoint, if the run has one.
 
     Raises:
-        ConfigError: it was trained on another data set.
+        ConfigError: the checkpoint is of another training set.
+        CheckpointError: the checkpoint is corrupt.
     """
     folder = context.folder
     stored = None if folder is None else folder.read_state()
@@ -89,8 +90,8 @@ def resume(context: TrainContext, state: State) -> None:
     model, card = load_model(folder.last)
     if card.vocabulary != context.card.vocabulary:
         raise ConfigError(
-            f"the training set is not the one that {folder.path} was started with: it has other identities, cameras or "
-            "views; start a new run for it"
+            f"the training set differs from the one that {folder.path} was started with: it has other identities, "
+            "cameras or views; start a new run for it"
         )
     if state.sharded:
         load_whole(state.eval_model, model.state_dict())
@@ -101,19 +102,20 @@ def resume(context: TrainContext, state: State) -> None:
     if context.distributed.is_main:
         folder.forget_after(state.epoch - 1)
     epochs = context.run.schedule.epochs
-    at = (
+    position = (
         f"in epoch {state.epoch} of {epochs}, after {state.step} steps"
         if state.epoch <= epochs
         else "after its last epoch"
     )
-    context.progress.log(f"resumed {at}")
+    context.progress.log(f"resumed {position}")
 
 
 def start(context: TrainContext) -> State:
-    """Make a new state: the model with its pre-trained weights, and the optimizers.
+    """Create a new state: the model with its pre-trained weights, and the optimizers.
 
     Raises:
-        ConfigError: the settings exclude each other.
+        ConfigError: options exclude each other.
+        CheckpointError: the pre-trained weights cannot be loaded.
     """
     run, device = context.run, context.distributed.device
     _require_fit(context)
@@ -133,9 +135,9 @@ def start(context: TrainContext) -> State:
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     backbone = model.backbone
     if run.fsdp:
-        for each in (model, average):
-            if each is not None:
-                shard(each.backbone, context.distributed.size, device)
+        for sharded_model in (model, average):
+            if sharded_model is not None:
+                shard(sharded_model.backbone, context.distributed.size, device)
     else:
         backbone = context.distributed.wrap(model.backbone)
     optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
@@ -148,7 +150,7 @@ def start(context: TrainContext) -> State:
 
 
 def _require_fit(context: TrainContext) -> None:
-    """Check which options go with the backbone, the device and the number of processes."""
+    """Check the options against the backbone, the device and the number of processes."""
     run, distributed = context.run, context.distributed
     if run.model.backbone == RESNET:
         if run.micro_batch_size is not None:
@@ -158,7 +160,9 @@ def _require_fit(context: TrainContext) -> None:
         if run.gradient_checkpointing or run.compile:
             raise ConfigError(f"--gradient-checkpointing and --compile need transformer blocks, and {RESNET} has none")
         if distributed.size > 1:
-            raise ConfigError(f"{RESNET} has BatchNorm, whose batch processes would divide: train it in one process")
+            raise ConfigError(
+                f"{RESNET} has BatchNorm, which several processes would compute on parts of a batch: use one process"
+            )
     if run.fsdp:
         _require_shards(run, distributed)
     if run.compile:
@@ -166,23 +170,23 @@ def _require_fit(context: TrainContext) -> None:
 
 
 def _require_shards(run: Run, distributed: DistributedContext) -> None:
-    """Check which options go with FSDP."""
+    """Check the options against FSDP."""
     if distributed.size == 1:
         raise ConfigError("--fsdp is for several processes: start them with torchrun, or leave --fsdp out")
-    against = {
+    excluded = {
         "--micro-batch-size": run.micro_batch_size,
         "--compile": run.compile,
         "--precision fp16": run.precision == "fp16",
     }
-    for name, given in against.items():
-        if given:
-            raise ConfigError(f"--fsdp does not go together with {name}: leave one out")
+    for name, is_set in excluded.items():
+        if is_set:
+            raise ConfigError(f"--fsdp and {name} exclude each other: leave one out")
     if run.model.backbone == RESNET:
-        raise ConfigError(f"--fsdp is for the blocks of a transformer, which {RESNET} has none of")
+        raise ConfigError(f"--fsdp needs transformer blocks, and {RESNET} has none: leave --fsdp out")
 
 
 def _require_compiler(device: torch.device) -> None:
-    """torch.compile writes C++ for a CPU."""
+    """Check for the C++ compiler that torch.compile uses on a CPU."""
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise ConfigError(
             "--compile needs a C++ compiler, and no g++ is on the path: install one, or leave --compile out"

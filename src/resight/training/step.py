@@ -1,10 +1,10 @@
 """One step of training, in as little memory as configured.
 
-The loss needs the whole batch: the hardest positive and negative may be anywhere in it, and BatchNorm is over all of it.
-The backbone, which takes the memory, does not. So images go through it in micro-batches: a first pass without gradient
-gives the features; the loss and its gradient on them are those of the whole batch; a second pass sends that gradient
-back, one micro-batch after another, with the same random draws (the gradient cache of Gao et al. 2021). With a single
-micro-batch there is no second pass.
+The loss needs the whole batch: the hardest positive and negative may be anywhere in it, and BatchNorm is over all of
+it. The backbone, which takes the memory, does not. So images go through it in micro-batches: a first pass without
+gradient gives the features; the loss and its gradient on them are those of the whole batch; a second pass sends that
+gradient back, one micro-batch after another, with the same random draws (the gradient cache of Gao et al. 2021). With a
+single micro-batch there is no second pass.
 
 B images of the whole batch, R of this process; D width, C classes.
 """

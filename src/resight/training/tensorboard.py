@@ -1,4 +1,4 @@
-"""A run's figures for TensorBoard, beside `metrics.jsonl`, which has them always."""
+"""Figures of a run for TensorBoard; `metrics.jsonl` has them in any case."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 from resight.errors import ConfigError
 
 
-class TensorBoardLog:
-    """Writes a run's figures as TensorBoard's events.
+class TensorBoardLog:  # words: ok
+    """Writes figures of a run as TensorBoard events.
 
     Args:
-        folder: where the event files go.
-        first: the epoch that comes next; what was written of it and later ones before is taken back.
+        folder: of the event files.
+        first: the next epoch; events of it and later epochs, from an interrupted run, are discarded.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -26,7 +26,7 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """A line of `metrics.jsonl`, each figure under `train/` or the name of the set that was measured."""
+        """Write a line of `metrics.jsonl`: figures of training are under `train/`, others under the evaluated part."""
         name = line.get("evaluated", "train")
         for figure, value in line.items():
             if figure not in ("epoch", "evaluated"):

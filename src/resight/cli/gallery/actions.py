@@ -46,7 +46,12 @@ def _opened_for_adding(options: kinds.Add) -> Gallery:
 
     if options.model is not None and not exists(options.gallery):
         return create_gallery(options.gallery, load(options.model, options.device, options.precision))
-    return open_gallery(options.gallery, device=options.device, precision=options.precision)
+    if options.model is None or options.embeddings is not None:
+        return open_gallery(options.gallery, device=options.device, precision=options.precision)
+    with open_gallery(options.gallery) as gallery:
+        settings = gallery.info.embedding
+    embedder = load(options.model, options.device, options.precision, settings.flip, settings.fusion, settings.unknown)
+    return open_gallery(options.gallery, embedder)
 
 
 def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
@@ -69,6 +74,8 @@ def search(options: kinds.Search) -> None:
 
     if bool(options.images) == bool(options.id):
         raise ConfigError("give what to search for: pictures, or --id of records, one of the two")
+    if options.k < 1:
+        raise ConfigError(f"--k must be 1 or more, not {options.k}")
     where = Filter(
         identity=options.identity, camera=options.camera, modality=options.modality, after=options.after,
         before=options.before, metadata=_values(options.metadata),
@@ -84,7 +91,7 @@ def search(options: kinds.Search) -> None:
         names = list(options.id or map(str, options.images))
         if options.same_object:
             query, names = _as_one(query, names)
-        answers = gallery.search(query, options.k + bool(options.id), where, options.group, options.rerank)
+        answers = gallery.search(query, options.k + len(options.id), where, options.group, options.rerank)
         available = gallery.stats().modalities if not any(answers) else {}
     if options.id:
         answers = [[a for a in row if a.record.id not in options.id][: options.k] for row in answers]

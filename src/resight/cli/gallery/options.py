@@ -33,7 +33,7 @@ class Add:
     images: Positional[tuple[Path, ...]] = ()
     """Picture files, folders, or tables (CSV, Parquet) with the columns of `own` data sets."""
     model: Path | None = None
-    """The model folder, to make a new gallery."""
+    """The model folder: makes a new gallery; for one that exists, it must be the gallery's model."""
     embeddings: Path | None = None
     """Instead of images: a file of embeddings from the gallery's model."""
     identity_from_folder: bool = False

@@ -1,65 +1,68 @@
-"""What an engine that keeps records can do. One contract test suite runs over all of them (tests/test_gallery.py)."""
+"""The interface of gallery engines, which store records. tests/gallery/test_engines.py runs over every engine."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from resight.gallery.record import Filter, GalleryInfo, Near, Record
+from resight.gallery.record import Filter, GalleryInfo, Hit, Record
 
 EVERYTHING: Final = Filter()
 EXACT_UNDER: Final = 20_000
-"""At most so many records are searched exactly by engines that have an index."""
+"""Engines that have an index search exactly while at most this many records match the filter."""
 
 
 class Engine(Protocol):
-    """Keeps records; whatever a method has returned from is on disk."""
+    """Stores records; when a method returns, its changes are on disk."""
 
     @property
     def info(self) -> GalleryInfo:
-        """What the gallery knows of its model."""
+        """The model whose embeddings the gallery stores."""
         ...
 
     def add(self, records: Sequence[Record]) -> None:
-        """Keeps records, all or none of them; one of an id that is there already takes its place."""
+        """Store all records or, if that fails, none of them; a record whose id exists replaces that record."""
         ...
 
-    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
-        """For each of float32 [Q, D] its at most k nearest records, nearest first; of equal ones the earlier first."""
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
+        """Return for each query vector, float32 [Q, D], the at most k nearest records that match, nearest first.
+
+        Among equal similarities, the record that was added earlier comes first.
+        """
         ...
 
     def get(self, ids: Sequence[str]) -> list[Record]:
-        """The records of these ids, in their order; those that are not there are left out."""
+        """Return the records with these ids, in the order of the ids; ids that do not exist are left out."""
         ...
 
     def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
-        """Every record that is meant, in the order in which they were added."""
+        """Iterate over the records that match, in the order in which they were added."""
         ...
 
     def count(self, where: Filter = EVERYTHING) -> int:
-        """How many records are meant."""
+        """Return the number of records that match."""
         ...
 
-    def name(self, ids: Sequence[str], identity: str | None) -> None:
-        """Says who the records of these ids are, or that nobody knows."""
+    def assign(self, ids: Sequence[str], identity: str | None) -> None:
+        """Set the identity of the records with these ids; None makes it unknown. Ids that do not exist are ignored."""
         ...
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Removes records, with every trace; returns how many there were."""
+        """Remove records and everything derived from them; return how many existed."""
         ...
 
     def fields(self) -> set[str]:
-        """The names of metadata that some record has."""
+        """Return the names of all metadata fields that occur in any record."""
         ...
 
     def read_log(self) -> list[dict[str, Any]]:
-        """What was done to identities, in order."""
+        """Return the log of assignments, oldest first."""
         ...
 
     def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Replaces what `read_log` gives."""
+        """Replace the log of assignments."""
         ...
 
     def close(self) -> None:
-        """Lets go of it; nothing can be done with it afterwards."""
+        """Release files and connections; the engine cannot be used afterwards."""
         ...

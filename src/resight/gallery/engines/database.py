@@ -1,4 +1,4 @@
-"""A schema of a PostgreSQL database, and what is asked of it."""
+"""A connection to one schema of a PostgreSQL database."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from resight.errors import GalleryError
 
 
 class Database:
-    """A connection, and the schema that its statements mean by `{s}`.
+    """A connection to a database and the name of one schema, which statements write as `{s}`.
 
     Args:
-        url: as psycopg takes it, and `?gallery=NAME`, the schema; `resight` without it.
+        url: a connection URL of psycopg, with `?gallery=NAME` for the schema; without it the schema is `resight`.
 
     Raises:
         GalleryError: the database cannot be reached, or psycopg is not installed.
@@ -26,45 +26,51 @@ class Database:
         except ImportError as error:
             raise GalleryError("a gallery in PostgreSQL needs psycopg: pip install 'resight[postgresql]'") from error
         parts = urlsplit(url)
-        asked = dict(parse_qsl(parts.query, keep_blank_values=True))
-        self.schema = asked.pop("gallery", "resight")
-        plain = urlunsplit(parts._replace(query=urlencode(asked)))
-        with self._said():
+        parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.schema = parameters.pop("gallery", "resight")
+        plain = urlunsplit(parts._replace(query=urlencode(parameters)))
+        with self._translated_errors():
             self._connection: Any = self._psycopg.connect(plain, autocommit=True)
 
     def has(self, name: str) -> bool:
-        """Whether the schema has a table or an index of that name."""
+        """Return whether the schema has a table or an index of that name."""
         query = (
             "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %s AND relname = %s"
         )
         return bool(self.rows(query, [self.schema, name]))
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """What a statement gives."""
-        with self._said():
+        """Run a statement and return its rows; none for a statement that returns no rows."""
+        with self._translated_errors():
             cursor = self._connection.execute(self._sql(query), values, binary=True)
             return cursor.fetchall() if cursor.description else []
 
     def copy(self, query: str, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Hands over rows in bulk."""
-        with self._said(), self._connection.cursor().copy(self._sql(query)) as copying:
+        """Write rows with a binary COPY statement.
+
+        Args:
+            query: the COPY statement.
+            types: the PostgreSQL type of each column.
+            rows: a value for each column.
+        """
+        with self._translated_errors(), self._connection.cursor().copy(self._sql(query)) as copying:
             copying.set_types(types)
             for row in rows:
                 copying.write_row(row)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """What is asked within it is done whole or not at all."""
-        with self._said(), self._connection.transaction():
+        """Run the statements of the block in one transaction: all take effect, or none."""
+        with self._translated_errors(), self._connection.transaction():
             yield
 
     def learn_vectors(self) -> None:
-        """Has pgvector's types read and written as such; its extension must be there."""
-        with self._said():
+        """Register pgvector's types on the connection; the extension must be installed in the database."""
+        with self._translated_errors():
             self._pgvector.register_vector(self._connection)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def _sql(self, query: str) -> Any:
@@ -72,8 +78,8 @@ class Database:
         return sql.SQL(query).format(s=sql.Identifier(self.schema))
 
     @contextmanager
-    def _said(self) -> Generator[None]:
-        """What PostgreSQL says, in one line, as ours."""
+    def _translated_errors(self) -> Generator[None]:
+        """Raise PostgreSQL's errors as a `GalleryError` with one line of text."""
         try:
             yield
         except self._psycopg.Error as error:

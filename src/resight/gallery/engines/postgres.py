@@ -1,8 +1,8 @@
-"""`postgresql://...`: a gallery in PostgreSQL with pgvector, which many processes and machines may use at once.
+"""`postgresql://...`: a gallery in PostgreSQL with pgvector, which many processes and machines can use at once.
 
-A gallery is a schema of the database with three tables: `info`, `records` and `log`. Few records are searched exactly;
-over that an HNSW index over 16-bit floats finds candidates, which the vectors themselves put in order. The index is
-made when the gallery grows to need one, for vectors of at most 4,000 numbers.
+A gallery is a schema of the database with three tables: `info`, `records` and `log`. A small gallery is searched
+exactly. In a larger one an HNSW index over 16-bit floats finds candidates, and the float32 vectors give their order.
+The index is created when the gallery has more than `exact_under` records, for vectors of at most 4,000 numbers.
 """
 
 import json
@@ -18,20 +18,22 @@ from resight.gallery.record import (
     LABELS,
     Filter,
     GalleryInfo,
-    Near,
+    Hit,
     Record,
     images_from_text,
     images_to_text,
+    read_gallery_info,
 )
 
-_SEARCH, _FILTERED = 256, 1000  # candidates of HNSW; many of those that are met a filter does not mean
-_AGAIN: Final = 3  # times k that the index finds and the vectors themselves put in order
-_WIDEST: Final = 4000  # pgvector's own limit for an index over 16-bit floats
+_CANDIDATES: Final = 256  # of HNSW
+_FILTERED_CANDIDATES: Final = 1000  # of HNSW with a filter, which rejects many of them
+_OVERSAMPLING: Final = 3  # times k records from the index are scored again with the float32 vectors
+_MAX_INDEXED_WIDTH: Final = 4000  # pgvector's limit for an index over 16-bit floats
 _PAGE: Final = 2000
 _COLUMNS: Final = ("id", "vector", *LABELS, "time", "images", "thumbnail", "metadata")
 _TYPES: Final = ("text", "vector", *["text"] * len(LABELS), "float8", "text", "bytea", "jsonb")
 _UNSAMPLED: Final = ("id", "vector", "identity", "tracklet", "images", "thumbnail", "metadata")
-"""Columns of which the planner keeps no samples: they would outlive what is removed."""
+"""Columns without planner statistics: samples of removed values would stay in them."""
 _RECORD: Final = ", ".join(_COLUMNS)
 
 
@@ -39,8 +41,8 @@ class PostgresEngine:
     """A gallery in a schema of a database.
 
     Args:
-        url: as psycopg takes it, and `?gallery=NAME`, the schema; `resight` without it.
-        exact_under: at most so many records are searched exactly.
+        url: a connection URL of psycopg, with `?gallery=NAME` for the schema; without it the schema is `resight`.
+        exact_under: searches are exact while at most this many records match the filter.
 
     Raises:
         GalleryError: the database cannot be reached, has no such gallery, or psycopg is not installed.
@@ -52,22 +54,25 @@ class PostgresEngine:
         if not self._database.has("info"):
             schema = self._database.schema
             self.close()
-            raise GalleryError(f"the database has no gallery {schema!r}: make one with resight gallery create")
+            raise GalleryError(f"the database has no gallery {schema!r}; create one with resight gallery create")
         self._database.learn_vectors()
-        self._info: GalleryInfo = json.loads(self._database.rows("SELECT about FROM {s}.about")[0][0])
+        stated: str = self._database.rows("SELECT info FROM {s}.info")[0][0]
+        self._info = read_gallery_info(stated, f"the gallery {self._database.schema!r}")
         self._indexed = self._database.has("near")
 
     @classmethod
     def create(cls, url: str, info: GalleryInfo) -> "PostgresEngine":
-        """Makes a gallery.
+        """Create an empty gallery.
 
         Raises:
-            GalleryError: it is there already, or the database cannot have pgvector.
+            GalleryError: the gallery exists already, or pgvector is not available on the server.
         """
         database = Database(url)
         if database.has("info"):
             database.close()
-            raise GalleryError(f"the database has a gallery {database.schema!r} already; use ?gallery=ANOTHER")
+            raise GalleryError(
+                f"the database has a gallery {database.schema!r} already; use another name with ?gallery=NAME"
+            )
         with database.transaction():
             database.rows("CREATE EXTENSION IF NOT EXISTS vector")
             database.rows("CREATE SCHEMA IF NOT EXISTS {s}")
@@ -89,28 +94,28 @@ class PostgresEngine:
 
     @staticmethod
     def exists(url: str) -> bool:
-        """Whether the database has the gallery."""
+        """Return whether the database has the gallery."""
         database = Database(url)
-        found = database.has("info")
+        has_info = database.has("info")
         database.close()
-        return found
+        return has_info
 
     @property
     def info(self) -> GalleryInfo:
-        """What the gallery knows of its model."""
+        """The model whose embeddings the gallery stores."""
         return self._info
 
     def add(self, records: Sequence[Record]) -> None:
-        """In one transaction; others that add wait for it."""
-        last = {record.id: record for record in records}  # of one id given twice the last counts
-        if not last:
+        """Write the records in one transaction; other processes that add records wait for it."""
+        by_id = {record.id: record for record in records}  # of records with the same id the last one is stored
+        if not by_id:
             return
         with self._database.transaction():
             self._database.rows("LOCK TABLE {s}.records IN SHARE ROW EXCLUSIVE MODE")
-            self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s)", [list(last)])
-            copying = f"COPY {{s}}.records ({_RECORD}) FROM STDIN (FORMAT BINARY)"
-            self._database.copy(copying, _TYPES, map(_row, last.values()))
-        if not self._indexed and self.info.width <= _WIDEST and not self._few(EVERYTHING):
+            self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s)", [list(by_id)])
+            statement = f"COPY {{s}}.records ({_RECORD}) FROM STDIN (FORMAT BINARY)"
+            self._database.copy(statement, _TYPES, map(_row, by_id.values()))
+        if not self._indexed and self.info.width <= _MAX_INDEXED_WIDTH and not self._few(EVERYTHING):
             self._database.rows(
                 f"CREATE INDEX IF NOT EXISTS near ON {{s}}.records USING hnsw ({self._half('vector')} halfvec_ip_ops) "
                 "WITH (m = 16, ef_construction = 128)"
@@ -118,32 +123,35 @@ class PostgresEngine:
             self._database.rows("ANALYZE {s}.records")
             self._indexed = True
 
-    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
-        """Exactly, or through the index where many records are meant."""
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
+        """Search exactly, or through the index if many records match the filter."""
         condition, values = _where(where)
-        held = f"{{s}}.records WHERE {condition}"
+        candidates = f"{{s}}.records WHERE {condition}"
         if self._indexed and not self._few(where):
-            nearest = f"{self._half('vector')} <#> {self._half('%(asked)s')}"
-            held = f"(SELECT id, number, vector FROM {held} ORDER BY {nearest} LIMIT %(more)s) near"
-        query = f"SELECT id, -(vector <#> %(asked)s) FROM {held} ORDER BY vector <#> %(asked)s, number LIMIT %(k)s"
-        found = list[list[Near]]()
+            nearest = f"{self._half('vector')} <#> {self._half('%(query)s')}"
+            candidates = f"(SELECT id, number, vector FROM {candidates} ORDER BY {nearest} LIMIT %(more)s) near"
+        statement = (
+            f"SELECT id, -(vector <#> %(query)s) FROM {candidates} ORDER BY vector <#> %(query)s, number LIMIT %(k)s"
+        )
+        hits = list[list[Hit]]()
         with self._database.transaction():
-            candidates = _SEARCH if where == EVERYTHING else _FILTERED  # it goes on where they are too few
-            for name, value in (("ef_search", str(candidates)), ("iterative_scan", "strict_order")):
+            # With `iterative_scan` the index looks further if the filter leaves fewer than LIMIT candidates
+            ef_search = _CANDIDATES if where == EVERYTHING else _FILTERED_CANDIDATES
+            for name, value in (("ef_search", str(ef_search)), ("iterative_scan", "strict_order")):
                 self._database.rows("SELECT set_config(%s, %s, true)", [f"hnsw.{name}", value])
             for vector in np.asarray(vectors, np.float32):
-                rows = self._database.rows(query, {**values, "asked": vector, "more": _AGAIN * k, "k": k})
-                found.append([Near(i, float(similarity)) for i, similarity in rows])
-        return found
+                rows = self._database.rows(statement, {**values, "query": vector, "more": _OVERSAMPLING * k, "k": k})
+                hits.append([Hit(record_id, float(similarity)) for record_id, similarity in rows])
+        return hits
 
     def get(self, ids: Sequence[str]) -> list[Record]:
-        """By their ids."""
+        """Read the records in one statement."""
         rows = self._database.rows(f"SELECT {_RECORD} FROM {{s}}.records WHERE id = ANY(%s)", [list(ids)])
-        held = {row[0]: _record(row) for row in rows}
-        return [held[i] for i in ids if i in held]
+        records = {row[0]: _record(row) for row in rows}
+        return [records[record_id] for record_id in ids if record_id in records]
 
     def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
-        """Page by page, so that nothing is held open in between."""
+        """Read page by page, so that no cursor or transaction stays open in between."""
         condition, values = _where(where)
         query = (
             f"SELECT {_RECORD}, number FROM {{s}}.records WHERE number > %(last)s AND {condition} "
@@ -155,75 +163,80 @@ class PostgresEngine:
             yield from (_record(row[:-1]) for row in rows)
 
     def count(self, where: Filter = EVERYTHING) -> int:
-        """By the database."""
+        """Count in the database."""
         condition, values = _where(where)
         return self._database.rows(f"SELECT count(*) FROM {{s}}.records WHERE {condition}", values)[0][0]
 
-    def name(self, ids: Sequence[str], identity: str | None) -> None:
-        """In one statement."""
+    def assign(self, ids: Sequence[str], identity: str | None) -> None:
+        """Write the identity in one statement."""
         self._database.rows("UPDATE {s}.records SET identity = %s WHERE id = ANY(%s)", [identity, list(ids)])
 
     def delete(self, ids: Sequence[str]) -> int:
-        """And writes tables and indexes anew, so that what is gone leaves their files too. The server's write-ahead
-        log and its backups are not ours to change."""
-        gone = self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s) RETURNING 1", [list(ids)])
+        """Delete the records, and rewrite tables and indexes, so that deleted rows leave their files too.
+
+        The server's write-ahead log and backups are not changed.
+        """
+        deleted = self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s) RETURNING 1", [list(ids)])
         for table in ("records", "log"):
             self._database.rows(f"VACUUM (FULL, ANALYZE) {{s}}.{table}")
-        return len(gone)
+        return len(deleted)
 
     def fields(self) -> set[str]:
-        """From every record."""
+        """Collect the names from every record."""
         return {row[0] for row in self._database.rows("SELECT DISTINCT jsonb_object_keys(metadata) FROM {s}.records")}
 
     def read_log(self) -> list[dict[str, Any]]:
-        """From the table `log`."""
+        """Read the table `log`."""
         return [json.loads(row[0]) for row in self._database.rows("SELECT entry FROM {s}.log ORDER BY place")]
 
     def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
-        """In one transaction."""
+        """Replace the rows of the table `log` in one transaction."""
         with self._database.transaction():
             self._database.rows("DELETE FROM {s}.log")
             for entry in entries:
                 self._database.rows("INSERT INTO {s}.log (entry) VALUES (%s)", [json.dumps(entry)])
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._database.close()
 
     def _few(self, where: Filter) -> bool:
-        """Whether so few are meant that they are searched exactly; counts no further than that."""
+        """Whether at most `exact_under` records match; counts no further than that."""
         condition, values = _where(where)
         query = f"SELECT count(*) FROM (SELECT 1 FROM {{s}}.records WHERE {condition} LIMIT {self.exact_under + 1}) few"
         return self._database.rows(query, values)[0][0] <= self.exact_under
 
-    def _half(self, what: str) -> str:
-        return f"({what}::halfvec({int(self.info.width)}))"
+    def _half(self, expression: str) -> str:
+        return f"({expression}::halfvec({int(self.info.width)}))"
 
 
 def _where(where: Filter) -> tuple[str, dict[str, Any]]:
-    said, values = ["true"], dict[str, Any]()
+    """A filter as an SQL condition and the values of its parameters."""
+    conditions = ["true"]
+    values = dict[str, Any]()
     for name in LABELS:
-        if wanted := getattr(where, name):
-            said.append(f"{name} = ANY(%({name})s)")
-            values[name] = list(wanted)
-    for name, sign in (("after", ">="), ("before", "<")):
-        if (moment := getattr(where, name)) is not None:
-            said.append(f"time {sign} %({name})s")
-            values[name] = moment
+        if labels := getattr(where, name):
+            conditions.append(f"{name} = ANY(%({name})s)")
+            values[name] = list(labels)
+    for name, operator in (("after", ">="), ("before", "<")):
+        if (seconds := getattr(where, name)) is not None:
+            conditions.append(f"time {operator} %({name})s")
+            values[name] = seconds
     if where.metadata:
-        said.append("metadata @> %(metadata)s::jsonb")
+        conditions.append("metadata @> %(metadata)s::jsonb")
         values["metadata"] = json.dumps({name: json.dumps(value) for name, value in where.metadata.items()})
-    return " AND ".join(said), values
+    return " AND ".join(conditions), values
 
 
 def _row(record: Record) -> tuple[Any, ...]:
-    held = {name: json.dumps(value) for name, value in record.metadata.items()}  # JSON in JSON: 2 is not 2.0
-    plain = (images_to_text(record.images) if name == "images" else getattr(record, name) for name in _COLUMNS[2:-1])
-    return (record.id, np.asarray(record.vector, np.float32), *plain, held)
+    metadata = {name: json.dumps(value) for name, value in record.metadata.items()}  # JSON text keeps 2 and 2.0 apart
+    values = (images_to_text(record.images) if name == "images" else getattr(record, name) for name in _COLUMNS[2:-1])
+    return (record.id, np.asarray(record.vector, np.float32), *values, metadata)
 
 
 def _record(row: Sequence[Any]) -> Record:
-    held = dict(zip(_COLUMNS, row, strict=True))
-    held["metadata"] = {name: json.loads(text) for name, text in held["metadata"].items()}
-    held["images"] = images_from_text(held["images"])
-    return Record(**{**held, "vector": held["vector"].to_numpy()})
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["metadata"] = {name: json.loads(text) for name, text in values["metadata"].items()}
+    values["images"] = images_from_text(values["images"])
+    values["vector"] = values["vector"].to_numpy()
+    return Record(**values)

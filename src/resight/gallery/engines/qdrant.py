@@ -1,31 +1,31 @@
-"""`qdrant://HOST:PORT/COLLECTION`: a gallery on a Qdrant server or cluster, which many machines may use at once.
+"""`qdrant://HOST:PORT/COLLECTION`: a gallery on a Qdrant server or cluster, which many machines can use at once.
 
-The collection has the records, each under a number that follows from its id, so that adding one twice is adding it
-once; a second one, `COLLECTION.info`, has what the gallery is of and the log. The server shards and replicates
-them as its keeper has set up. QDRANT_API_KEY is taken from the environment; `qdrant+https://` speaks TLS.
+The collection stores the records; the id of a point is computed from the record's id, so that adding a record twice
+stores it once. A second collection, `COLLECTION.info`, stores the gallery's `GalleryInfo` and the log. The server's
+administrator configures sharding and replication. `qdrant+https://` uses TLS; the environment variable QDRANT_API_KEY
+gives the key.
 """
 
 import json
-import os
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.points import conditions, number_of, to_point, to_record
-from resight.gallery.record import LABELS, Filter, GalleryInfo, Near, Record, read_gallery_info
+from resight.gallery.engines.qdrant_server import info_collection, translated_errors
+from resight.gallery.record import LABELS, Filter, GalleryInfo, Hit, Record, read_gallery_info
 
-_SEARCH, _FILTERED = 512, 1024  # candidates of HNSW, as `FOLDER` has them; a filter does not mean many of those met
-_AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
-_BYTES: Final = 8_000_000  # of a request; the server takes 32 MiB
+_CANDIDATES: Final = 512  # of HNSW, as for `FOLDER`
+_FILTERED_CANDIDATES: Final = 1024  # of HNSW with a filter, which rejects many of them
+_OVERSAMPLING: Final = 3.0  # times k records found with int8 are scored again with the float32 vectors
+_REQUEST_BYTES: Final = 8_000_000  # the server accepts 32 MiB
 _PAGE: Final = 1000
-_FIELDS: Final = 10_000  # names of metadata that are listed
+_MAX_FIELDS: Final = 10_000  # metadata fields that are listed
 
 
 class QdrantEngine:
@@ -33,8 +33,8 @@ class QdrantEngine:
 
     Args:
         client: `qdrant_client.QdrantClient`, connected.
-        collection: its name.
-        exact_under: at most so many records are searched exactly.
+        collection: the name of the records' collection.
+        exact_under: searches are exact while at most this many records match the filter.
 
     Raises:
         GalleryError: the server cannot be reached, or has no such gallery.
@@ -42,20 +42,22 @@ class QdrantEngine:
 
     def __init__(self, client: Any, collection: str, exact_under: int = EXACT_UNDER) -> None:
         self.exact_under = exact_under
-        self._client, self._name, self._models = client, collection, import_module("qdrant_client.models")
+        self._client = client
+        self._collection = collection
+        self._models: Any = import_module("qdrant_client.models")
         if not self.exists(client, collection):
-            raise GalleryError(f"the server has no gallery {collection!r}: make one with resight gallery create")
+            raise GalleryError(f"the server has no gallery {collection!r}; create one with resight gallery create")
         self._info = read_gallery_info(json.dumps(self._entries()[0]), "the gallery")
 
     @classmethod
     def create(cls, client: Any, collection: str, info: GalleryInfo) -> "QdrantEngine":
-        """Makes a gallery.
+        """Create an empty gallery.
 
         Raises:
-            GalleryError: there is a collection of that name.
+            GalleryError: the server has a collection of that name.
         """
         models = import_module("qdrant_client.models")
-        with _said():
+        with translated_errors():
             if client.collection_exists(collection):
                 raise GalleryError(f"the server has a collection {collection!r} already; use another name")
             client.create_collection(
@@ -69,78 +71,88 @@ class QdrantEngine:
                 client.create_payload_index(collection, name, models.PayloadSchemaType.KEYWORD)
             client.create_payload_index(collection, "number", models.PayloadSchemaType.INTEGER)
             client.create_payload_index(collection, "time", models.PayloadSchemaType.FLOAT)
-            client.create_collection(_beside(collection), vectors_config={})
+            client.create_collection(info_collection(collection), vectors_config={})
             first = models.PointStruct(id=0, vector={}, payload={"entry": info.model_dump_json()})
-            client.upsert(_beside(collection), [first], wait=True)
+            client.upsert(info_collection(collection), [first], wait=True)
         return cls(client, collection)
 
     @staticmethod
     def exists(client: Any, collection: str) -> bool:
-        """Whether the server has the gallery; what was stopped while it was made is none."""
-        with _said():
-            there = client.collection_exists(collection) and client.collection_exists(_beside(collection))
-            return there and client.count(_beside(collection), exact=True).count > 0
+        """Return whether the server has the gallery; one whose creation was interrupted does not count."""
+        with translated_errors():
+            both = client.collection_exists(collection) and client.collection_exists(info_collection(collection))
+            return both and client.count(info_collection(collection), exact=True).count > 0
 
     @property
     def info(self) -> GalleryInfo:
-        """What the gallery knows of its model."""
+        """The model whose embeddings the gallery stores."""
         return self._info
 
     def add(self, records: Sequence[Record]) -> None:
-        """In parts that the server takes; stopped between two, the first are there, and adding all again is safe."""
-        last = {record.id: record for record in records}  # of one id given twice the last counts
-        first = time.time_ns() // 1000  # microseconds: the server compares numbers as float64
-        part, size = list[Any](), 0
-        for n, record in enumerate(last.values()):
-            part.append(to_point(self._models, first + n, record))
-            size += 16 * len(record.vector) + 2 * len(record.thumbnail or b"") + 1000
-            if size > _BYTES or n == len(last) - 1:
-                with _said():
-                    self._client.upsert(self._name, part, wait=True)
-                part, size = [], 0
+        """Write the records in several requests.
 
-    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
-        """Exactly, or through HNSW over int8 where many records are meant."""
+        After an interruption the records of the first requests are stored; adding all of them again is safe.
+        """
+        by_id = {record.id: record for record in records}  # of records with the same id the last one is stored
+        first_number = time.time_ns() // 1000  # microseconds: the server compares numbers as float64
+        points = list[Any]()
+        size = 0  # bytes of the request, estimated
+        for n, record in enumerate(by_id.values()):
+            points.append(to_point(self._models, first_number + n, record))
+            size += 16 * len(record.vector) + 2 * len(record.thumbnail or b"") + 1000
+            if size > _REQUEST_BYTES or n == len(by_id) - 1:
+                with translated_errors():
+                    self._client.upsert(self._collection, points, wait=True)
+                points = []
+                size = 0
+
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
+        """Search exactly, or through HNSW over int8 if many records match the filter."""
         models = self._models
         params = models.SearchParams(
             exact=self.count(where) <= self.exact_under,
-            hnsw_ef=max(_SEARCH if where == EVERYTHING else _FILTERED, 4 * k),
-            quantization=models.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
+            hnsw_ef=max(_CANDIDATES if where == EVERYTHING else _FILTERED_CANDIDATES, 4 * k),
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         )
-        asked, found = conditions(models, where), list[list[Near]]()
+        query_filter = conditions(models, where)
+        hits = list[list[Hit]]()
         for vector in np.asarray(vectors, np.float32):
-            with _said():
+            with translated_errors():
                 points = self._client.query_points(
-                    self._name,
+                    self._collection,
                     query=vector.tolist(),
-                    query_filter=asked,
+                    query_filter=query_filter,
                     limit=k,
                     search_params=params,
                     with_payload=["id", "number"],
                 ).points
-            near = sorted((-float(point.score), point.payload["number"], point.payload["id"]) for point in points)
-            found.append([Near(i, -far) for far, _, i in near])
-        return found
+            nearest = sorted((-float(point.score), point.payload["number"], point.payload["id"]) for point in points)
+            hits.append([Hit(record_id, -distance) for distance, _, record_id in nearest])
+        return hits
 
     def get(self, ids: Sequence[str]) -> list[Record]:
-        """By their numbers."""
-        with _said():
+        """Read the points of the records in one request."""
+        with translated_errors():
             points = self._client.retrieve(
-                self._name, [number_of(i) for i in dict.fromkeys(ids)], with_payload=True, with_vectors=True
+                self._collection,
+                [number_of(record_id) for record_id in dict.fromkeys(ids)],
+                with_payload=True,
+                with_vectors=True,
             )
-        held = {point.payload["id"]: to_record(point) for point in points}
-        return [held[i] for i in ids if i in held]
+        records = {point.payload["id"]: to_record(point) for point in points}
+        return [records[record_id] for record_id in ids if record_id in records]
 
     def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
-        """Page by page, in the order of when they were added."""
-        models, after = self._models, -1
-        asked = conditions(models, where)
+        """Read page by page, in the order of the points' numbers."""
+        models = self._models
+        last_number = -1
+        matches = conditions(models, where)
         while True:
-            later = models.FieldCondition(key="number", range=models.Range(gt=after))
-            with _said():
+            later = models.FieldCondition(key="number", range=models.Range(gt=last_number))
+            with translated_errors():
                 points, _ = self._client.scroll(
-                    self._name,
-                    scroll_filter=models.Filter(must=[later, *asked.must]),
+                    self._collection,
+                    scroll_filter=models.Filter(must=[later, *matches.must]),
                     order_by=models.OrderBy(key="number"),
                     limit=_PAGE,
                     with_payload=True,
@@ -149,98 +161,66 @@ class QdrantEngine:
             if not points:
                 return
             yield from map(to_record, points)
-            after = points[-1].payload["number"]
+            last_number = points[-1].payload["number"]
 
     def count(self, where: Filter = EVERYTHING) -> int:
-        """By the server."""
-        with _said():
-            return self._client.count(self._name, count_filter=conditions(self._models, where), exact=True).count
+        """Count on the server."""
+        with translated_errors():
+            return self._client.count(self._collection, count_filter=conditions(self._models, where), exact=True).count
 
-    def name(self, ids: Sequence[str], identity: str | None) -> None:
-        """In one request; records that are not there are left out."""
-        if there := self._those_of(ids):
-            with _said():
-                self._client.set_payload(self._name, {"identity": identity}, there, wait=True)
+    def assign(self, ids: Sequence[str], identity: str | None) -> None:
+        """Write the identity in one request."""
+        if points := self._existing(ids):
+            with translated_errors():
+                self._client.set_payload(self._collection, {"identity": identity}, points, wait=True)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """The server takes what is gone off its disk when it puts its segments in order."""
-        if there := self._those_of(ids):
-            with _said():
-                self._client.delete(self._name, there, wait=True)
-        return len(there)
+        """Delete the points; the server frees their disk space when it next optimizes its segments."""
+        if points := self._existing(ids):
+            with translated_errors():
+                self._client.delete(self._collection, points, wait=True)
+        return len(points)
 
     def fields(self) -> set[str]:
-        """By the server."""
-        with _said():
-            return {str(hit.value) for hit in self._client.facet(self._name, "fields", limit=_FIELDS).hits}
+        """Collect the names on the server."""
+        with translated_errors():
+            return {str(hit.value) for hit in self._client.facet(self._collection, "fields", limit=_MAX_FIELDS).hits}
 
     def read_log(self) -> list[dict[str, Any]]:
-        """From the collection beside the records."""
+        """Read the log from the second collection, after its first point, the gallery's `GalleryInfo`."""
         return self._entries()[1:]
 
     def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
-        """New entries first; then those beyond them go."""
-        models, there = self._models, len(self._entries())
+        """Write the new entries, then delete old ones that are left over."""
+        models = self._models
+        count = len(self._entries())
         points = [
             models.PointStruct(id=n, vector={}, payload={"entry": json.dumps(entry)})
             for n, entry in enumerate(entries, 1)
         ]
-        with _said():
+        with translated_errors():
             if points:
-                self._client.upsert(_beside(self._name), points, wait=True)
-            if there > len(entries) + 1:
-                gone = list(range(len(entries) + 1, there))
-                self._client.delete(_beside(self._name), gone, wait=True)
+                self._client.upsert(info_collection(self._collection), points, wait=True)
+            if count > len(entries) + 1:
+                left_over = list(range(len(entries) + 1, count))
+                self._client.delete(info_collection(self._collection), left_over, wait=True)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._client.close()
 
-    def _those_of(self, ids: Sequence[str]) -> list[str]:
-        """The numbers of records that are there."""
-        asked = [number_of(i) for i in dict.fromkeys(ids)]
-        with _said():
-            return [str(p.id) for p in self._client.retrieve(self._name, asked, with_payload=False)]
+    def _existing(self, ids: Sequence[str]) -> list[str]:
+        """The point ids of the records that exist."""
+        point_ids = [number_of(record_id) for record_id in dict.fromkeys(ids)]
+        with translated_errors():
+            return [str(p.id) for p in self._client.retrieve(self._collection, point_ids, with_payload=False)]
 
     def _entries(self) -> list[dict[str, Any]]:
-        found, offset = list[dict[str, Any]](), None
+        entries = list[dict[str, Any]]()
+        offset = None
         while True:
-            with _said():
-                points, offset = self._client.scroll(_beside(self._name), limit=_PAGE, offset=offset)
-            found += [json.loads(point.payload["entry"]) for point in points]
+            with translated_errors():
+                points, offset = self._client.scroll(info_collection(self._collection), limit=_PAGE, offset=offset)
+            entries += [json.loads(point.payload["entry"]) for point in points]
             if offset is None:
-                return found
-
-
-def connect(url: str) -> tuple[Any, str]:
-    """A client, and the collection that the URL names.
-
-    Raises:
-        GalleryError: the URL names none, or qdrant-client is not installed.
-    """
-    try:
-        client = import_module("qdrant_client").QdrantClient
-    except ImportError as error:
-        raise GalleryError("a gallery on a Qdrant server needs its client: pip install 'resight[qdrant]'") from error
-    parts = urlsplit(url)
-    collection = parts.path.strip("/")
-    if not parts.hostname or not collection:
-        raise GalleryError(f"{url} is not qdrant://HOST:PORT/COLLECTION")
-    scheme = "https" if parts.scheme == "qdrant+https" else "http"
-    with _said():
-        address = f"{scheme}://{parts.hostname}:{parts.port or 6333}"
-        return client(url=address, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False), collection
-
-
-def _beside(collection: str) -> str:
-    return f"{collection}.info"
-
-
-@contextmanager
-def _said() -> Generator[None]:
-    """What the server or the way to it says, in one line, as ours."""
-    errors = import_module("qdrant_client.http.exceptions")
-    try:
-        yield
-    except (errors.ApiException, ConnectionError, ValueError) as error:
-        raise GalleryError(f"Qdrant says: {' '.join(str(error).split())}") from error
+                return entries

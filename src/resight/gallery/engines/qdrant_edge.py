@@ -1,8 +1,8 @@
-"""`FOLDER`: a gallery in a folder, with an index beside it (Qdrant Edge: HNSW over int8) once it is large.
+"""`FOLDER`: a gallery in a folder, with an index (Qdrant Edge: HNSW over int8) once it is large.
 
-The folder's segments are what counts; the index follows from them. `index.json` says which segments the index has in
-it, so that one that was left behind, by a crash or by hand, catches up when the gallery is opened. Where few records
-are searched, because there are few or because the filter means few, the exact way is as fast, and is taken.
+The index is derived from the folder's segments. `index.json` lists the segments that the index contains, so that an
+index that is out of date, after a crash or because files were copied, is updated when the gallery is opened. A search
+among few records, because the gallery is small or few records match the filter, is exact: that is as fast.
 """
 
 import json
@@ -18,28 +18,33 @@ from resight.errors import GalleryError
 from resight.files import write_file
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.folder import FolderEngine
+from resight.gallery.engines.points import edge_conditions
 from resight.gallery.engines.segment import RECORDS, Segment
-from resight.gallery.record import LABELS, Filter, Near, Record
+from resight.gallery.record import LABELS, Filter, Hit, Record
 
 _BATCH: Final = 2000
-_FEW: Final = 2000  # records that a filter means, so few that a product with all of them is as fast
-_LINKS, _BUILD = 16, 128  # of HNSW: links of a node, candidates when it is built
-_SEARCH, _FILTERED = 512, 1024  # candidates when it is searched; many of those that are met a filter does not mean
-_SHARE: Final = 500  # or one in so many records, if that is more: a large gallery has more that are nearly as near
-_SEGMENTS: Final = 8  # of the index: what is added or removed has one of them built anew, not all
-_AGAIN: Final = 3.0  # times k that int8 finds and the vectors themselves put in order
-_INDEX, _APPLIED, _FORMAT = "index", "index.json", 2
+_FEW_MATCHES: Final = 2000  # a product with so few records is as fast as the index
+_HNSW_LINKS: Final = 16  # of a node
+_HNSW_BUILD_CANDIDATES: Final = 128
+_CANDIDATES: Final = 512  # of HNSW in a search
+_FILTERED_CANDIDATES: Final = 1024  # of HNSW with a filter, which rejects many of them
+_RECORDS_PER_CANDIDATE: Final = 500  # a large gallery has more records of nearly equal similarity
+_INDEX_SEGMENTS: Final = 8  # adding or removing records rebuilds one of them, not the whole index
+_OVERSAMPLING: Final = 3.0  # times k records found with int8 are scored again with the float32 vectors
+_INDEX: Final = "index"
+_INDEX_STATE: Final = "index.json"
+_FORMAT: Final = 2
 
 
 class EdgeEngine(FolderEngine):
-    """A folder with an index.
+    """A gallery in a folder, with an index.
 
     Args:
         path: the gallery's folder.
-        exact_under: at most so many records are searched exactly.
+        exact_under: searches are exact, and no index is built, while the gallery has at most this many records.
 
     Raises:
-        GalleryError: it is no gallery, is damaged, in use, or Qdrant Edge is not installed.
+        GalleryError: the folder is no gallery, is corrupt or in use, or Qdrant Edge is not installed.
     """
 
     def __init__(self, path: Path, exact_under: int = EXACT_UNDER) -> None:
@@ -47,58 +52,60 @@ class EdgeEngine(FolderEngine):
         self.exact_under = exact_under
         self._edge: Any = None
         self._shard: Any = None
-        self._loose = 0  # points that came after the index was last put in order
+        self._unindexed = 0  # points that were added after the index was last optimized
         self._catch_up()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Into the folder, then into the index."""
-        old, last = self._numbers(record.id for record in records), self._next_number()
+        """Write the records into the folder, then into the index."""
+        replaced = self._numbers(record.id for record in records)
+        first_number = self._next_number()
         super().add(records)
         if self._shard is None:
             self._catch_up()
             return
-        self._forget(old)
+        self._delete_points(replaced)
         for segment in self.segments:
-            self._put(segment, np.flatnonzero(segment.alive & (segment.numbers >= last)))
-        self._applied()
+            self._put(segment, np.flatnonzero(segment.alive & (segment.numbers >= first_number)))
+        self._write_state()
 
-    def name(self, ids: Sequence[str], identity: str | None) -> None:
-        """In the folder, then in the index."""
-        super().name(ids, identity)
+    def assign(self, ids: Sequence[str], identity: str | None) -> None:
+        """Write the identity into the folder, then into the index."""
+        super().assign(ids, identity)
         if self._shard is not None:
             operation = self._edge.UpdateOperation.set_payload(self._numbers(ids), {"identity": identity})
             self._shard.update(operation)
-            self._applied()
+            self._write_state()
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Out of the folder, then out of the index."""
+        """Delete the records from the folder, then from the index."""
         numbers = self._numbers(ids)
         count = super().delete(ids)
         if self._shard is not None:
-            self._forget(numbers)
-            self._shard.optimize()  # vectors of what is gone leave the disk too
-            self._applied()
+            self._delete_points(numbers)
+            self._shard.optimize()  # removes the deleted vectors from the disk too
+            self._write_state()
         return count
 
-    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Near]]:
-        """Through the index where many records are meant."""
-        if self._shard is None or len(self._place) <= self.exact_under or self._few(where):
+    def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
+        """Search exactly, or through the index if many records match the filter."""
+        if self._shard is None or len(self._positions) <= self.exact_under or self._few(where):
             return super().search(vectors, k, where)
         edge = self._edge
+        candidates = _CANDIDATES if where == EVERYTHING else _FILTERED_CANDIDATES
         params = edge.SearchParams(
-            hnsw_ef=max(_SEARCH if where == EVERYTHING else _FILTERED, len(self._place) // _SHARE, 4 * k),
-            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_AGAIN),
+            hnsw_ef=max(candidates, len(self._positions) // _RECORDS_PER_CANDIDATE, 4 * k),
+            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         )
-        conditions = self._conditions(where)
-        found = list[list[tuple[int, float]]]()
+        conditions = edge_conditions(edge, where)
+        matches = list[list[tuple[int, float]]]()  # for each query: number and similarity
         for vector in np.asarray(vectors, np.float32):
             request = edge.QueryRequest(k, query=edge.Query.Nearest(vector.tolist()), filter=conditions, params=params)
-            found.append([(int(point.id), float(point.score)) for point in self._shard.query(request)])
-        ids = self._ids(np.unique([number for near in found for number, _ in near]))
-        return [[Near(ids[number], score) for number, score in near if number in ids] for near in found]
+            matches.append([(int(point.id), float(point.score)) for point in self._shard.query(request)])
+        ids = self._ids(np.unique([number for row in matches for number, _ in row]))
+        return [[Hit(ids[number], score) for number, score in row if number in ids] for row in matches]
 
     def close(self) -> None:
-        """Flushes the index first."""
+        """Flush the index, and release the lock."""
         if self._shard is not None:
             self._shard.flush()
             self._shard.close()
@@ -106,34 +113,34 @@ class EdgeEngine(FolderEngine):
         super().close()
 
     def _few(self, where: Filter) -> bool:
-        return where != EVERYTHING and self.count(where) <= min(_FEW, self.exact_under)
+        return where != EVERYTHING and self.count(where) <= min(_FEW_MATCHES, self.exact_under)
 
     def _catch_up(self) -> None:
-        """Has the index hold what the folder holds; makes it where the gallery has grown to need one."""
+        """Update the index to the records of the folder; create it if the gallery has grown large enough."""
         index = self.path / _INDEX
-        if not index.exists() and len(self._place) <= self.exact_under:
+        if not index.exists() and len(self._positions) <= self.exact_under:
             return
-        self._edge = _edge()
-        held = _read_applied(self.path / _APPLIED) if index.exists() else None
-        if held is None:  # never finished, or damaged
+        self._edge = _import_qdrant_edge()
+        indexed = _read_state(self.path / _INDEX_STATE) if index.exists() else None
+        if indexed is None:  # there is no index, or it is incomplete or corrupt
             shutil.rmtree(index, ignore_errors=True)
         try:
-            self._shard = self._create(index) if held is None else self._edge.EdgeShard.load(str(index))
+            self._shard = self._create(index) if indexed is None else self._edge.EdgeShard.load(str(index))
         except Exception as error:
             raise GalleryError(
-                f"the index {index} cannot be opened ({error}); delete it, and it is made anew"
+                f"the index {index} cannot be opened ({error}); delete the folder, and it is rebuilt"
             ) from error
-        now = self._stamps()
+        current = self._modification_times()
         info = self._shard.info()
-        self._loose = info.points_count - info.indexed_vectors_count
-        if held == now:
+        self._unindexed = info.points_count - info.indexed_vectors_count
+        if indexed == current:
             return
         for segment in self.segments:
-            if held is None or held.get(segment.path.name) != now[segment.path.name]:
+            if indexed is None or indexed.get(segment.path.name) != current[segment.path.name]:
                 self._put(segment, np.flatnonzero(segment.alive))
-        if held is not None:
-            self._forget(sorted(self._indexed() - set(self._numbers(self._place))))
-        self._applied()
+        if indexed is not None:
+            self._delete_points(sorted(self._indexed() - set(self._numbers(self._positions))))
+        self._write_state()
 
     def _create(self, index: Path) -> Any:
         edge = self._edge
@@ -141,12 +148,12 @@ class EdgeEngine(FolderEngine):
         shard = edge.EdgeShard.create(
             str(index),
             edge.EdgeConfig(
-                wal_enabled=False,  # the folder is what counts, and a log would remember what is removed
+                wal_enabled=False,  # the index can be rebuilt, and a log would keep removed records
                 vectors=edge.EdgeVectorParams(self.info.width, edge.Distance.Dot),
-                hnsw_config=edge.HnswIndexConfig(_LINKS, _BUILD, 10_000),
+                hnsw_config=edge.HnswIndexConfig(_HNSW_LINKS, _HNSW_BUILD_CANDIDATES, 10_000),
                 quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
                 optimizers=edge.EdgeOptimizersConfig(
-                    deleted_threshold=1e-9, vacuum_min_vector_number=1, default_segment_number=_SEGMENTS
+                    deleted_threshold=1e-9, vacuum_min_vector_number=1, default_segment_number=_INDEX_SEGMENTS
                 ),
             ),
         )
@@ -156,11 +163,11 @@ class EdgeEngine(FolderEngine):
         return shard
 
     def _put(self, segment: Segment, rows: np.ndarray) -> None:
-        """Upserts some rows of a segment, by their numbers."""
+        """Upsert rows of a segment; a point's id is the record's number."""
         edge = self._edge
         for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
-            labels = {name: segment.table.column(name).take(part).to_pylist() for name in LABELS}
+            batch = rows[start : start + _BATCH]
+            labels = {name: segment.table.column(name).take(batch).to_pylist() for name in LABELS}
             points = [
                 edge.Point(
                     int(segment.numbers[row]),
@@ -169,67 +176,56 @@ class EdgeEngine(FolderEngine):
                     | {"time": None if np.isnan(segment.times[row]) else float(segment.times[row])}
                     | {"tags": [json.dumps(pair) for pair in segment.metadata[row].items()]},
                 )
-                for n, row in enumerate(part.tolist())
+                for n, row in enumerate(batch.tolist())
             ]
             self._shard.update(edge.UpdateOperation.upsert_points(points))
-        self._loose += len(rows)
+        self._unindexed += len(rows)
 
-    def _forget(self, numbers: Sequence[int]) -> None:
+    def _delete_points(self, numbers: Sequence[int]) -> None:
         if numbers:
             self._shard.update(self._edge.UpdateOperation.delete_points(list(numbers)))
 
-    def _applied(self) -> None:
-        """Puts the index in order where it has grown, and writes down what is in it."""
-        if self._loose > max(EXACT_UNDER // 2, len(self._place) // 20):
-            self._tidy()
+    def _write_state(self) -> None:
+        """Optimize the index if it has grown, flush it, and write `index.json`."""
+        if self._unindexed > max(EXACT_UNDER // 2, len(self._positions) // 20):
+            self._optimize()
         self._shard.flush()
-        write_file(self.path / _APPLIED, json.dumps({"format": _FORMAT, "segments": self._stamps()}))
+        write_file(self.path / _INDEX_STATE, json.dumps({"format": _FORMAT, "segments": self._modification_times()}))
 
-    def _tidy(self) -> None:
-        """Builds what is new into the index."""
+    def _optimize(self) -> None:
+        """Add new points to the HNSW graph."""
         self._shard.optimize()
-        self._loose = 0
+        self._unindexed = 0
 
-    def _stamps(self) -> dict[str, int]:
-        return {s.path.name: (s.path / RECORDS).stat().st_mtime_ns for s in self.segments}
+    def _modification_times(self) -> dict[str, int]:
+        return {segment.path.name: (segment.path / RECORDS).stat().st_mtime_ns for segment in self.segments}
 
     def _numbers(self, ids: Iterable[str]) -> list[int]:
-        found = [self._place[i] for i in ids if i in self._place]
-        return [int(segment.numbers[row]) for segment, row in found]
+        positions = [self._positions[record_id] for record_id in ids if record_id in self._positions]
+        return [int(segment.numbers[row]) for segment, row in positions]
 
     def _ids(self, numbers: np.ndarray) -> dict[int, str]:
-        """The ids of records by their numbers, those alive alone."""
-        found = dict[int, str]()
+        """The ids of records by their numbers; numbers of removed records are left out."""
+        ids = dict[int, str]()
         for segment in self.segments:
-            at = np.minimum(np.searchsorted(segment.numbers, numbers), len(segment) - 1)
-            there = (segment.numbers[at] == numbers) & segment.alive[at]
-            found |= {int(n): segment.ids[row] for n, row in zip(numbers[there], at[there], strict=True)}
-        return found
+            rows = np.minimum(np.searchsorted(segment.numbers, numbers), len(segment) - 1)
+            present = (segment.numbers[rows] == numbers) & segment.alive[rows]
+            ids |= {int(n): segment.ids[row] for n, row in zip(numbers[present], rows[present], strict=True)}
+        return ids
 
     def _indexed(self) -> set[int]:
-        found, offset = set[int](), None
+        """The numbers of all records in the index."""
+        numbers = set[int]()
+        offset = None
         while True:
             request = self._edge.ScrollRequest(offset=offset, limit=10_000, with_payload=False, with_vector=False)
             points, offset = self._shard.scroll(request)
-            found |= {int(point.id) for point in points}
+            numbers |= {int(point.id) for point in points}
             if offset is None:
-                return found
-
-    def _conditions(self, where: Filter) -> Any:
-        edge = self._edge
-        must = [
-            edge.FieldCondition(name, match=edge.MatchAny(list(getattr(where, name))))
-            for name in LABELS
-            if getattr(where, name)
-        ]
-        if where.after is not None or where.before is not None:
-            must.append(edge.FieldCondition("time", range=edge.RangeFloat(gte=where.after, lt=where.before)))
-        for pair in where.metadata.items():
-            must.append(edge.FieldCondition("tags", match=edge.MatchValue(json.dumps(pair))))
-        return edge.Filter(must=must) if must else None
+                return numbers
 
 
-def _edge() -> Any:
+def _import_qdrant_edge() -> Any:
     try:
         return import_module("qdrant_edge")
     except ImportError as error:
@@ -238,9 +234,9 @@ def _edge() -> Any:
         ) from error
 
 
-def _read_applied(path: Path) -> dict[str, int] | None:
+def _read_state(path: Path) -> dict[str, int] | None:
     try:
-        held = json.loads(path.read_text())
-        return held["segments"] if held["format"] == _FORMAT else None
+        state = json.loads(path.read_text())
+        return state["segments"] if state["format"] == _FORMAT else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

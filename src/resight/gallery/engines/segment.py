@@ -1,4 +1,4 @@
-"""A stretch of a gallery on disk: `vectors.npy` and `records.parquet`, the same rows in both."""
+"""A segment of a gallery on disk: `vectors.npy` and `records.parquet`, with the same rows."""
 
 import json
 from collections.abc import Sequence
@@ -23,39 +23,41 @@ _SCHEMA = pa.schema(
         ("thumbnail", pa.binary()),
     ]  # pyright: ignore[reportArgumentType]
 )
-_NEVER: Final = -2  # a label's number that no record has
+_ABSENT: Final = -2  # a label number that no record has
 _VECTORS, RECORDS = "vectors.npy", "records.parquet"
 
 
 class Segment:
-    """A stretch of a gallery, opened; its thumbnails and vectors stay on disk until they are asked for.
+    """An open segment; thumbnails and vectors are read from disk only when they are needed.
 
     Args:
-        path: its folder.
+        path: the segment's folder.
 
     Raises:
-        GalleryError: it is damaged.
+        GalleryError: the segment is corrupt.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.read()
         self.alive = np.ones(len(self.vectors), bool)
-        """bool [n]: false for records that a later segment has a newer version of."""
+        """bool [n]: False for records that a later segment replaces."""
 
     def read(self) -> None:
-        """Reads what is on disk, again after it was changed there."""
+        """Read the files, again after they have changed on disk."""
         for name in ("ids", "numbers", "times", "metadata", "_codes", "_tags"):
             self.__dict__.pop(name, None)
         try:
             self.vectors = np.load(self.path / _VECTORS, mmap_mode="r", allow_pickle=False)  # float32 [n, D]
-            held = [name for name in _SCHEMA.names if name != "thumbnail"]
-            self.table: pa.Table = pq.read_table(self.path / RECORDS, columns=held).select(held).combine_chunks()
+            columns = [name for name in _SCHEMA.names if name != "thumbnail"]
+            table = pq.read_table(self.path / RECORDS, columns=columns)
+            self.table: pa.Table = table.select(columns).combine_chunks()
         except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-            raise GalleryError(f"{self.path} is damaged: {error}") from error
+            raise GalleryError(f"the segment {self.path} is corrupt ({error}); restore it from a copy") from error
         if len(self.vectors) != self.table.num_rows:
             raise GalleryError(
-                f"{self.path} is damaged: it has {len(self.vectors)} vectors and {self.table.num_rows} records"
+                f"the segment {self.path} is corrupt: it has {len(self.vectors)} vectors and {self.table.num_rows} "
+                "records; restore it from a copy"
             )
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class Segment:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Of the n records."""
+        """The ids of the n records."""
         return self.table.column("id").to_pylist()
 
     @cached_property
@@ -73,61 +75,61 @@ class Segment:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """float64 [n]; NaN where it is not known."""
+        """float64 [n], in seconds; NaN where unknown."""
         return self.table.column("time").to_numpy(zero_copy_only=False).astype(np.float64)
 
     @cached_property
     def metadata(self) -> list[dict[str, Value]]:
-        """Of the n records."""
+        """The metadata of the n records."""
         return [json.loads(text) for text in self.table.column("metadata").to_pylist()]
 
     @cached_property
     def _codes(self) -> dict[str, tuple[np.ndarray, dict[str, int]]]:
-        """Of each label its values as numbers, -1 where it is not known."""
-        found: dict[str, tuple[np.ndarray, dict[str, int]]] = {}
+        """For each label int64 [n], the numbers of its values (-1 where unknown), and the number of each value."""
+        encoded: dict[str, tuple[np.ndarray, dict[str, int]]] = {}
         for name in LABELS:
             column = self.table.column(name).combine_chunks().dictionary_encode()
             codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            found[name] = codes, {value: n for n, value in enumerate(column.dictionary.to_pylist())}
-        return found
+            encoded[name] = codes, {value: n for n, value in enumerate(column.dictionary.to_pylist())}
+        return encoded
 
     @cached_property
     def _tags(self) -> dict[tuple[str, type, Value], list[int]]:
-        """Of each field of metadata and value the rows that have it; 2, 2.0 and true are not the same."""
-        found: dict[tuple[str, type, Value], list[int]] = {}
-        for row, own in enumerate(self.metadata):
-            for name, value in own.items():
-                found.setdefault((name, type(value), value), []).append(row)
-        return found
+        """For each metadata field and value the rows that have it; the type keeps 2, 2.0 and true apart."""
+        rows: dict[tuple[str, type, Value], list[int]] = {}
+        for row, metadata in enumerate(self.metadata):
+            for name, value in metadata.items():
+                rows.setdefault((name, type(value), value), []).append(row)
+        return rows
 
     def where(self, which: Filter) -> np.ndarray:
-        """bool [n]: the records that are alive and that a filter means."""
-        kept = self.alive.copy()
+        """Return bool [n]: the records that are alive and match a filter."""
+        matches = self.alive.copy()
         for name in LABELS:
-            if wanted := getattr(which, name):
+            if values := getattr(which, name):
                 codes, known = self._codes[name]
-                some = np.zeros(len(codes), bool)
-                for value in wanted:
-                    some |= codes == known.get(value, _NEVER)
-                kept &= some
+                has_label = np.zeros(len(codes), bool)
+                for value in values:
+                    has_label |= codes == known.get(value, _ABSENT)
+                matches &= has_label
         if which.after is not None:
-            kept &= self.times >= which.after
+            matches &= self.times >= which.after
         if which.before is not None:
-            kept &= self.times < which.before
+            matches &= self.times < which.before
         for name, value in which.metadata.items():
-            some = np.zeros(len(kept), bool)
-            some[self._tags.get((name, type(value), value), [])] = True
-            kept &= some
-        return kept
+            has_value = np.zeros(len(matches), bool)
+            has_value[self._tags.get((name, type(value), value), [])] = True
+            matches &= has_value
+        return matches
 
     def records(self, rows: Sequence[int] | np.ndarray) -> list[Record]:
-        """The records of some rows, whole."""
+        """Read the records of some rows, with vectors and thumbnails."""
         if not len(rows):
             return []
         thumbnails = (
             pq.read_table(self.path / RECORDS, columns=["thumbnail"]).column(0).take(pa.array(rows)).to_pylist()
         )
-        held = self.table.take(pa.array(rows)).to_pylist()
+        labels = self.table.take(pa.array(rows)).to_pylist()
         return [
             Record(
                 id=row["id"],
@@ -137,25 +139,30 @@ class Segment:
                 thumbnail=thumbnail,
                 metadata=json.loads(row["metadata"]),
             )
-            for n, row, thumbnail in zip(rows, held, thumbnails, strict=True)
+            for n, row, thumbnail in zip(rows, labels, thumbnails, strict=True)
         ]
 
-    def name(self, rows: np.ndarray, identity: str | None) -> None:
-        """Writes another identity into some rows, in one step on disk."""
+    def assign(self, rows: np.ndarray, identity: str | None) -> None:
+        """Write another identity into some rows; the file is replaced in one step."""
         table = pq.read_table(self.path / RECORDS)
         identities = table.column("identity").to_pylist()
         for row in rows:
             identities[row] = identity
-        at = table.schema.get_field_index("identity")
-        table = table.set_column(at, "identity", pa.array(identities, pa.string()))
+        column = table.schema.get_field_index("identity")
+        table = table.set_column(column, "identity", pa.array(identities, pa.string()))
         write_file(self.path / RECORDS, _parquet(table))
 
 
 def write_segment(path: Path, numbers: np.ndarray, records: Sequence[Record]) -> None:
-    """Writes a new segment, whole or not at all.
+    """Write a new segment: completely, or not at all.
+
+    Args:
+        path: the new segment's folder.
+        numbers: int64 [n], ascending.
+        records: the n records.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the folder cannot be written.
     """
     columns = {name: [getattr(r, name) for r in records] for name in ("id", *LABELS, "time", "thumbnail")}
     columns["images"] = [images_to_text(r.images) for r in records]

@@ -51,8 +51,8 @@ class ExtractOptions:
     def settings(self, card: ModelCard) -> Embedding:
         """The card's section `embedding` with what is given here."""
         names = ("precision", "flip", "fusion", "unknown", "batch_size")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return card.embedding.model_copy(update=given)
+        overrides = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return card.embedding.model_copy(update=overrides)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def extract(
 ) -> Extracted:
     """Write a file of embeddings (`resight.inference.embeddings`), a row for each sighting.
 
-    Shards are stored beside the file in `OUT.parts` until all are there; a run that was stopped, however it was, resumes
-    with those that are complete. Rows are in the order of the source.
+    Shards are stored beside the file in `OUT.parts` until all are there; a run that was stopped, however it was,
+    resumes with those that are complete. Rows are in the order of the source.
 
     Args:
         options: the model and how it embeds.

@@ -86,8 +86,8 @@ class SightingSource:
         sightings = list(self.sightings)
         with ThreadPoolExecutor(available_cores()) as pool:
             for start in range(0, len(rows), _AHEAD):
-                some = slice(start, start + _AHEAD)
-                yield from zip(rows[some], pool.map(_decoded, sightings[some]), strict=True)
+                chunk = slice(start, start + _AHEAD)
+                yield from zip(rows[chunk], pool.map(_decoded, sightings[chunk]), strict=True)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Backbones, one family of networks a file."""
+"""Backbones, one family of networks in each file."""

@@ -10,7 +10,7 @@ RESNET: Final = "resnet50"
 
 
 class ResNet50(nn.Module):
-    """The CNN baseline (Luo et al. 2019): ResNet-50 whose last stage keeps its resolution, averaged over the map."""
+    """The CNN baseline (Luo et al. 2019): a ResNet-50 whose last stage has stride 1, averaged over its feature map."""
 
     width = 2048
     features = 1
@@ -22,5 +22,5 @@ class ResNet50(nn.Module):
         self.net.layer4[0].downsample[0].stride = (1, 1)
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
-        """[R, 3, H, W] -> [[R, 2048]]; side labels have no place in it."""
+        """Compute the feature of images [R, 3, H, W], in a list: [R, 2048]. Side information is ignored."""
         return [self.net(images)]

@@ -1,6 +1,6 @@
-"""The two kinds of backbone: a plain vision transformer with TransReID's branches, and ResNet-50.
+"""The plain vision transformer with TransReID's branches.
 
-Each maps pictures [R, 3, H, W] and side labels to a list of features [R, D]: the global one, then JPM's parts.
+It maps images [R, 3, H, W] and side information to a list of features [R, D]: the global one, then JPM's parts.
 """
 
 from collections.abc import Mapping
@@ -35,28 +35,38 @@ class ViT(nn.Module):
 
     Args:
         settings: the model's section of the configuration.
-        size: height and width of the pictures.
-        counts: known labels of each kind of side information; a kind with fewer than two is off.
+        size: height and width of the images in pixels.
+        counts: number of known labels of each kind of side information; a kind with fewer than two is not used.
+
+    Raises:
+        ConfigError: the backbone is not a plain ViT, or the images give too few patches.
     """
 
     def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
         net = plain_vit(settings, size)
-        self.width, self.prefix, self.no_embed_class = net.embed_dim, net.num_prefix_tokens, net.no_embed_class
-        self.patch_embed, self.cls_token, self.reg_token = net.patch_embed, net.cls_token, net.reg_token
-        self.pos_embed, self.pos_drop, self.norm_pre = cast(nn.Parameter, net.pos_embed), net.pos_drop, net.norm_pre
-        self.blocks, self.norm = nn.ModuleList(cast(list[Block], list(net.blocks))), net.norm
-        told = {
+        self.width = net.embed_dim
+        self.prefix = net.num_prefix_tokens
+        self.no_embed_class = net.no_embed_class
+        self.patch_embed = net.patch_embed
+        self.cls_token = net.cls_token
+        self.reg_token = net.reg_token
+        self.pos_embed = cast(nn.Parameter, net.pos_embed)
+        self.pos_drop = net.pos_drop
+        self.norm_pre = net.norm_pre
+        self.blocks = nn.ModuleList(cast(list[Block], list(net.blocks)))
+        self.norm = net.norm
+        sie_counts = {
             kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.sie and counts[kind] > 1
         }
-        self.sie = SIE(told, self.width, settings.sie_weight, settings.sie_dropout) if told else None
+        self.sie = SIE(sie_counts, self.width, settings.sie_weight, settings.sie_dropout) if sie_counts else None
         self.gradient_checkpointing = False
-        """Whether training keeps only each block's input and computes the rest again for the backward pass."""
+        """Whether training stores only each block's input and recomputes the block for the backward pass."""
         self.jpm: JPM | None = None
         if settings.jpm:
             if self.patch_embed.num_patches < settings.jpm_parts:
                 raise ConfigError(
-                    f"jpm_parts {settings.jpm_parts} needs at least as many patches; {size[0]}x{size[1]} pictures "
+                    f"jpm_parts {settings.jpm_parts} needs at least as many patches; images of {size[0]}x{size[1]} "
                     f"give {self.patch_embed.num_patches}"
                 )
             self.jpm = JPM(
@@ -70,34 +80,47 @@ class ViT(nn.Module):
             )
 
     def compile_blocks(self) -> None:
-        """Has training run every block as torch.compile makes it."""
+        """Use torch.compile for every block in training."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.compiled = True
 
     @property
     def features(self) -> int:
-        """How many features a picture has: 1, or 1 and the parts."""
+        """The number of features of an image: 1, or 1 + parts."""
         return 1 + (self.jpm.parts if self.jpm is not None else 0)
 
     def tokens(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
-        """[R, 3, H, W] -> [R, 1 + N, D]: class token and patches, with position and side information."""
-        x = self.patch_embed(images)  # [R, N, D]
-        first = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        """Compute the tokens that enter the first block: class token, registers and patches of [R, 3, H, W].
+
+        Returns:
+            [R, T, D], with position and side information; T = 1 + N without registers.
+        """
+        # Embed the patches: [R, N, D].
+        x = self.patch_embed(images)
+
+        # Put the class token and registers before them and add positions: [R, T, D].
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         if self.no_embed_class:
-            x = torch.cat([*first, x + self.pos_embed], 1)
+            x = torch.cat([*prefix, x + self.pos_embed], 1)
         else:
-            x = torch.cat([*first, x], 1) + self.pos_embed
+            x = torch.cat([*prefix, x], 1) + self.pos_embed
+
+        # Add the side information, [R, 1, D], to every token: [R, T, D].
         if self.sie is not None:
             x = x + self.sie(side_info)
         return self.norm_pre(self.pos_drop(x))
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
-        """[R, 3, H, W] -> the global feature [R, D], then each part's [R, D]."""
-        x = self.tokens(images, side_info)  # [R, 1 + N, D]
+        """Compute the features of images [R, 3, H, W]: the global one, [R, D], then each part's, [R, D]."""
+        x = self.tokens(images, side_info)  # [R, T, D]
+
+        # All blocks but the last: [R, T, D].
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks[:-1]:
-            again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+
+        # Global branch, the last block for the class token alone: [R, D]. Local branch: [R, D] for each part.
         features = [self.norm(self.blocks[-1](x, queries=1))[:, 0]]
         if self.jpm is not None:
             features += self.jpm(x)
@@ -105,10 +128,14 @@ class ViT(nn.Module):
 
 
 def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
-    """A timm vision transformer with our patches and blocks.
+    """Build a timm vision transformer, with random weights, from our patch embedding and blocks.
+
+    Args:
+        settings: the model's section of the configuration.
+        size: height and width of the images in pixels.
 
     Raises:
-        ConfigError: timm has no such model, it is no plain ViT, or the pictures are smaller than a patch.
+        ConfigError: timm has no such model, it is not a plain ViT, or the images are smaller than a patch.
     """
     options: dict[str, Any] = {
         "img_size": size,
@@ -123,9 +150,8 @@ def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
     if settings.backbone == LEGACY_SMALL:
         net = VisionTransformer(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3.0, qkv_bias=False, **ours, **options)
         for block in net.blocks:
-            cast(Any, block).attn.weights.scale = (
-                768**-0.5
-            )  # of the whole width, not of a head: the reference's old habit
+            # As in the reference, the scale is that of the full width, not of a head.
+            cast(Any, block).attn.weights.scale = 768**-0.5
         return net
     _check_plain(settings.backbone, size)
     return cast(VisionTransformer, timm.create_model(settings.backbone, **ours, **options))
@@ -151,4 +177,4 @@ def _check_plain(name: str, size: tuple[int, int]) -> None:
         )
     patch = cast(Any, net).patch_embed.patch_size[0]
     if min(size) < patch:
-        raise ConfigError(f"pictures of {size[0]}x{size[1]} are smaller than a patch of {name} ({patch} pixels)")
+        raise ConfigError(f"images of {size[0]}x{size[1]} are smaller than a patch of {name} ({patch} pixels)")

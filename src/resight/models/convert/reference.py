@@ -9,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from resight.config.sections import Model, Preprocessing, SideLabel
+from resight.data.catalog import camera_owner
 from resight.data.sightings import MODALITIES
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError, ConfigError
@@ -107,11 +108,12 @@ def convert_checkpoint(
 
     Raises:
         CheckpointError: the file is damaged, unsafe, or does not fit the options.
-        ConfigError: the options name something that there is not.
+        ConfigError: the options, or `dataset`, name something that there is not.
     """
+    owner = _dataset(options) if dataset is None else camera_owner(dataset)
     given = read_tensors(checkpoint)
     settings, preprocessing = _settings(options, view_is_modality)
-    vocabulary, settings = _vocabulary(given, settings, cameras, views, dataset or _dataset(options))
+    vocabulary, settings = _vocabulary(given, settings, cameras, views, owner)
     card = ModelCard(model=settings, preprocessing=preprocessing, vocabulary=vocabulary)
     model = card.build()
     renamed, left_out = _rename(given, settings, model)
@@ -167,7 +169,7 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
 
 
 def _vocabulary(
-    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None, dataset: str | None
+    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None, owner: str | None
 ) -> tuple[Vocabulary, Model]:
     """Label names in the reference's order: it numbers cameras from 1, and does not keep the identities' names."""
     classes = given["classifier.weight"].shape[0] if "classifier.weight" in given else 0
@@ -189,10 +191,12 @@ def _vocabulary(
         )
     if counts.get("modality", 1) > len(MODALITIES):
         raise ConfigError(f"SIE has {rows} rows, more than the modalities {', '.join(MODALITIES)}")
-    owner = f"{dataset}:" if dataset else ""  # as `read_dataset` names cameras
-    names = {kind: tuple(f"{owner}{i}" for i in range(1, counts.get(kind, 0) + 1)) for kind in ("camera", "view")}
+    prefix = f"{owner}:" if owner else ""  # as `read_dataset` names cameras and views
+    digits, first_view = (3, 0) if owner == "veri776" else (1, 1)  # VeRi-776 has cameras 001 to 020 and views 0 to 7
+    camera_names = tuple(f"{prefix}{i + 1:0{digits}d}" for i in range(counts.get("camera", 0)))
+    view_names = tuple(f"{prefix}{i + first_view}" for i in range(counts.get("view", 0)))
     modalities = MODALITIES[: counts.get("modality", 1)]
-    return Vocabulary(identities, names["camera"], names["view"], modalities), settings
+    return Vocabulary(identities, camera_names, view_names, modalities), settings
 
 
 def _dataset(options: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,6 @@
-"""Inner products of two rows, compiled by numba; and rows rounded to bf16.
+"""Inner products of two rows, compiled by numba, and the rounding of rows to bf16.
 
-bf16 numbers come as their bits (uint16), float16 ones too: numba has neither type on a CPU.
+bf16 and float16 numbers are passed as their bits (uint16), because numba has neither type on a CPU.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,20 @@ from numba import njit, types  # pyright: ignore[reportUnknownVariableType]
 from numba.extending import overload  # pyright: ignore[reportUnknownVariableType]
 
 Array = np.ndarray[Any, Any]
-PIECE = 256  # products that are added up in float32
+CHUNK = 256
+"""Products that are summed in float32 before the sums of the chunks are added."""
 
 
 def dot(query: Array, item: Array) -> float:
-    """Inner product of float32 [D] with float32 [D], or with the bits of float16, in float64; always in one order."""
+    """Return the inner product of float32 [D] with float32 [D], or with the bits of float16 [D].
+
+    The sum is in float64 and always in the same order.
+    """
     return float(query.astype(np.float64) @ _values(item))
 
 
 def quick_dot(query: Array, item: Array) -> float:
-    """The same in float32."""
+    """Return the inner product of the same arguments as `dot`, summed in float32."""
     return float(query @ _values(item).astype(np.float32))
 
 
@@ -29,8 +33,8 @@ def _values(item: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _small(item: Array) -> Array:
-    """The bits of float16 as float32 numbers, subnormal ones too, times 2 ** -112."""
+def _downscaled_float16(item: Array) -> Array:
+    """Return the float16 numbers of these bits as float32 [D], subnormal numbers too, times 2 ** -112."""
     wide = np.empty(len(item), np.uint32)
     for d in range(len(item)):
         bits = np.uint32(item[d])
@@ -47,16 +51,17 @@ def _compiled_dot(query: Array, item: Array) -> Callable[[Array, Array], float]:
         return total
 
     def of_float16(query: Array, item: Array) -> float:
-        total, small = 0.0, _small(item)
+        total = 0.0
+        values = _downscaled_float16(item)
         for d in range(len(item)):
-            total += np.float64(query[d]) * np.float64(small[d])
+            total += np.float64(query[d]) * np.float64(values[d])
         return total * 2.0**112
 
     return of_float16 if item.dtype == types.uint16 else of_float32
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _piece(query: Array, item: Array, scale: Any) -> Any:
+def _chunk_dot(query: Array, item: Array, scale: Any) -> Any:
     total = np.float32(0)
     for d in range(len(item)):
         total += query[d] * (item[d] * scale)
@@ -65,58 +70,70 @@ def _piece(query: Array, item: Array, scale: Any) -> Any:
 
 @overload(quick_dot)
 def _compiled_quick_dot(query: Array, item: Array) -> Callable[[Array, Array], Any]:
-    """In pieces, so that the rounding of the sum is that of a piece, whatever order the compiler adds it up in."""
+    """Sum by chunks: the rounding error is then bounded by a chunk's, whatever order the compiler sums it in."""
 
     def of_float32(query: Array, item: Array) -> Any:
         total = np.float32(0)
-        for d in range(0, len(item), PIECE):
-            total += _piece(query[d : d + PIECE], item[d : d + PIECE], np.float32(1))
+        for d in range(0, len(item), CHUNK):
+            total += _chunk_dot(query[d : d + CHUNK], item[d : d + CHUNK], np.float32(1))
         return total
 
     def of_float16(query: Array, item: Array) -> Any:
-        total, small = np.float32(0), _small(item)
-        for d in range(0, len(item), PIECE):
-            total += _piece(query[d : d + PIECE], small[d : d + PIECE], np.float32(2.0**112))
+        total = np.float32(0)
+        values = _downscaled_float16(item)
+        for d in range(0, len(item), CHUNK):
+            total += _chunk_dot(query[d : d + CHUNK], values[d : d + CHUNK], np.float32(2.0**112))
         return total
 
     return of_float16 if item.dtype == types.uint16 else of_float32
 
 
 @njit(cache=True, nogil=True)
-def dots(query: Array, gallery: Array, asked: Array, searched: Array, out: Array, first: int, last: int) -> None:
-    """Scores of the pairs `first` to `last`: float32 [n]."""
+def dots(
+    query: Array, gallery: Array, query_rows: Array, gallery_rows: Array, out: Array, first: int, last: int
+) -> None:
+    """Write the exact scores of the pairs `first` to `last - 1` into `out`, float32 [pairs]."""
     for n in range(first, last):
-        out[n] = np.float32(dot(query[asked[n]], gallery[searched[n]]))
+        out[n] = np.float32(dot(query[query_rows[n]], gallery[gallery_rows[n]]))
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def centre_rows(
-    x: Array, mean: Array, bits: Array, length: Array, lost: Array, shift: Array, first: int, last: int
+    x: Array, mean: Array, bits: Array, length: Array, error_length: Array, mean_product: Array, first: int, last: int
 ) -> None:
-    """Rows less a mean, rounded to bf16, and what is lost by it.
+    """Subtract a mean from rows, round them to bf16 and measure the rounding error.
 
     Args:
         x: float32 [n, D].
         mean: float32 [D].
-        bits: uint16 [n, >= D], takes x - mean as bf16's bits, rounded to nearest even.
-        length: float32 [n], takes |x - mean|.
-        lost: float32 [n], takes the length of what was rounded away.
-        shift: float64 [n], takes the product of x - mean with the mean.
-        first: the first row worked on.
-        last: the row to stop at.
+        bits: uint16 [n, >= D], output: x - mean as bf16's bits, rounded to nearest even.
+        length: float32 [n], output: |x - mean|.
+        error_length: float32 [n], output: the length of what was rounded away.
+        mean_product: float64 [n], output: the inner product of x - mean with the mean.
+        first: the first row of this task.
+        last: the row after the last one of this task.
     """
-    off, near = np.empty(x.shape[1], np.float32), np.empty(x.shape[1], np.float32)
+    centred = np.empty(x.shape[1], np.float32)
+    rounded = np.empty(x.shape[1], np.float32)
     for i in range(first, last):
-        squares, inner, away = np.float32(0), 0.0, np.float32(0)
-        for d in range(len(off)):
-            off[d] = x[i, d] - mean[d]
-            squares += off[d] * off[d]
-            inner += np.float64(off[d]) * np.float64(mean[d])
-        exact, rounded = off.view(np.uint32), near.view(np.uint32)
-        for d in range(len(off)):
-            whole = exact[d] + np.uint32(0x7FFF) + ((exact[d] >> np.uint32(16)) & np.uint32(1))
-            bits[i, d] = whole >> np.uint32(16)
-            rounded[d] = whole & np.uint32(0xFFFF0000)
-        for d in range(len(off)):
-            away += (off[d] - near[d]) * (off[d] - near[d])
-        length[i], lost[i], shift[i] = np.sqrt(squares), np.sqrt(away), inner
+        # Subtract the mean: centred [D].
+        squares = np.float32(0)
+        inner = 0.0
+        error_squares = np.float32(0)
+        for d in range(len(centred)):
+            centred[d] = x[i, d] - mean[d]
+            squares += centred[d] * centred[d]
+            inner += np.float64(centred[d]) * np.float64(mean[d])
+        # Round to bf16: the upper half of float32's bits, to nearest even.
+        centred_bits = centred.view(np.uint32)
+        rounded_bits = rounded.view(np.uint32)
+        for d in range(len(centred)):
+            raised = centred_bits[d] + np.uint32(0x7FFF) + ((centred_bits[d] >> np.uint32(16)) & np.uint32(1))
+            bits[i, d] = raised >> np.uint32(16)
+            rounded_bits[d] = raised & np.uint32(0xFFFF0000)
+        # Measure what was rounded away.
+        for d in range(len(centred)):
+            error_squares += (centred[d] - rounded[d]) * (centred[d] - rounded[d])
+        length[i] = np.sqrt(squares)
+        error_length[i] = np.sqrt(error_squares)
+        mean_product[i] = inner

@@ -1,146 +1,174 @@
 """The inner loops of ranking, compiled by numba.
 
-bf16 numbers come as their bits (uint16), float16 ones too: numba has neither type on a CPU. An order-preserving *key*
-of bf16 bits is `bits ^ 0x8000` of a positive number and `~bits` of a negative one.
+bf16 and float16 numbers are passed as their bits (uint16), because numba has neither type on a CPU. The *key* of a bf16
+number is a uint16 that sorts as the number does: `bits ^ 0x8000` of a positive number, `~bits` of a negative one.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit  # pyright: ignore[reportUnknownVariableType]
 
 from resight.retrieval.kernels.dots import Array, dot, quick_dot
 
-_COUNT, _DOUBT = np.uint16(0x7FFF), np.uint16(0x8000)  # the parts of a table's entry
-_GROUP, _BLOCK = 256, 256  # queries and items whose embeddings are worked on together
+_COUNT, _DOUBT = np.uint16(0x7FFF), np.uint16(0x8000)  # the two fields of a table entry
+_QUERY_GROUP = 256  # queries whose doubtful items are scored in one pass
+_ITEM_GROUP = 256  # gallery rows that stay in the processor's cache meanwhile
+_SCORE_GROUP = 4096  # scores that stay in the fastest cache
+
+
+class ScoreBlock(NamedTuple):
+    """Scores of q queries and a block of g gallery items, approximate and as far as needed exact."""
+
+    approximate: Array
+    """uint16 [q, g], bf16 bits of approximate scores; -inf for junk."""
+    query: Array
+    """float32 [q, D]."""
+    gallery: Array
+    """float32 [g, D], or the bits of float16."""
+    slack: Array
+    """float32 [q], bound on the error of a sum of float32 products."""
+    offset: int
+    """The gallery row of the block's first item."""
+
+
+class MatchBlock(NamedTuple):
+    """The P matches of q queries, by query and then by ascending score; of equal scores the later row first."""
+
+    start: Array
+    """int64 [q + 1], where each query's matches begin in the arrays that follow."""
+    score: Array
+    """float32 [P], exact scores."""
+    gallery_row: Array
+    """int64 [P]."""
+    above_key: Array
+    """int64 [P], the lowest key whose items certainly score above the match."""
+    doubt_key: Array
+    """int64 [P], the lowest key whose items may score as high as the match."""
+    before: Array
+    """int64 [P], the counts that the kernel adds to."""
 
 
 @njit(cache=True, nogil=True)
-def count_before(
-    near: Array,
-    query: Array,
-    gallery: Array,
-    start: Array,
-    score: Array,
-    row: Array,
-    sure: Array,
-    maybe: Array,
-    slack: Array,
-    offset: int,
-    before: Array,
-    first: int,
-    last: int,
-) -> None:
-    """Adds to `before` how many items of a stretch of the gallery rank before each match.
+def count_before(scores: ScoreBlock, matches: MatchBlock, first: int, last: int) -> None:
+    """Add to `matches.before` how many items of a block rank before each match, for the queries `first` to `last - 1`.
 
-    No sort: each query's matches cut the line of bf16 keys into stretches, a table says for each of the 65,536 keys how
-    many of the matches an item of that key surely precedes, and whether there are others of which only the exact score
-    can tell.
-
-    Args:
-        near: uint16 [q, g], bf16 bits of approximate scores; -inf for junk.
-        query: float32 [q, D].
-        gallery: float32 [g, D], or the bits of float16.
-        start: int64 [q + 1], where each query's matches begin in the four arrays that follow.
-        score: float32, the matches' exact scores, ascending within a query.
-        row: int64, their gallery rows; of equal scores the later row first.
-        sure: int64, the lowest key that surely scores above the match.
-        maybe: int64, the lowest key that may score as high as the match.
-        slack: float32 [q], what a sum of products in float32 may be off by.
-        offset: the gallery row of the stretch's first item.
-        before: int64, what is added to.
-        first: the first query worked on.
-        last: the query to stop at.
+    No sort: a query's matches divide the range of bf16 keys into intervals. A table says for each of the 65,536 keys
+    how many of the matches an item of that key certainly precedes, and whether there are further matches for which
+    only the exact score can tell.
     """
     table = np.empty(65536, np.uint16)
     doubts = np.empty((1 << 16, 3), np.int32)  # query, item, and the first match that is in doubt
-    for group in range(first, last, _GROUP):
+    items = scores.approximate.shape[1]
+    for group in range(first, last, _QUERY_GROUP):
+        # Count the items that approximate scores decide, and list the others: doubts [count, 3].
         count = 0
-        for i in range(group, min(group + _GROUP, last)):
-            begin, end = start[i], start[i + 1]
-            if begin == end:
+        for i in range(group, min(group + _QUERY_GROUP, last)):
+            match_first, match_last = matches.start[i], matches.start[i + 1]
+            if match_first == match_last:
                 continue
-            _fill(table, sure[begin:end], maybe[begin:end])
-            if len(doubts) < count + near.shape[1]:
-                doubts = np.concatenate((doubts, np.empty((count + near.shape[1], 3), np.int32)))
-            count = _scan(i, near[i], table, begin, before[begin:end], doubts, count)
-        rough = np.empty(count, np.float32)
-        for n in _by_block(doubts[:count, 1], near.shape[1]):
-            rough[n] = quick_dot(query[doubts[n, 0]], gallery[doubts[n, 1]])
+            _fill(table, matches.above_key[match_first:match_last], matches.doubt_key[match_first:match_last])
+            if len(doubts) < count + items:
+                doubts = np.concatenate((doubts, np.empty((count + items, 3), np.int32)))
+            before = matches.before[match_first:match_last]
+            count = _scan(i, scores.approximate[i], table, match_first, before, doubts, count)
+        # Score the doubtful pairs in float32, the items of one part of the gallery together: [count].
+        quick_scores = np.empty(count, np.float32)
+        for n in _by_item_group(doubts[:count, 1], items):
+            quick_scores[n] = quick_dot(scores.query[doubts[n, 0]], scores.gallery[doubts[n, 1]])
+        # Decide each doubt by that score, or by the exact one where float32 is not precise enough.
         for n in range(count):
-            i, j, m = doubts[n]
-            key, exact = _key(near[i, j]), np.float32(np.nan)
-            while m < start[i + 1] and maybe[m] <= key:
-                if abs(rough[n] - score[m]) > slack[i]:
-                    before[m] += rough[n] > score[m]
-                elif offset + j != row[m]:
-                    if np.isnan(exact):
-                        exact = np.float32(dot(query[i], gallery[j]))
-                    before[m] += exact > score[m] or (exact == score[m] and offset + j < row[m])
-                m += 1
+            _decide(doubts[n], quick_scores[n], scores, matches)
 
 
 @njit(cache=True, nogil=True)
-def _scan(i: int, near: Array, table: Array, begin: int, before: Array, doubts: Array, count: int) -> int:
-    """Adds to a query's `before` what its table is sure of, and writes what is in doubt behind the first `count`
-    doubts; returns how many there are then."""
-    # Four at a time into four bins each: neighbours that fall into one bin would wait for one another.
-    found = np.zeros((4, len(before) + 1), np.int64)
-    for j in range(0, len(near) - 3, 4):
-        a, b, c, d = table[_key(near[j])], table[_key(near[j + 1])], table[_key(near[j + 2])], table[_key(near[j + 3])]
-        found[0, a & _COUNT] += 1
-        found[1, b & _COUNT] += 1
-        found[2, c & _COUNT] += 1
-        found[3, d & _COUNT] += 1
+def _scan(
+    query: int, approximate: Array, table: Array, match_first: int, before: Array, doubts: Array, count: int
+) -> int:
+    """Add one query's decided items to `before`, append the doubtful ones to `doubts`, and return the new `count`."""
+    # Four items at a time into four histograms: consecutive items that fall into one bin would wait for one another.
+    histogram = np.zeros((4, len(before) + 1), np.int64)
+    for j in range(0, len(approximate) - 3, 4):
+        a = table[_key(approximate[j])]
+        b = table[_key(approximate[j + 1])]
+        c = table[_key(approximate[j + 2])]
+        d = table[_key(approximate[j + 3])]
+        histogram[0, a & _COUNT] += 1
+        histogram[1, b & _COUNT] += 1
+        histogram[2, c & _COUNT] += 1
+        histogram[3, d & _COUNT] += 1
         if (a | b | c | d) & _DOUBT:
             for n in range(j, j + 4):
-                entry = table[_key(near[n])]
+                entry = table[_key(approximate[n])]
                 if entry & _DOUBT:
-                    doubts[count, 0], doubts[count, 1], doubts[count, 2] = i, n, begin + (entry & _COUNT)
+                    doubts[count, 0] = query
+                    doubts[count, 1] = n
+                    doubts[count, 2] = match_first + (entry & _COUNT)
                     count += 1
-    for n in range(len(near) // 4 * 4, len(near)):
-        entry = table[_key(near[n])]
-        found[0, entry & _COUNT] += 1
+    for n in range(len(approximate) // 4 * 4, len(approximate)):
+        entry = table[_key(approximate[n])]
+        histogram[0, entry & _COUNT] += 1
         if entry & _DOUBT:
-            doubts[count, 0], doubts[count, 1], doubts[count, 2] = i, n, begin + (entry & _COUNT)
+            doubts[count, 0] = query
+            doubts[count, 1] = n
+            doubts[count, 2] = match_first + (entry & _COUNT)
             count += 1
+    # An item that precedes m matches precedes the first m: sum the histogram from its end.
     above = 0
     for m in range(len(before) - 1, -1, -1):
         for n in range(4):
-            above += found[n, m + 1]
+            above += histogram[n, m + 1]
         before[m] += above
     return count
 
 
 @njit(cache=True, nogil=True)
-def _by_block(items: Array, size: int) -> Array:
-    """An order in which items of the same few hundred rows come together, so that these stay in the cache."""
-    place = np.zeros(size // _BLOCK + 2, np.int64)
+def _decide(doubt: Array, quick_score: Any, scores: ScoreBlock, matches: MatchBlock) -> None:
+    """Add one item to the counts of all matches that it is in doubt for and ranks before."""
+    i, j, m = doubt
+    key = _key(scores.approximate[i, j])
+    exact = np.float32(np.nan)
+    while m < matches.start[i + 1] and matches.doubt_key[m] <= key:
+        match_score = matches.score[m]
+        match_row = matches.gallery_row[m]
+        if abs(quick_score - match_score) > scores.slack[i]:
+            matches.before[m] += quick_score > match_score
+        elif scores.offset + j != match_row:
+            if np.isnan(exact):
+                exact = np.float32(dot(scores.query[i], scores.gallery[j]))
+            matches.before[m] += exact > match_score or (exact == match_score and scores.offset + j < match_row)
+        m += 1
+
+
+@njit(cache=True, nogil=True)
+def _by_item_group(items: Array, size: int) -> Array:
+    """Return an order that brings items of the same few hundred rows together, so that these stay in the cache."""
+    position = np.zeros(size // _ITEM_GROUP + 2, np.int64)
     for item in items:
-        place[item // _BLOCK + 1] += 1
-    place = np.cumsum(place)
+        position[item // _ITEM_GROUP + 1] += 1
+    position = np.cumsum(position)
     order = np.empty(len(items), np.int64)
     for n in range(len(items)):
-        block = items[n] // _BLOCK
-        order[place[block]] = n
-        place[block] += 1
+        group = items[n] // _ITEM_GROUP
+        order[position[group]] = n
+        position[group] += 1
     return order
 
 
 @njit(cache=True, nogil=True)
-def _fill(table: Array, sure: Array, maybe: Array) -> None:
-    """Entries by key: how many matches an item surely precedes, and the flag where others are in doubt."""
+def _fill(table: Array, above_key: Array, doubt_key: Array) -> None:
+    """Fill the table, uint16 [65536] by key: how many matches an item certainly precedes, and the doubt flag."""
     low = 0
-    for m in range(len(sure) + 1):
-        high = sure[m] if m < len(sure) else 65536
+    for m in range(len(above_key) + 1):
+        high = above_key[m] if m < len(above_key) else 65536
         table[low:high] = m
         low = high
     low = 0
-    for m in range(len(sure)):
-        doubtful = table[max(low, maybe[m]) : sure[m]]
+    for m in range(len(above_key)):
+        doubtful = table[max(low, doubt_key[m]) : above_key[m]]
         for n in range(len(doubtful)):
             doubtful[n] |= _DOUBT
-        low = max(low, sure[m])
+        low = max(low, above_key[m])
 
 
 @njit(cache=True, nogil=True)
@@ -149,35 +177,43 @@ def _key(bits: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def count_rows(scores: Array, start: Array, row: Array, before: Array, first: int, last: int) -> None:
-    """Adds to `before` how many items rank before each match, of scores float32 [q, G] that are exact; -inf for
-    junk."""
+def count_rows(scores: Array, start: Array, gallery_row: Array, before: Array, first: int, last: int) -> None:
+    """Add to `before`, int64 [P], how many items rank before each match.
+
+    The scores are exact: float32 [q, G], -inf for junk. The matches of query i are `start[i]` to `start[i + 1] - 1`.
+    """
     for i in range(first, last):
-        for low in range(0, scores.shape[1], 4096):  # a piece stays in the fastest cache
-            part = scores[i, low : low + 4096]
+        for low in range(0, scores.shape[1], _SCORE_GROUP):
+            group_scores = scores[i, low : low + _SCORE_GROUP]
             for m in range(start[i], start[i + 1]):
-                own, count = scores[i, row[m]], np.int32(0)
-                earlier = min(max(row[m] - low, 0), len(part))
+                match_score = scores[i, gallery_row[m]]
+                count = np.int32(0)
+                # Equal scores rank before the match where their row is earlier.
+                earlier = min(max(gallery_row[m] - low, 0), len(group_scores))
                 for j in range(earlier):
-                    count += np.int32(part[j] >= own)
-                for j in range(earlier, len(part)):
-                    count += np.int32(part[j] > own)
+                    count += np.int32(group_scores[j] >= match_score)
+                for j in range(earlier, len(group_scores)):
+                    count += np.int32(group_scores[j] > match_score)
                 before[m] += count
 
 
 @njit(cache=True, nogil=True)
-def keep_best(scores: Array, offset: int, best: Array, rows: Array, first: int, last: int) -> None:
-    """Works scores float32 [q, g] into the lists of the best, float32 and int64 [q, k], nearest first; the earlier of
-    equal ones stays before the later."""
-    k = best.shape[1]
+def merge_best(scores: Array, offset: int, best_scores: Array, best_rows: Array, first: int, last: int) -> None:
+    """Merge scores, float32 [q, g], into the lists of the k best, float32 and int64 [q, k], best first.
+
+    Of equal scores the earlier row stays first. `offset` is the gallery row of the first item.
+    """
+    k = best_scores.shape[1]
     for i in range(first, last):
-        least = best[i, k - 1]
+        lowest = best_scores[i, k - 1]
         for j in range(scores.shape[1]):
             score = scores[i, j]
-            if score > least:
+            if score > lowest:
                 at = k - 1
-                while at > 0 and best[i, at - 1] < score:
-                    best[i, at], rows[i, at] = best[i, at - 1], rows[i, at - 1]
+                while at > 0 and best_scores[i, at - 1] < score:
+                    best_scores[i, at] = best_scores[i, at - 1]
+                    best_rows[i, at] = best_rows[i, at - 1]
                     at -= 1
-                best[i, at], rows[i, at] = score, offset + j
-                least = best[i, k - 1]
+                best_scores[i, at] = score
+                best_rows[i, at] = offset + j
+                lowest = best_scores[i, k - 1]

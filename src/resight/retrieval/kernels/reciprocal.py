@@ -1,6 +1,9 @@
-"""The inner loops of re-ranking, compiled by numba. N pictures; sets are rows of int32, -1 after the last member."""
+"""The inner loops of re-ranking, compiled by numba.
 
-from typing import Any
+N images: the queries, then the gallery. A set of images is a row of int32, with -1 after its last member.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit  # pyright: ignore[reportUnknownVariableType]
@@ -8,16 +11,30 @@ from numba import njit  # pyright: ignore[reportUnknownVariableType]
 from resight.retrieval.kernels.dots import Array, dot
 
 
+class SparseRows(NamedTuple):
+    """A compressed sparse matrix: row i is `values[start[i] : start[i + 1]]` in the columns of the same slice."""
+
+    start: Array
+    """int32 or int64 [rows + 1]."""
+    columns: Array
+    """int32 or int64 [entries]."""
+    values: Array
+    """float32 [entries]."""
+
+
 @njit(cache=True, nogil=True)
-def mutual(near: Array, out: Array, first: int, last: int) -> None:
-    """Those of each picture's k + 1 nearest (itself counted) that have it among theirs: int32 [N, k + 1]."""
+def mutual(neighbors: Array, out: Array, first: int, last: int) -> None:
+    """Write each image's mutual neighbours into `out`, int32 [N, k + 1].
+
+    These are the members of its k + 1 nearest, itself included, that have it among their own k + 1 nearest.
+    """
     k = out.shape[1]
     for i in range(first, last):
         count = 0
         for a in range(k):
-            j = near[i, a]
+            j = neighbors[i, a]
             for b in range(k):
-                if near[j, b] == i:
+                if neighbors[j, b] == i:
                     out[i, count] = j
                     count += 1
                     break
@@ -25,44 +42,47 @@ def mutual(near: Array, out: Array, first: int, last: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def expand(whole: Array, half: Array, start: Array, members: Array, first: int, last: int) -> None:
-    """Each picture's mutual neighbours, and those (of half as many) of each of them that share more than 2/3 with it.
+def expand(full_sets: Array, half_sets: Array, start: Array, members: Array, first: int, last: int) -> None:
+    """Expand each image's set of mutual neighbours by those sets of its members that share more than 2/3 with it.
 
-    With no room in `members` it counts only: `start` [N] takes the sizes. Otherwise row i goes to `members`, ascending,
-    from `start[i]`.
+    `full_sets` are mutual neighbours among k, `half_sets` among k / 2. With an empty `members` the function only
+    counts: `start` [N] receives the sizes. Otherwise row i is written to `members`, ascending, from `start[i]`.
     """
-    seen = np.full(len(whole), -1, np.int32)  # 2 i: of picture i's own; 2 i + 1: added
-    found = np.empty(whole.shape[1] * (1 + half.shape[1]), np.int32)
+    mark = np.full(len(full_sets), -1, np.int32)  # 2 i: in the set of image i; 2 i + 1: added to it
+    expanded = np.empty(full_sets.shape[1] * (1 + half_sets.shape[1]), np.int32)
     for i in range(first, last):
+        # Begin with the image's mutual neighbours: expanded[:count].
         count = 0
-        for j in whole[i]:
+        for j in full_sets[i]:
             if j < 0:
                 break
-            seen[j] = 2 * i
-            found[count] = j
+            mark[j] = 2 * i
+            expanded[count] = j
             count += 1
-        for j in found[:count].copy():
+        # Add the half set of each of these that has more than 2/3 of its members among them.
+        for j in expanded[:count].copy():
             size, shared = 0, 0
-            for other in half[j]:
+            for other in half_sets[j]:
                 if other < 0:
                     break
                 size += 1
-                shared += seen[other] == 2 * i
+                shared += mark[other] == 2 * i
             if shared > 2 / 3 * size:
-                for other in half[j][:size]:
-                    if seen[other] < 2 * i:
-                        seen[other] = 2 * i + 1
-                        found[count] = other
+                for other in half_sets[j][:size]:
+                    if mark[other] < 2 * i:
+                        mark[other] = 2 * i + 1
+                        expanded[count] = other
                         count += 1
+        # Write the members, or only their number.
         if len(members):
-            members[start[i] : start[i + 1]] = np.sort(found[:count])
+            members[start[i] : start[i + 1]] = np.sort(expanded[:count])
         else:
             start[i] = count
 
 
 @njit(cache=True, nogil=True)
 def weigh(x: Array, largest: Array, start: Array, members: Array, weights: Array, first: int, last: int) -> None:
-    """exp(-distance / largest) of each member, over their sum."""
+    """Write exp(-distance / largest distance) of each member, divided by their sum, into `weights`, float32."""
     for i in range(first, last):
         total = 0.0
         for n in range(start[i], start[i + 1]):
@@ -76,41 +96,55 @@ def weigh(x: Array, largest: Array, start: Array, members: Array, weights: Array
 @njit(cache=True, nogil=True)
 def rerank_rows(
     scores: Array,
-    begin: Array,
-    members: Array,
-    weights: Array,
-    held_begin: Array,
-    holders: Array,
-    held: Array,
+    query_sets: SparseRows,
+    gallery_index: SparseRows,
     largest: Array,
     weight: float,
     float16: bool,
     first: int,
     last: int,
 ) -> None:
-    """Turns scores, float32 [q, G], into the negative of re-ranked distances, where they lie.
+    """Turn scores, float32 [q, G], into the negative of re-ranked distances, in place.
 
-    The overlap of two sets, sum(min), is added up over shared members by the inverted index. Both sets add up to 1, so
-    sum(max) = 2 - sum(min).
+    The overlap of two sets, sum(min), is summed over their shared members by the inverted index. The weights of either
+    set sum to 1, so sum(max) = 2 - sum(min).
+
+    Args:
+        scores: inner products of embeddings of unit length; is overwritten.
+        query_sets: each query's set of images and their weights.
+        gallery_index: for each image, the gallery items whose sets contain it, and its weights there.
+        largest: float32 [q], the greatest distance of each query.
+        weight: lambda, of the original distance.
+        float16: whether weights and their sums are rounded to float16, as in the reference.
+        first: the first query of this task.
+        last: the query after the last one of this task.
     """
+    one = np.float32(1)
+    two = np.float32(2)
+    original_weight = np.float32(weight)
     overlap = np.empty(scores.shape[1], np.float32)
     for i in range(first, last):
+        # Sum the weights that the query's set and each gallery item's set have in common: overlap [G].
         overlap[:] = 0
-        for n in range(begin[i], begin[i + 1]):
-            own = _as_float16(weights[n]) if float16 else weights[n]
-            for m in range(held_begin[members[n]], held_begin[members[n] + 1]):
+        for n in range(query_sets.start[i], query_sets.start[i + 1]):
+            member = query_sets.columns[n]
+            query_weight = _as_float16(query_sets.values[n]) if float16 else query_sets.values[n]
+            for m in range(gallery_index.start[member], gallery_index.start[member + 1]):
+                item = gallery_index.columns[m]
                 if float16:
-                    overlap[holders[m]] = _as_float16(overlap[holders[m]] + min(own, _as_float16(held[m])))
+                    shared = min(query_weight, _as_float16(gallery_index.values[m]))
+                    overlap[item] = _as_float16(overlap[item] + shared)
                 else:
-                    overlap[holders[m]] += min(own, held[m])
-        one, two, own = np.float32(1), np.float32(2), np.float32(weight)
+                    overlap[item] += min(query_weight, gallery_index.values[m])
+        # Mix the Jaccard distance with the original one: scores[i] [G].
         for j in range(len(overlap)):
             jaccard = one - overlap[j] / (two - overlap[j])
-            scores[i, j] = -((one - own) * jaccard + own * (two - two * scores[i, j]) / largest[i])
+            original = original_weight * (two - two * scores[i, j]) / largest[i]
+            scores[i, j] = -((one - original_weight) * jaccard + original)
 
 
 @njit(cache=True, nogil=True)
 def _as_float16(x: Any) -> Any:
-    """float32 rounded to float16's 11 significant bits (Veltkamp 1968); for numbers that float16 holds as normal."""
+    """Round float32 to float16's 11 significant bits (Veltkamp 1968), for numbers that are normal in float16."""
     scaled = np.float32(8193) * np.float32(x)
     return np.float32(scaled - np.float32(scaled - np.float32(x)))

@@ -1,0 +1,173 @@
+"""Answers to a search: hits with their records and probabilities, grouped and re-ranked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from resight.errors import ConfigError, GalleryError
+from resight.gallery.engines.contract import Engine
+from resight.gallery.record import Filter, Hit, Record
+from resight.retrieval.calibration import Calibration
+from resight.retrieval.rerank import rerank as rerank_scores
+from resight.retrieval.scores import InnerProducts
+
+_RERANKED: Final = 200  # candidates that re-ranking orders
+_MORE: Final = 4  # times k candidates are fetched to make k groups; times more whenever they were too few
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One record that a search returned."""
+
+    record: Record
+    similarity: float
+    """Inner product, from -1 to 1."""
+    probability: float | None
+    """Probability of the same identity by the model's calibration; None if the model has none."""
+    known: bool | None
+    """Whether the similarity reaches the calibrated threshold; if none of the answers does, the query is unknown."""
+    members: int = 1
+    """In a grouped search, the number of candidates in the group."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How hits become answers."""
+
+    k: int
+    where: Filter
+    group: str | None = None
+    rerank: bool = False
+
+    def require_valid(self, engine: Engine) -> None:
+        """Check the options against a gallery.
+
+        Raises:
+            ConfigError: k is less than 1, the group is unknown, or no record has a metadata field of the filter.
+        """
+        require_k(self.k)
+        if self.group not in (None, "identity", "tracklet"):
+            raise ConfigError(f"answers can be grouped by identity or tracklet, not by {self.group!r}")
+        if not self.where.metadata or engine.count(self.where):
+            return
+        known = engine.fields()
+        unknown = sorted(set(self.where.metadata) - known)
+        if unknown:
+            names = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"no record has a field {unknown[0]!r}; the fields of metadata are: {names}")
+
+
+def require_k(k: int) -> None:
+    """Check the number of answers.
+
+    Raises:
+        ConfigError: k is less than 1.
+    """
+    if k < 1:
+        raise ConfigError(f"k must be 1 or more, not {k}")
+
+
+def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Check query vectors, and return them as float32 [Q, D].
+
+    Args:
+        vectors: [Q, D], or one vector [D].
+        width: D of the gallery's embeddings.
+
+    Raises:
+        GalleryError: the vectors have another width, or are not finite.
+    """
+    queries = np.atleast_2d(np.asarray(vectors, np.float32))
+    if queries.shape[1] != width:
+        raise GalleryError(f"a query has {queries.shape[1]} numbers, and the gallery's records have {width}")
+    if not np.isfinite(queries).all():
+        raise GalleryError("a query vector is not finite (NaN or infinity)")
+    return queries
+
+
+def find_answers(
+    engine: Engine, vectors: np.ndarray, options: SearchOptions, calibration: Calibration | None, prior: float
+) -> list[list[Answer]]:
+    """Search an engine and make answers of the hits.
+
+    All queries are searched at once; those whose candidates form fewer than k groups are searched again with more
+    candidates.
+
+    Args:
+        engine: the engine of the gallery.
+        vectors: float32 [Q, D], the queries.
+        options: checked.
+        calibration: the model's calibration, if it has one.
+        prior: probability, before the comparison, that two records are of the same identity.
+
+    Returns:
+        for each query at most k answers.
+    """
+    k, group = options.k, options.group
+    total = engine.count(options.where)
+    size = max(_RERANKED if options.rerank else 0, _MORE * k if group else k)
+    answers: list[list[Answer]] = [[] for _ in vectors]
+    pending = list(range(len(vectors)))
+    while pending:
+        hits = engine.search(vectors[pending], size, options.where)
+        records = _read_records(engine, hits)
+        incomplete = list[int]()
+        for query, row_hits in zip(pending, hits, strict=True):
+            candidates = [
+                _answer(records[hit.id], hit.similarity, calibration, prior) for hit in row_hits if hit.id in records
+            ]
+            if options.rerank:
+                candidates = _rerank(vectors[query], candidates)
+            ordered = candidates if group is None else _group(candidates, group)
+            answers[query] = ordered[:k]
+            if group is not None and len(ordered) < k and size < total:
+                incomplete.append(query)
+        pending = incomplete
+        size *= _MORE
+    return answers
+
+
+def mean_query(vectors: np.ndarray) -> np.ndarray:
+    """Combine embeddings of one object into a single query: their mean, scaled to unit length.
+
+    Args:
+        vectors: float32 [N, D].
+
+    Returns:
+        float32 [1, D].
+    """
+    mean = np.asarray(vectors, np.float32).mean(0, keepdims=True)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def _read_records(engine: Engine, hits: Sequence[Sequence[Hit]]) -> dict[str, Record]:
+    ids = list(dict.fromkeys(hit.id for row in hits for hit in row))
+    return {record.id: record for record in engine.get(ids)}
+
+
+def _answer(record: Record, similarity: float, calibration: Calibration | None, prior: float) -> Answer:
+    if calibration is None:
+        return Answer(record, similarity, None, None)
+    probability = float(calibration.of(np.array([similarity]), prior)[0])
+    return Answer(record, similarity, probability, similarity >= calibration.threshold)
+
+
+def _group(answers: Sequence[Answer], group: str) -> list[Answer]:
+    """The first answer of each group, with the number of its members; a record without a label is its own group."""
+    groups: dict[str, Answer] = {}
+    for answer in answers:
+        label = getattr(answer.record, group)
+        name = f"record {answer.record.id}" if label is None else f"group {label}"
+        first = groups.setdefault(name, replace(answer, members=0))
+        groups[name] = replace(first, members=first.members + 1)
+    return list(groups.values())
+
+
+def _rerank(query: np.ndarray, answers: list[Answer]) -> list[Answer]:
+    if len(answers) < 2:
+        return answers
+    scores = InnerProducts(query[None], np.stack([answer.record.vector for answer in answers]))
+    order = rerank_scores(scores).rows(slice(0, 1))[0].argsort(descending=True, stable=True)
+    return [answers[n] for n in order.tolist()]

@@ -1,0 +1,277 @@
+"""Every gallery engine against one contract, recomputed naively."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from gallery_engines import (
+    INFO,
+    assert_same,
+    in_folder,
+    in_postgresql,
+    naive_search,
+    records,
+)
+from qdrant_client import QdrantClient
+from qdrant_client.models import PointStruct
+
+from resight.config.sections import Embedding
+from resight.errors import ConfigError, GalleryError
+from resight.gallery.engines.folder import FolderEngine
+from resight.gallery.engines.postgres import PostgresEngine
+from resight.gallery.engines.qdrant import QdrantEngine
+from resight.gallery.engines.qdrant_edge import EdgeEngine
+from resight.gallery.record import Filter, GalleryInfo
+from resight.gallery.url import create_engine, exists, open_engine
+
+pytest_plugins = ("gallery_fixtures",)
+
+FILTERS = [
+    Filter(),
+    Filter(identity=("ann",)),
+    Filter(identity=("ann", "cyd", "absent"), camera=("c1",)),
+    Filter(camera=("c1", "c2"), modality=("rgb",), tracklet=("t1", "t2")),
+    Filter(modality=("rgb+nir+tir", "tir")),
+    Filter(after=2.5),
+    Filter(after=1.0, before=7.0),
+    Filter(metadata={"gate": "north"}),
+    Filter(metadata={"floor": 2}),
+    Filter(metadata={"floor": 2.0, "night": True}, modality=("tir",)),
+    Filter(identity=("absent",)),
+]
+
+
+@pytest.mark.parametrize("where", FILTERS, ids=str)
+def test_a_filter_searches_counts_and_scans_the_records_for_which_it_holds(engine, where):
+    stored = records(120)
+    for part in (stored[:50], stored[50:51], stored[51:]):
+        engine.add(part)
+    expected = [r for r in stored if where.holds(r)]
+    assert engine.count(where) == len(expected)
+    assert_same(list(engine.scan(where)), expected)
+    queries = np.stack([r.vector for r in records(5, seed=1)])
+    for k in (1, 7, 200):
+        for near, vector in zip(engine.search(queries, k, where), queries, strict=True):
+            wanted = naive_search(stored, vector, k, where)
+            assert [n.id for n in near] == [i for i, _ in wanted]
+            np.testing.assert_allclose([n.similarity for n in near], [s for _, s in wanted], atol=1e-5)
+
+
+def test_equally_near_records_come_in_the_order_in_which_they_were_added(tmp_path):
+    engine = create_engine(f"exact:{tmp_path / 'g'}", INFO)
+    vector = records(1)[0].vector
+    for part in range(4):
+        engine.add([replace(r, vector=vector) for r in records(10, seed=part, first=10 * part)])
+    assert [n.id for n in engine.search(vector[None], 12)[0]] == [f"r{n}" for n in range(12)]
+    engine.close()
+
+
+def test_records_are_stored_when_the_gallery_is_opened_again(reopen):
+    engine, stored = reopen(), records(60)
+    for start in range(0, 60, 6):
+        engine.add(stored[start : start + 6])
+    engine.assign(["r3", "r59"], "dora")
+    assert engine.delete(["r7", "r8", "r8", "never"]) == 2
+    replacement = replace(stored[5], identity="ed", metadata={"new": 1})
+    engine.add([replacement])  # takes the place of the first one
+    stored[3], stored[59] = replace(stored[3], identity="dora"), replace(stored[59], identity="dora")
+    expected = [r for r in stored if r.id not in ("r5", "r7", "r8")] + [replacement]
+    engine.write_log([{"a": 1}])
+    for _ in range(2):
+        assert_same(list(engine.scan()), expected)
+        assert engine.count() == 58
+        assert engine.count(Filter(identity=("dora",))) == 2
+        assert "new" in engine.fields()
+        assert_same(engine.get(["r59", "absent", "r5"]), [stored[59], replacement])
+        wanted = naive_search(expected, stored[7].vector, 5, Filter())
+        assert [n.id for n in engine.search(stored[7].vector[None], 5)[0]] == [i for i, _ in wanted]
+        assert [n.id for n in engine.search(stored[3].vector[None], 1, Filter(identity=("dora",)))[0]] == ["r3"]
+        assert engine.read_log() == [{"a": 1}]
+        engine.close()
+        engine = reopen()
+    engine.close()
+
+
+def test_what_the_gallery_knows_of_its_model_comes_back_as_it_was_given(reopen, tmp_path, postgresql):
+    engine = reopen()
+    assert engine.info == INFO
+    assert isinstance(engine.info, GalleryInfo)
+    engine.close()
+    info = GalleryInfo(
+        width=24, embedding_id="fedcba9876543210", model="/models/é", embedding=Embedding(flip=True, fusion="mean")
+    )
+    for url in (str(tmp_path / "plain"), f"exact:{tmp_path / 'exact'}", f"{postgresql}&gallery=info_{os.getpid()}"):
+        if not exists(url):
+            create_engine(url, info).close()
+        assert exists(url)
+        opened = open_engine(url)
+        assert opened.info == info
+        opened.close()
+
+
+def test_many_small_additions_are_joined_in_order(folder_engine):
+    stored = records(40)
+    for record in stored:
+        folder_engine.add([record])
+    assert len(list((folder_engine.path / "segments").iterdir())) < 32
+    assert_same(list(folder_engine.scan()), stored)
+
+
+def test_an_index_that_is_older_than_the_folder_is_brought_up_to_date(tmp_path):
+    FolderEngine.create(tmp_path / "g", INFO).close()
+    stored = records(80)
+    edge = EdgeEngine(tmp_path / "g", exact_under=0)
+    edge.add(stored[:40])
+    edge.close()
+    plain = FolderEngine(tmp_path / "g")  # as a crash between folder and index leaves it
+    plain.add(stored[40:])
+    plain.assign(["r1"], "zoe")
+    plain.delete(["r2", "r50"])
+    plain.close()
+    expected = [replace(r, identity="zoe") if r.id == "r1" else r for r in stored if r.id not in ("r2", "r50")]
+    for corrupt in (False, True):
+        if corrupt:
+            (tmp_path / "g" / "index.json").write_text("{")
+        edge = EdgeEngine(tmp_path / "g", exact_under=0)
+        assert edge._indexed() == {int(r.id[1:]) for r in expected}
+        for vector in (stored[2].vector, stored[60].vector):
+            wanted = [i for i, _ in naive_search(expected, vector, 9, Filter())]
+            assert [n.id for n in edge.search(vector[None], 9)[0]] == wanted
+        assert [n.id for n in edge.search(stored[1].vector[None], 3, Filter(identity=("zoe",)))[0]] == ["r1"]
+        edge.close()
+
+
+def test_an_index_is_optimized_however_little_is_added_at_a_time(tmp_path, monkeypatch):
+    optimized, real = [], EdgeEngine._optimize
+    monkeypatch.setattr(EdgeEngine, "_optimize", lambda self: (optimized.append(self.count()), real(self)))
+    reopen = in_folder("edge", tmp_path)
+    for start in range(0, 12_000, 3000):
+        engine = reopen()
+        engine.add(records(3000, seed=start, first=start))
+        engine.close()
+    assert optimized == [12_000]
+
+
+def test_one_process_at_a_time_and_no_gallery_over_another(folder_engine, tmp_path):
+    with pytest.raises(GalleryError, match="open in another process"):
+        open_engine(str(folder_engine.path))
+    with pytest.raises(GalleryError, match="exists already"):
+        FolderEngine.create(folder_engine.path, INFO)
+    with pytest.raises(GalleryError, match="is no gallery"):
+        open_engine(str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="known are: FOLDER, exact:FOLDER, qdrant://"):
+        open_engine("mongo://x")
+    assert exists(str(folder_engine.path))
+    assert not exists(f"exact:{tmp_path / 'nothing'}")
+
+
+def test_a_corrupt_segment_is_named(tmp_path):
+    engine = FolderEngine.create(tmp_path / "g", INFO)
+    assert (tmp_path / "g").stat().st_mode & 0o077 == 0  # readable by its owner only
+    engine.add(records(5))
+    engine.close()
+    file = next((tmp_path / "g" / "segments").iterdir()) / "vectors.npy"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(GalleryError, match=f"{file.parent.name} is corrupt"):
+        FolderEngine(tmp_path / "g")
+
+
+OLD = {"format": 1, "width": 16, "fingerprint": "0123456789abcdef", "model": None}
+REFUSED = r"has format 1, and this version of resight reads format 2: create the gallery again and add its images$"
+
+
+def test_a_gallery_of_format_1_is_refused_in_one_sentence(tmp_path, postgresql):
+    FolderEngine.create(tmp_path / "g", INFO).close()
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(OLD))
+    for url in (str(tmp_path / "g"), f"exact:{tmp_path / 'g'}"):
+        with pytest.raises(GalleryError, match=REFUSED) as refusal:
+            open_engine(url)
+        assert str(tmp_path / "g" / "gallery.json") in str(refusal.value)
+
+    url = f"{postgresql}&gallery=old_{os.getpid()}"
+    PostgresEngine.create(url, INFO).close()
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"UPDATE old_{os.getpid()}.info SET info = %s", [json.dumps(OLD)])
+    with pytest.raises(GalleryError, match=REFUSED):
+        PostgresEngine(url)
+
+    client = QdrantClient(":memory:")
+    QdrantEngine.create(client, "old", INFO)
+    client.upsert("old.info", [PointStruct(id=0, vector={}, payload={"entry": json.dumps(OLD)})])
+    with pytest.raises(GalleryError, match=REFUSED):
+        QdrantEngine(client, "old")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 2}', '{"format": 2, "width": 16, "about": 1}'])
+def test_a_corrupt_gallery_file_is_named(tmp_path, text):
+    FolderEngine.create(tmp_path / "g", INFO).close()
+    (tmp_path / "g" / "gallery.json").write_text(text)
+    with pytest.raises(GalleryError, match=r"gallery\.json is corrupt"):
+        FolderEngine(tmp_path / "g")
+
+
+def test_a_server_that_cannot_be_reached_is_named(postgresql):
+    with pytest.raises(GalleryError, match=r"PostgreSQL says: .*refused"):
+        open_engine("postgresql://nobody:secret@localhost:1/none")
+    with pytest.raises(GalleryError, match="has no gallery 'none'"):
+        open_engine(f"{postgresql}&gallery=none")
+    with pytest.raises(GalleryError, match=r"Qdrant says: .*refused"):
+        open_engine("qdrant://localhost:1/none")
+    with pytest.raises(GalleryError, match="is not of the form qdrant://HOST:PORT/COLLECTION"):
+        open_engine("qdrant://localhost:1")
+    client = QdrantClient(":memory:")
+    with pytest.raises(GalleryError, match="has no gallery 'none'"):
+        QdrantEngine(client, "none")
+    QdrantEngine.create(client, "one", INFO)
+    with pytest.raises(GalleryError, match="has a collection 'one' already"):
+        QdrantEngine.create(client, "one", INFO)
+
+
+def test_postgresql_creates_no_gallery_over_another(postgresql):
+    engine = in_postgresql(postgresql)()
+    url = f"{postgresql}&gallery={engine._database.schema}"
+    with pytest.raises(GalleryError, match=f"has a gallery '{engine._database.schema}' already"):
+        PostgresEngine.create(url, INFO)
+    assert PostgresEngine.exists(url)
+    engine.close()
+
+
+ADDS = """
+import sys
+sys.path[:0] = sys.argv[2:4]
+from pathlib import Path
+from gallery_engines import EdgeEngine, records
+engine = EdgeEngine(Path(sys.argv[1]), exact_under=100)
+for start in range(int(sys.argv[4]), 100_000, 5):
+    engine.add(records(5, seed=start, first=start))
+    print(start + 5, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_adds_loses_and_doubles_nothing_acknowledged(tmp_path):
+    """As often as RESIGHT_KILLS says, twice without it."""
+    FolderEngine.create(tmp_path / "g", INFO).close()
+    done, rng, here = 0, np.random.default_rng(0), Path(__file__).parent
+    for _ in range(int(os.environ.get("RESIGHT_KILLS", "2"))):
+        command = [sys.executable, "-c", ADDS, str(tmp_path / "g"), str(here), str(here.parent), str(done)]
+        adding = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for _ in range(int(rng.integers(5, 30))):
+            done = int(adding.stdout.readline())
+        adding.kill()
+        done = max([done, *map(int, adding.stdout.read().split())])
+        adding.wait()
+        engine = EdgeEngine(tmp_path / "g", exact_under=100)
+        ids = [r.id for r in engine.scan()]
+        assert len(ids) == len(set(ids)) == engine.count()
+        assert set(ids) >= {f"r{n}" for n in range(done)}
+        assert len(ids) - done in (0, 5)  # written and not yet acknowledged
+        if engine._shard is not None:
+            assert len(engine._indexed()) == len(ids)
+        engine.close()

@@ -1,0 +1,83 @@
+"""The names of `resight`: the same objects whatever was imported before, and never a module."""
+
+import subprocess
+import sys
+
+import pytest
+
+import resight
+
+CHECK = """
+import importlib, inspect, pkgutil, sys, types, warnings
+import resight
+
+warnings.simplefilter("ignore")
+order = sys.argv[1]
+
+def import_all():
+    for module in pkgutil.walk_packages(resight.__path__, "resight."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+def names():
+    return {name: getattr(resight, name) for name in resight.__all__}
+
+if order == "names first":
+    first, again = names(), names()
+    import_all()
+else:
+    import_all()
+    first, again = names(), names()
+last = names()
+for name in resight.__all__:
+    assert first[name] is again[name] is last[name], name
+    assert isinstance(last[name], types.ModuleType) == (name == "recipes"), name
+    if name != "recipes":
+        assert last[name].__name__ == name, name
+assert last["recipes"].__name__ == "resight.config.recipes"
+assert not set(resight.__all__) & {m.name for m in pkgutil.iter_modules(resight.__path__)}
+functions = {name for name, value in last.items() if inspect.isfunction(value)}
+assert functions == {name for name in resight.__all__ if name[0].islower()} - {"recipes"}, functions
+print("checked", len(first))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["names first", "modules first"])
+def test_names_do_not_depend_on_what_was_imported(order):
+    process = subprocess.run([sys.executable, "-c", CHECK, order], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == f"checked {len(resight.__all__)}"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare", "calibrate", "extract", "export", "train", "load"])
+def test_a_function_stays_a_function_after_its_submodule_was_imported(name):
+    code = (
+        "import importlib, pkgutil, resight\n"
+        f"module = importlib.import_module('resight.' + resight._MODULES[{name!r}])\n"
+        f"value = resight.{name}\n"
+        f"assert callable(value) and value is getattr(module, {name!r})\n"
+        f"from resight import {name}\n"
+        f"assert {name} is value is resight.{name}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dir_lists_the_public_names():
+    assert set(resight.__all__) <= set(dir(resight))
+    assert "__version__" in dir(resight)
+    assert sorted(resight.__all__) == sorted(resight._MODULES)
+    assert len(set(resight.__all__)) == len(resight.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'resight' has no attribute 'evaluat'"):
+        resight.evaluat  # noqa: B018
+    with pytest.raises(ImportError):
+        from resight import evaluat  # noqa: F401
+
+
+def test_the_errors_have_one_base():
+    errors = [getattr(resight, name) for name in resight.__all__ if name.endswith("Error")]
+    assert len(errors) == 10
+    assert all(issubclass(error, resight.ResightError) for error in errors)

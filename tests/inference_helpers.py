@@ -1,4 +1,4 @@
-"""What the tests of inference share: networks whose embeddings depend much on their pictures, short ones for exports."""
+"""Networks for tests of inference: their embeddings depend much on the pictures, and exports of them take seconds."""
 
 import time
 from pathlib import Path

@@ -50,19 +50,6 @@ def test_names_do_not_depend_on_what_was_imported(order):
     assert process.stdout.strip() == f"checked {len(resight.__all__)}"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "compare", "calibrate", "extract", "export", "train", "load"])
-def test_a_function_stays_a_function_after_its_submodule_was_imported(name):
-    code = (
-        "import importlib, pkgutil, resight\n"
-        f"module = importlib.import_module('resight.' + resight._MODULES[{name!r}])\n"
-        f"value = resight.{name}\n"
-        f"assert callable(value) and value is getattr(module, {name!r})\n"
-        f"from resight import {name}\n"
-        f"assert {name} is value is resight.{name}\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_dir_lists_the_public_names():
     assert set(resight.__all__) <= set(dir(resight))
     assert "__version__" in dir(resight)

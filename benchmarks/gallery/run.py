@@ -16,8 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import describe_machine
 
-from resight import Filter, Record, create_engine, open_engine
-from resight.gallery.url import exists
+from resight import Filter, Record
+from resight.gallery.record import GalleryInfo
+from resight.gallery.url import create_engine, exists, open_engine
 
 WIDTH, QUERIES, K = 768, 200, 20
 CASES = {"spread": (100_000, 0.7), "tight": (100_000, 0.15), "million": (1_000_000, 0.7)}  # records, noise
@@ -69,7 +70,8 @@ class Records:
 
 
 def fill(url: str, records: Records) -> None:
-    engine, started = create_engine(url, {"width": WIDTH, "fingerprint": "artificial"}), time.perf_counter()
+    engine = create_engine(url, GalleryInfo(width=WIDTH, embedding_id="artificial"))
+    started = time.perf_counter()
     for start in range(0, records.count, 10_000):
         engine.add(records.batch(start, start + 10_000))
         if start % 100_000 == 90_000:

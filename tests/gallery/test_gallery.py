@@ -663,17 +663,17 @@ def test_bad_options_of_the_command_line_are_refused(tmp_path, model_folder, see
             assert f"k must be 1 or more, not {k}" in resight(capsys, *search, *given, "--k", k, status=2)
     for prior in (0, 1, 1.5, "nan"):
         assert "prior probability must" in resight(capsys, *search, query, "--prior", prior, status=2)
-    assert "one of the two" in resight(capsys, *search, status=2)
-    assert "one of the two" in resight(capsys, *search, query, "--id", record_id, status=2)
+    assert "give either" in resight(capsys, *search, status=2)
+    assert "give either" in resight(capsys, *search, query, "--id", record_id, status=2)
     assert "no record 'x'" in resight(capsys, *search, "--id", "x", status=2)
     assert "knows no modality 'tir'" in resight(capsys, *search, query, "--query-modality", "tir", status=2)
-    assert "one of the two" in resight(capsys, "gallery", "add", at, status=2)
+    assert "give either" in resight(capsys, "gallery", "add", at, status=2)
     assert "no picture, folder or table" in resight(capsys, "gallery", "add", at, tmp_path / "none", status=2)
     words = ["gallery", "add", at, "--embeddings", tmp_path / "e.parquet"]
-    assert "do not go with them" in resight(capsys, *words, "--thumbnails", status=2)
-    assert "one of the two" in resight(capsys, *words, query, status=2)
+    assert "--embeddings has no images" in resight(capsys, *words, "--thumbnails", status=2)
+    assert "give either" in resight(capsys, *words, query, status=2)
     assert "NAME=VALUE" in resight(capsys, "gallery", "add", at, query, "--metadata", "floor", status=2)
-    assert "one of the two" in resight(capsys, "gallery", "remove", at, status=2)
+    assert "give either" in resight(capsys, "gallery", "remove", at, status=2)
     assert "nothing to assign" in resight(capsys, "gallery", "assign", at, "--identity", "x", status=2)
     assert "no assignment to take back" in resight(capsys, "gallery", "undo", at, status=2)
     for action in ("find", "name", "export", "link"):

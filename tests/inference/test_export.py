@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import picture, small_model
+from conftest import picture
+from inference_helpers import card_of, sensitive_model, short_embedder
 from numpy.testing import assert_allclose
 
 import resight
@@ -18,6 +20,7 @@ from resight.device import processor_kind
 from resight.errors import CheckpointError, ConfigError, ExportError, PictureError
 from resight.inference import export as exporting
 from resight.inference import runtime
+from resight.inference.embedder import Embedder
 from resight.inference.export import export
 
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
@@ -34,15 +37,14 @@ assert "timm" not in sys.modules
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model with side information of two kinds and JPM."""
-    settings = {"sie": ("camera", "modality"), "jpm": True, "stride": 12}
-    at = tmp_path_factory.mktemp("model") / "m"
-    return small_model(at, ("c1", "c2", "c3"), ("rgb", "tir"), (0.4, 0.5, 0.6), **settings)
+    return sensitive_model(tmp_path_factory.mktemp("model") / "m", card_of(sie=("camera",)))
 
 
 @pytest.fixture(scope="module")
-def model(folder):
-    return resight.load(folder, "cpu", "fp32")
+def model():
+    """A short network with side information of two kinds, JPM and overlapping patches."""
+    settings = {"sie": ("camera", "modality"), "jpm": True, "stride": 12}
+    return short_embedder(card_of(("c1", "c2", "c3"), ("rgb", "tir"), **settings))
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +61,28 @@ def images(paths):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
 def test_an_export_gives_what_the_model_gives(kind, model, paths, tmp_path):
-    done = export(model, tmp_path / "out", kind)
-    assert done.cosine > 0.99999
+    modes = [module.training for module in model.model.modules()]
+    result = export(model, tmp_path / "out", kind, paths[:5])
+    assert result.cosine > 0.99999
+    assert result.tried == 20 + (0 if kind == "torch-export" else 5)
+    assert (result.folder, result.target) == (tmp_path / "out", None)
+    assert [module.training for module in model.model.modules()] == modes
+    assert metadata_of(tmp_path / "out")["cosine"] == result.cosine
     labels = {"camera": ["c1", "c3", None, "c9", "c2"], "modality": ["rgb", "tir", None, "rgb", "tir"]}
     if kind == "torch-export":
         with pytest.raises(ConfigError, match=r"torch\.export\.load"):
             runtime.load(tmp_path / "out")
         return
     small = runtime.load(tmp_path / "out", threads=1)
-    assert (small.width, small.fingerprint) == (model.width, model.fingerprint)
+    assert (small.width, small.embedding_id) == (model.width, model.embedding_id)
     assert_allclose(small.embed(paths[:5], **labels), model.embed(paths[:5], **labels), atol=1e-4)
     assert_allclose(small.embed(paths * 2), model.embed(paths * 2), atol=1e-4)  # more than a batch
     assert_allclose(small.embed(paths[0]), small.embed(paths[0].read_bytes()), atol=1e-6)
     assert small.embed([]).shape == (0, model.width)
+    sighting = {"rgb": paths[0], "tir": paths[1]}
+    assert_allclose(small.embed(sighting), model.embed(sighting), atol=1e-4)
+    with pytest.raises(ConfigError, match="no modality 'nir', only rgb, tir"):
+        small.embed(paths[0], modality="nir")
 
 
 @pytest.mark.slow
@@ -82,11 +93,12 @@ def test_int8_in_onnx_has_weights_in_the_range_of_its_target(target, low, high, 
     result = export(model, tmp_path / "out", "onnx", images, int8=True, target=target)
     check_int8(result, model, paths)
     assert metadata_of(tmp_path / "out")["target"] == result.target == target
+    assert runtime.load(tmp_path / "out").embedding_id != model.embedding_id
     assert not (tmp_path / "out" / "prepared.onnx").exists()
     graph = onnx.load(tmp_path / "out" / "model.onnx").graph
     tensors = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     largest = [np.abs(onnx.numpy_helper.to_array(x).astype(int)).max() for x in tensors if len(x.dims) == 2]
-    assert len(largest) > 20
+    assert len(largest) >= 8  # qkv, projection and two layers of the MLP, in the last block and in JPM's
     assert low <= min(largest) <= max(largest) <= high
 
 
@@ -112,17 +124,26 @@ def metadata_of(folder):
     return json.loads((folder / "export.json").read_text())
 
 
+class Targets(list):
+    """The targets that a test exports for, and the embedder that the check compares with itself."""
+
+    embedder: Embedder
+
+
 @pytest.fixture
 def targets(model, monkeypatch):
-    """The targets that this test exports for; no graph is written, and the check compares the model with itself."""
-    targets = []
+    """No graph is written."""
+    targets = Targets()
+    targets.embedder = model
 
     def write(network, inputs, folder, kind, quantize):
         targets.append(quantize and quantize.keywords["target"])
+        (folder / exporting.FILES[kind]).write_bytes(b"x")
 
     def run_network(inputs):
+        network = exporting.ExportNetwork(targets.embedder).eval()
         with torch.inference_mode():
-            return exporting.Network32(model)(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
+            return network(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
 
     monkeypatch.setattr(exporting, "_write", write)
     monkeypatch.setattr(exporting, "_open", lambda file, kind: run_network)
@@ -158,7 +179,7 @@ def test_without_int8_there_is_no_target(targets, folder, model, images, tmp_pat
         (
             False,
             "vnni",
-            ("0.995", "int8 for the target vnni", "try --target avx2 (this CPU has no VNNI", "more --pict"),
+            ("0.995", "int8 for the target vnni", "try --target avx2 (this CPU has no VNNI", "more --images"),
         ),
         (True, "vnni", ("0.995", "int8 for the target vnni", "try more --images, or an export without --int8")),
         (False, "avx2", ("0.995", "int8 for the target avx2", "try more --images, or an export without --int8")),
@@ -178,8 +199,9 @@ def test_a_refusal_says_what_to_try(vnni, target, texts, targets, model, images,
 
 def test_a_cosine_that_is_not_a_number_is_the_smallest(model):
     trials = [exporting.trial(model, size, (), seed=0) for size in (2, 3)]
-    network = exporting.Network32(model).eval()
-    embeddings = iter([np.full((2, model.width), 1, np.float32), np.full((3, model.width), np.nan, np.float32)])
+    network = exporting.ExportNetwork(model).eval()
+    width = model.model.width
+    embeddings = iter([np.full((2, width), 1, np.float32), np.full((3, width), np.nan, np.float32)])
     assert np.isnan(exporting._min_cosine(network, lambda inputs: next(embeddings), trials))
     assert exporting._min_cosine(network, lambda inputs: np.zeros((1, 1), np.float32), trials) == -1
 
@@ -219,28 +241,75 @@ def test_an_export_is_of_float32(folder, tmp_path):
         export(resight.load(folder, "cpu", "bf16"), tmp_path / "out", "onnx")
 
 
-def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, model, paths, tmp_path, capsys):
-    arguments = ["export", str(folder), "--to", "onnx", "--out", str(tmp_path / "out")]
+def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, paths, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["export", str(folder), "--to", "onnx", "--out", str(out)]
     assert main([*arguments, "--images", *map(str, paths[:6])]) == 0
     printed = capsys.readouterr().out
-    assert "cosine to the model in float32 1.0" in printed.replace("0.99999", "1.0")
+    cosine = float(re.search(r"cosine to the model in float32 at least ([0-9.]+), over 26 images", printed)[1])
+    assert 0.99999 < cosine < 1.00001
+    assert cosine == pytest.approx(metadata_of(out)["cosine"], abs=1e-6)
     assert printed.strip().endswith(f"checked on this machine's CPU ({processor_kind()})")
-    command = [sys.executable, "-c", EMBED, str(tmp_path / "out"), *map(str, paths[:3])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert_allclose(json.loads(done.stdout), model.embed(paths[:3], camera="c2"), atol=1e-4)
-    (tmp_path / "out" / "model.onnx").write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        runtime.load(tmp_path / "out")
+    command = [sys.executable, "-c", EMBED, str(out), *map(str, paths[:3])]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = resight.load(folder, "cpu", "fp32")
+    assert_allclose(json.loads(process.stdout), expected.embed(paths[:3], camera="c2"), atol=1e-4)
+    (out / "model.onnx").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="is corrupt"):
+        runtime.load(out)
+    stated = metadata_of(out)
+    for text, message in (
+        (json.dumps({**stated, "format": 1, "older": 2}), "has format 1, and this version of resight reads 2: export"),
+        (json.dumps({**stated, "size": "large"}), "is no exported model"),
+        ("[]", "is no exported model"),
+        ("{", "is no exported model"),
+    ):
+        (out / "export.json").write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            runtime.load(out)
+
+
+def test_ids_of_exports(model, images, targets, tmp_path):
+    """Float exports have the embedder's; int8 has one for each kind of file and target."""
+    ids = []
+    for n, (kind, target) in enumerate(
+        [("onnx", None), ("openvino", None), ("onnx", "avx2"), ("onnx", "vnni"), ("openvino", "avx2")]
+    ):
+        export(model, tmp_path / str(n), kind, images, target is not None, target)
+        ids.append(metadata_of(tmp_path / str(n))["embedding_id"])
+    assert ids[0] == ids[1] == model.embedding_id
+    assert len(set(ids)) == 4
+    flipped = Embedder(model.model, model.card, model.settings.model_copy(update={"flip": True}))
+    with pytest.raises(ExportError, match="is required, so nothing is written"):
+        export(flipped, tmp_path / "flip", "onnx")  # the network that the check runs is not the flipped one
+    targets.embedder = flipped
+    export(flipped, tmp_path / "flip", "onnx")
+    assert metadata_of(tmp_path / "flip")["embedding_id"] == flipped.embedding_id != model.embedding_id
+
+
+def test_a_model_without_rgb_is_checked_with_pictures_too(targets, images, tmp_path):
+    embedder = short_embedder(card_of(modalities=("nir", "tir"), sie=("modality",)))
+    targets.embedder = embedder
+    result = export(embedder, tmp_path / "out", "onnx", images[:4])
+    assert result.cosine > 0.99999
+    assert result.tried == 24
 
 
 def test_what_the_runtime_refuses(tmp_path):
     with pytest.raises(CheckpointError, match="is no exported model"):
         runtime.load(tmp_path)
-    sheet = {"modalities": ["rgb"], "cameras": [], "views": [], "width": 2, "size": [4, 2], "interpolation": "bilinear"}
-    small = runtime.Runtime(sheet, lambda inputs: np.ones((len(inputs["pictures"]), 2), np.float32))
+    metadata = runtime.ExportMetadata(
+        kind="onnx", file="model.onnx", embedding_id="0" * 16, row_width=2, size=(4, 2), interpolation="bilinear"
+    )
+    small = runtime.Runtime(metadata, lambda inputs: np.ones((len(inputs["images"]), 2), np.float32))
     file = tmp_path / "x.jpg"
     file.write_bytes(b"no")
-    for bad, says in ((file, "is no picture"), (tmp_path / "y.jpg", "cannot be read"), (np.ones(3), "uint8")):
+    for bad, says in (
+        (file, "is no picture"),
+        (tmp_path / "y.jpg", "cannot be read"),
+        (np.ones(3), "uint8"),
+        (7, "not a int"),
+    ):
         with pytest.raises(PictureError, match=says):
             small.embed(bad)
     with pytest.raises(ConfigError, match="2 labels of view are given for 1 pictures"):

@@ -252,7 +252,7 @@ def test_the_command_line(folder, table, tmp_path, capsys):
     ("options", "message"),
     [
         (["--workers", "0"], "--workers must be 1 or more, not 0"),
-        (["--workers", "2", "--ray", "local"], "give one of the two"),
+        (["--workers", "2", "--ray", "local"], "exclude each other"),
         (["--min-confidence", "0.5"], "--min-confidence is for a video with --boxes"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from resight import recipes, summarize
+from resight import summarize
 from resight.cli import main
 from resight.config.recipes import tiny, vary
 from resight.errors import ConfigError
@@ -26,7 +26,7 @@ def test_every_stage_has_its_shape(run):
     assert stages["logits 0"].shape == [2, IDENTITIES]
     assert stages["local features"].shape[0] == 2 * parts
     assert stages["embedding"].shape == [2, width * (1 + parts)]
-    assert list(stages)[0] == "image"
+    assert next(iter(stages)) == "image"
     assert list(stages)[-1] == "embedding"
 
 
@@ -77,8 +77,6 @@ def test_the_command_prints_the_stages_of_the_trimodal_recipe(capsys):
         "[2, 1, 768]", "[2, 768]", "[2, 751]", "models/blocks.py:",
     ):  # fmt: skip
         assert shape in out
-    for stage in summarize(recipes.transreid_trimodal()):
-        assert stage.name.strip() in out
 
 
 def test_the_command_takes_options_and_a_recipe(capsys, run):

@@ -1,4 +1,4 @@
-"""`python -m resight.cli`, for where the script is not on the path."""
+"""Run the command line as `python -m resight.cli`."""
 
 import sys
 

@@ -13,20 +13,21 @@ from resight.cli.parsing import parse, print_json, print_rows
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Fit similarity to probability on a data set, choose the threshold for unknown queries, and store both in the
-    model's folder. Half of the identities fit a curve that is checked on the other half; what is stored uses all."""
+    """Calibrate a model on a data set: fit the probability of the same identity to the similarity, choose the threshold
+    for unknown queries, and store both in the model folder. The reported calibration error is
+    that of a curve fitted on half of the identities, on the other half; the stored curve is fitted on all."""
 
     model: Positional[Path]
     """A model folder."""
     dataset: str
-    """A data set of the catalog; better the held-out part of your own images than the set that a paper reports on."""
+    """A data set of the catalog; preferably validation images of your own, not a test set that you report on."""
     root: Path
     """Its folder or table."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     false_match_rate: float = 1e-3
-    """Share of different-identity pairs that may reach the threshold."""
+    """Fraction of different-identity pairs that reach the threshold."""
     plot: Path | None = None
-    """Draw the reliability curve there, as PNG."""
+    """Write the reliability curve to this PNG file."""
     json: bool = False
     """Print JSON."""
     quiet: bool = False

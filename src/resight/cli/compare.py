@@ -12,31 +12,31 @@ from resight.cli.parsing import parse, print_json, print_rows
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare two runs on the same queries: the difference, its 95 % interval, and whether it could be chance."""
+    """Compare two evaluations on the same queries: difference, 95 % confidence interval and p-value."""
 
     first: Positional[Path]
-    """A file from resight evaluate --json, or a run folder."""
+    """A file of resight evaluate --json, or a run folder."""
     second: Positional[Path]
-    """The one to compare with it."""
+    """Another file or run folder."""
     seed: int = 0
-    """Of the bootstrap over query identities."""
+    """Random seed of the bootstrap over query identities."""
     json: bool = False
     """Print JSON."""
 
 
 def run(arguments: list[str]) -> None:
-    """Print mAP and R1 of both, and their difference."""
+    """Print the figures of both evaluations, and their differences."""
     options = parse(Compare, arguments, "resight compare")
     from resight.evaluation.compare import compare
 
-    found = compare(options.first, options.second, options.seed)
+    comparison = compare(options.first, options.second, options.seed)
     if options.json:
-        print_json(asdict(found))
+        print_json(asdict(comparison))
         return
-    for words in found.unlike:
-        print(f"note: {words}")
-    only = f"; {found.left_out} are in one run only and left out" if found.left_out else ""
-    print(f"{found.queries} queries are in both{only}")
+    for note in comparison.unlike:
+        print(f"note: {note}")
+    left_out = f"; {comparison.left_out} are in one run only and left out" if comparison.left_out else ""
+    print(f"{comparison.queries} queries are in both{left_out}")
     rows = [
         {
             "figure": row.figure,
@@ -46,6 +46,6 @@ def run(arguments: list[str]) -> None:
             "95 % interval": f"{100 * row.low:.2f} to {100 * row.high:.2f}",
             "p": f"{row.p:.3g}",
         }
-        for row in found.rows
+        for row in comparison.rows
     ]
     print_rows("difference = second - first, in percentage points", rows)

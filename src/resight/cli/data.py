@@ -16,16 +16,16 @@ from resight.errors import PictureError
 
 @dataclass(frozen=True)
 class Inspect:
-    """Count and check what a data set holds, before anything is trained on it."""
+    """Count the images and labels of a data set, and check its images."""
 
     name: Positional[str]
     """A data set of the catalog."""
     root: Positional[Path]
     """Its folder or table."""
     check: bool = False
-    """Decode every picture and name those that are corrupt."""
+    """Decode every image, and list those that are corrupt."""
     out: Path | None = None
-    """Write the three tables there, as train.parquet, query.parquet and gallery.parquet."""
+    """Write train.parquet, query.parquet and gallery.parquet to this folder."""
     json: bool = False
     """Print JSON."""
 
@@ -37,7 +37,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Names:
-    """Print the data sets of the catalog."""
+    """List the data sets of the catalog, and their protocols."""
 
     json: bool = False
     """Print JSON."""
@@ -55,28 +55,30 @@ def run(arguments: list[str]) -> None:
 def _inspect(options: Inspect) -> None:
     from resight.data.inspect import inspect_dataset, write_tables
 
-    found = inspect_dataset(options.name, options.root, options.check)
+    inspection = inspect_dataset(options.name, options.root, options.check)
     if options.json:
-        print_json({"name": found.name, "parts": [vars(part) for part in found.parts], "notes": found.notes})
+        print_json(
+            {"name": inspection.name, "parts": [vars(part) for part in inspection.parts], "notes": inspection.notes}
+        )
     else:
         columns = ("part", "sightings", "images", "identities", "cameras", "views", "modalities")
-        table = Table(*columns, title=found.name)
-        for part in found.parts:
+        table = Table(*columns, title=inspection.name)
+        for part in inspection.parts:
             table.add_row(
                 *(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items())
             )
         Console(highlight=False).print(table)
-        print("\n".join(found.notes), end="\n" if found.notes else "")
+        print("\n".join(inspection.notes), end="\n" if inspection.notes else "")
     if options.out is not None:
-        write_tables(found.split, options.out)
-    if found.corrupt is not None:
-        files = sum(part.images for part in found.parts)
-        for reason in found.corrupt:
+        write_tables(inspection.split, options.out)
+    if inspection.corrupt is not None:
+        files = sum(part.images for part in inspection.parts)
+        for reason in inspection.corrupt:
             print(reason)
-        if found.corrupt:
-            raise PictureError(f"{len(found.corrupt)} of the pictures are corrupt; they are named above")
+        if inspection.corrupt:
+            raise PictureError(f"{len(inspection.corrupt)} of the images are corrupt: they are listed above")
         if not options.json:
-            print(f"all pictures can be decoded ({files}, query and gallery counted apart)")
+            print(f"all images can be decoded ({files}, with query and gallery counted separately)")
 
 
 def _clean(options: Clean) -> None:

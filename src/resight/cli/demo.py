@@ -8,18 +8,18 @@ from resight.cli.parsing import parse
 
 @dataclass(frozen=True)
 class Demo:
-    """Paint a data set, train a tiny three-modality TransReID on it, and show what it finds."""
+    """Paint a synthetic data set, train a small three-modality TransReID on it, and draw its ranking."""
 
     out: Path = Path("demo")
-    """Folder for the pictures, the run and the rank strip; must not exist."""
+    """Folder for the images, the run and the rank strip; must not exist."""
     seed: int = 0
-    """Of the pictures and of the training."""
+    """Random seed of the images and of training."""
     epochs: int | None = None
-    """Epochs of training. None: as many as the recipe `tiny` has."""
+    """Number of epochs. None: that of the recipe `tiny`."""
 
 
 def run(arguments: list[str]) -> None:
-    """Parses and runs the demo."""
+    """Run the demo."""
     options = parse(Demo, arguments, "resight demo")
     from resight.report.demo import run_demo
 

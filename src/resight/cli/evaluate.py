@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a model on a data set, or embeddings from a file: CMC, mAP, mINP."""
+    """Evaluate a model on a data set, or a file of embeddings: CMC, mAP, mINP."""
 
     source: Positional[Path]
-    """A model folder, such as runs/NAME/best; or a file of embeddings, from --save-embeddings or resight extract."""
+    """A model folder, such as runs/NAME/best, or a file of embeddings from --save-embeddings or resight extract."""
     settings: OmitArgPrefixes[Evaluation] = field(default_factory=Evaluation)
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     dataset: str | None = None
-    """A data set of the catalog (resight data list). A file of embeddings has its own."""
+    """A data set of the catalog (resight data list); not for a file of embeddings."""
     root: Path | None = None
     """Its folder or table."""
     on_corrupt: Literal["error", "skip"] = "error"
-    """What to do with pictures that cannot be decoded."""
+    """What to do with images that cannot be decoded."""
     cameras: bool = False
-    """Also measure each pair of cameras: queries of one against images of the other alone."""
+    """Also evaluate each pair of cameras: queries of one, gallery images of the other."""
     open_set: bool = False
-    """Also measure a threshold on known and unknown queries: TAR at FAR, equal error rate, DIR at FPIR."""
+    """Also evaluate open-set recognition: TAR at FAR, equal error rate, DIR at FPIR."""
     json: Path | None = None
-    """Write all figures there, with those of each query (for resight compare); `-` prints them instead of the tables."""
+    """Write all figures, including those of each query, to this JSON file; `-` prints them instead of the tables."""
     rank_strip: Path | None = None
-    """Write a rank strip there, as PNG: it shows the pictures themselves."""
+    """Write a picture of queries and their nearest gallery images to this PNG file."""
     save_embeddings: Path | None = None
-    """Write the embeddings there, a new Parquet file, to measure them again in another way."""
+    """Write the embeddings to this new Parquet file, which resight evaluate can read."""
     half: bool = False
-    """Write them in float16: half the size, the same mAP within about 0.0001."""
+    """Save embeddings in float16: half the size; mAP changes by about 0.0001."""
     quiet: bool = False
     """Show no progress."""
 
 
 def run(arguments: list[str]) -> None:
-    """Evaluate, and print what was done in words and the figures in tables."""
+    """Evaluate, print a description and tables of figures, and write the requested files."""
     options = parse(Evaluate, arguments, "resight evaluate")
     from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
     from resight.files import write_json
@@ -59,7 +59,9 @@ def run(arguments: list[str]) -> None:
     if options.half and options.save_embeddings is None:
         raise ConfigError("--half is for --save-embeddings FILE, which is missing")
     if options.save_embeddings is not None and options.save_embeddings.exists():
-        raise ConfigError(f"--save-embeddings {options.save_embeddings} exists already and is not written over")
+        raise ConfigError(
+            f"--save-embeddings {options.save_embeddings} exists already and is not written over; use another name"
+        )
     name, result = _evaluate(options)
     values = figures(result, name)
     pairs = camera_pairs(result) if options.cameras else None
@@ -101,7 +103,7 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
     if not (options.source / "config.json").exists():
         raise ConfigError(f"there is no model folder or file of embeddings at {options.source}")
     if options.dataset is None or options.root is None:
-        raise ConfigError(f"say what to evaluate {options.source} on, with --dataset NAME --root FOLDER_OR_TABLE")
+        raise ConfigError(f"to evaluate {options.source}, give --dataset NAME and --root FOLDER_OR_TABLE")
     with Progress(options.quiet) as progress:
         split = read_dataset(options.dataset, options.root)
         split = checked_for_evaluation(split, options.settings, options.on_corrupt, progress)

@@ -10,33 +10,32 @@ from tyro.conf import Positional
 from resight.cli.parsing import parse
 
 _TARGET_HELP = (
-    "The CPUs that --int8 is for. avx2 is for CPUs without VNNI: it costs one bit of the weights, and its files run on "
-    "all newer CPUs too. vnni uses all 8 bits, which lose accuracy on CPUs without VNNI. this is vnni where this "
-    "machine has VNNI, else avx2; it is what --int8 alone means."
+    "CPUs to export int8 for. avx2 has 7-bit weights and is accurate on every CPU with AVX2. vnni has 8-bit weights "
+    "and loses accuracy on CPUs without VNNI. this, the default of --int8, is vnni if this machine has VNNI, else avx2."
 )
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model as one file that runs without this library, checked against the model before it is stored."""
+    """Export a model to a file that runs without this library, and check its embeddings against the model's."""
 
     model: Positional[Path]
-    """A model's folder."""
+    """A model folder."""
     to: Literal["onnx", "openvino", "torch-export"]
-    """What runs it."""
+    """Format of the exported model."""
     out: Path
-    """The folder to write; must not exist."""
+    """Folder to write; must not exist."""
     int8: bool = False
-    """Products in int8 (onnx, openvino), calibrated on --images."""
+    """Quantize matrix products to int8 (onnx, openvino), calibrated on --images."""
     target: Annotated[Literal["this", "avx2", "vnni"] | None, tyro.conf.arg(help=_TARGET_HELP)] = None
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATHS")] = ()
-    """Picture files, folders or tables like those to embed: the check uses them."""
+    """Image files, folders or tables, similar to those that will be embedded, for calibration and the check."""
     max_images: int = 256
-    """At most so many of them, evenly sampled."""
+    """Maximum number of images, evenly sampled."""
 
 
 def run(arguments: list[str]) -> None:
-    """Write and check the file, and print its smallest cosine to the model."""
+    """Export, check, and print the lowest cosine similarity between exported and original embeddings."""
     options = parse(Export, arguments, "resight export")
     from resight.data.readers.anything import read_images, sample_images
     from resight.inference.export import check_options, export
@@ -45,5 +44,5 @@ def run(arguments: list[str]) -> None:
     images = sample_images(read_images(list(options.images)), options.max_images) if options.images else []
     result = export(options.model, options.out, options.to, images, options.int8, options.target)
     target = f"int8 for the target {result.target}, " if result.target else ""
-    cosine = f"cosine to the model in float32 {result.cosine:.6f} at the least, over {result.tried} pictures"
+    cosine = f"cosine to the model in float32 at least {result.cosine:.6f}, over {result.tried} images"
     print(f"{result.folder}: {target}{cosine}, checked on this machine's CPU ({result.checked_on})")

@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extract:
-    """Write the embeddings of many sightings into one Parquet file. Run again after an interruption, it resumes."""
+    """Write embeddings of many sightings to one Parquet file. The same command resumes an interrupted extraction."""
 
     model: Positional[Path]
     """A model folder."""
     source: Positional[tuple[Path, ...]]
-    """Picture files, folders, or tables (CSV, Parquet) with the columns of `own` data sets; or, with --boxes, a video."""
+    """Image files, folders, or tables (CSV, Parquet) with the columns of `own` data sets; with --boxes, a video."""
     out: Path
-    """The file to write; must not exist."""
+    """File to write; must not exist."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     identity_from_folder: bool = False
-    """Each picture is of the identity that its folder is named after."""
+    """Take the name of an image's folder as its identity."""
     boxes: Path | None = None
-    """Boxes in the source, a video: MOTChallenge's text (.txt), or JSON (.json, .jsonl)."""
+    """Boxes in the video: MOTChallenge's text (.txt, .csv), or JSON (.json, .jsonl)."""
     min_confidence: float | None = None
-    """Boxes with a lower confidence are left out."""
+    """Lowest confidence of a box to embed."""
     camera: str | None = None
-    """Of the video."""
+    """Camera of the video."""
     modality: str | None = None
-    """Of the video: rgb (the default), nir or tir."""
+    """Modality of the video: rgb (the default), nir or tir."""
     start: float = 0.0
-    """When the video begins, in seconds on the clock that all cameras share."""
+    """Start time of the video, in seconds on a clock that all cameras share."""
     compile: bool = False
-    """Let torch.compile make the network faster, by a fifth in bf16 on a CPU; its first batches take up to a minute."""
+    """Use torch.compile: about 20 % faster in bf16 on a CPU; the first batches take up to a minute."""
     workers: int = 1
-    """Processes on this machine that share the work."""
+    """Number of processes on this machine."""
     ray: str | None = None
-    """Address of a Ray cluster that shares the work instead, or `local`."""
+    """Address of a Ray cluster to extract on, or `local`."""
     quiet: bool = False
     """Show no progress."""
     json: bool = False
@@ -52,12 +52,12 @@ class Extract:
 
 
 def run(arguments: list[str]) -> None:
-    """Embed, and print the counts."""
+    """Extract embeddings, and print the counts."""
     options = parse(Extract, arguments, "resight extract")
     if options.workers < 1:
         raise ConfigError(f"--workers must be 1 or more, not {options.workers}")
     if options.ray is not None and options.workers > 1:
-        raise ConfigError("--workers are processes of this machine and --ray is a cluster: give one of the two")
+        raise ConfigError("--workers and --ray exclude each other: leave one out")
     from resight.inference.extract import executors
     from resight.inference.extract.extract import ExtractOptions, describe, extract
     from resight.progress import Progress
@@ -88,17 +88,17 @@ def _source(options: Extract) -> Source:
         from resight.data.readers.anything import read_images
 
         names = ("min_confidence", "camera", "modality", "start")
-        given = [name for name in names if getattr(options, name) != getattr(Extract, name)]
-        if given:
+        video_options = [name for name in names if getattr(options, name) != getattr(Extract, name)]
+        if video_options:
             raise ConfigError(
-                f"--{given[0].replace('_', '-')} is for a video with --boxes; a table states it for images"
+                f"--{video_options[0].replace('_', '-')} is for a video with --boxes; a table states it for images"
             )
         return SightingSource(read_images([path.absolute() for path in options.source], options.identity_from_folder))
     from resight.data.boxes import read_boxes
     from resight.data.video import Video
 
     if len(options.source) != 1 or options.identity_from_folder:
-        raise ConfigError("--boxes are of one video, which is the only source then")
+        raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
     video = Video(options.source[0].absolute())
     boxes = read_boxes(options.boxes, options.min_confidence)
     return VideoSource(video.path, boxes, options.camera, options.modality or "rgb", options.start)

@@ -1,4 +1,4 @@
-"""Lists of the names that other verbs take."""
+"""Listings of names, such as recipes and protocols."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resight.errors import ConfigError
 
 @dataclass(frozen=True)
 class Listing:
-    """Print the names that other verbs take."""
+    """List names and descriptions."""
 
     json: bool = False
     """Print JSON."""

@@ -15,23 +15,24 @@ from resight.config.run import Run
 
 @dataclass(frozen=True)
 class FindLearningRate:
-    """Take training steps at ever higher learning rates, and say where the loss falls fastest (Smith 2017)."""
+    """Run a learning rate range test: train at growing learning rates, and print where the loss falls fastest (Smith
+    2017)."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     low: float = 1e-6
-    """The first base learning rate."""
+    """Lowest base learning rate."""
     high: float = 1.0
-    """The last base learning rate."""
+    """Highest base learning rate."""
     steps: int = 100
-    """Rates to try, with one training step each."""
+    """Number of learning rates, with one training step each."""
     plot: Path | None = None
-    """Draw the curve there, as PNG."""
+    """Write the curve to this PNG file."""
     quiet: bool = False
     """Show no progress."""
 
 
 def run(arguments: list[str]) -> None:
-    """Search, print rates and losses, and draw them."""
+    """Run the test, print rates and losses, and plot them."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(recipe_usage("lr-find"))
         return

@@ -1,4 +1,4 @@
-"""What the verbs share: options to typed values, and figures to a table."""
+"""Parsing of options, and printing of tables, for all verbs."""
 
 import json
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: list[str], program: str, default: T | None = None) -> T:
-    """Options to a value of `kind`; tyro itself says what is wrong with an option, and ends with status 2."""
+    """Parse options into a value of `kind`; tyro reports an invalid option, and ends with status 2."""
     if default is None:
         return tyro.cli(kind, prog=program, args=arguments)
     return tyro.cli(kind, prog=program, args=arguments, default=default)
 
 
 def parse_action(actions: Mapping[str, type], arguments: list[str], program: str) -> Any:
-    """The options of one of several actions: `resight VERB ACTION [OPTIONS]`, with tyro's help for each and for all."""
+    """Parse `resight VERB ACTION [OPTIONS]` into the options of the action."""
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in actions.items())
     return tyro.cli(Union[kinds], prog=program, args=arguments)  # pyright: ignore  # noqa: UP007
 
 
 def parse_run(arguments: list[str], program: str) -> Run:
-    """A run from `RECIPE [OPTIONS]` or `--config FILE [OPTIONS]`.
+    """Parse `RECIPE [OPTIONS]` or `--config FILE [OPTIONS]` into a run.
 
     Raises:
-        ConfigError: there is no such recipe or file, or a value is out of its range.
+        ConfigError: the recipe or file does not exist, or a value is out of range.
     """
     if arguments[0] == "--config":
         if len(arguments) < 2:
@@ -43,7 +43,7 @@ def parse_run(arguments: list[str], program: str) -> Run:
 
 
 def recipe_usage(verb: str) -> str:
-    """How a verb that takes a recipe is called, and the recipes."""
+    """Return the usage of a verb that takes a recipe, with a list of the recipes."""
     lines = [f"usage: resight {verb} RECIPE [OPTIONS]"]
     if verb == "train":
         lines += ["       resight train --config CONFIG.json [OPTIONS]", "       resight train --resume RUN_FOLDER"]
@@ -52,12 +52,12 @@ def recipe_usage(verb: str) -> str:
 
 
 def recipe_list() -> list[tuple[str, str]]:
-    """Names of the recipes and the first line of their description."""
+    """Return the recipes' names and the first lines of their descriptions."""
     return [(name, (recipe.__doc__ or "").splitlines()[0]) for name, recipe in RECIPES.items()]
 
 
 def print_scores(title: str, scores: dict[str, float], spread: dict[str, float] | None = None) -> None:
-    """Rates in [0, 1], as percentages in a table; with their spread over several trials below."""
+    """Print rates in [0, 1] as a table of percentages, with their standard deviations over trials in a second row."""
     table = Table(*scores, title=title)
     table.add_row(*(f"{100 * value:.1f}" for value in scores.values()))
     if spread is not None:
@@ -66,7 +66,7 @@ def print_scores(title: str, scores: dict[str, float], spread: dict[str, float] 
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
-    """Rows of a table, each a dict by column; numbers with a point are shown to four figures."""
+    """Print a table; each row has a value for each column, and floats have four significant digits."""
     table = Table(*(rows[0] if rows else ()), title=title)
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
@@ -74,12 +74,12 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """Print a JSON document on standard output."""
     print(json.dumps(document, indent=2))
 
 
 def _print(table: Table) -> None:
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file has room
+    if not console.is_terminal:  # a file has no width
         console = Console(highlight=False, width=160)
     console.print(table)

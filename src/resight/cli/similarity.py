@@ -13,36 +13,36 @@ from resight.cli.parsing import parse, print_json
 
 @dataclass(frozen=True)
 class Similarity:
-    """Compare two pictures: similarity, and the probability of the same identity where the model is calibrated."""
+    """Compute the similarity of two images, and the probability of the same identity if the model is calibrated."""
 
     first: Positional[Path]
-    """A picture."""
+    """An image."""
     second: Positional[Path]
-    """Another picture."""
+    """Another image."""
     model: Path
     """A model folder."""
     cameras: tuple[str, str] | None = None
-    """Of the two pictures."""
+    """Cameras of the two images."""
     modalities: tuple[str, str] | None = None
-    """Of the two pictures."""
+    """Modalities of the two images."""
     prior: float = 0.5
-    """Probability, before the comparison, that the two are of one identity."""
+    """Probability, before the comparison, that both images show the same identity."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     json: bool = False
     """Print JSON."""
 
 
 def run(arguments: list[str]) -> None:
-    """Embed both and print their similarity."""
+    """Embed both images, and print their similarity."""
     options = parse(Similarity, arguments, "resight similarity")
     from resight.inference.similarity import similarity
 
     embedder = options.embedding.load(options.model)
-    found = similarity(embedder, options.first, options.second, options.cameras, options.modalities, options.prior)
+    comparison = similarity(embedder, options.first, options.second, options.cameras, options.modalities, options.prior)
     if options.json:
-        print_json(vars(found))
+        print_json(vars(comparison))
         return
-    print(f"similarity {found.similarity:.4f}")
-    if found.probability is not None:
-        same = "the same identity" if found.known else "not above the threshold"
-        print(f"probability of the same identity {100 * found.probability:.1f} %: {same}")
+    print(f"similarity {comparison.similarity:.4f}")
+    if comparison.probability is not None:
+        same = "the same identity" if comparison.known else "not above the threshold"
+        print(f"probability of the same identity {100 * comparison.probability:.1f} %: {same}")

@@ -49,7 +49,7 @@ def camera_owner(name: str) -> str | None:
     """
     if name not in CATALOG:
         raise unknown("data set", name, CATALOG)
-    return None if name == _OWN else _SAME_CAMERAS.get(name, name)
+    return None if name == _CUSTOM else _SAME_CAMERAS.get(name, name)
 
 
 def require_known(name: str) -> list[str]:

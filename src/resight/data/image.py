@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional
 from resight.errors import PictureError
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
-"""An image: a file, the bytes of a file, an array uint8 [h, w, 3] in RGB, a tensor uint8 [3, h, w], or a Pillow image."""
+"""An image: a file, the bytes of one, an array uint8 [h, w, 3] in RGB, a tensor uint8 [3, h, w], or a Pillow image."""
 
 _JPEG: Final = b"\xff\xd8\xff"
 

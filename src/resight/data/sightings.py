@@ -1,4 +1,4 @@
-"""The domain's value objects: one sighting, a table of many, and a data set's split into three tables."""
+"""Sightings, tables of sightings, and the split of a data set into three tables."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,18 +26,18 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One individual at one moment, in one or more registered pictures.
+    """One object at one moment, in one or more registered images.
 
-    Labels are the data set's own names, never renumbered; None means not known.
+    Labels are the names that the data set uses; None where unknown.
     """
 
     images: Mapping[str, Path]
-    """Files by modality (`rgb`, `nir`, `tir`); a modality that is absent was not taken."""
+    """Image files by modality (`rgb`, `nir`, `tir`)."""
     identity: str | None = None
     camera: str | None = None
     view: str | None = None
     time: float | None = None
-    """Seconds, on any clock that the data set's cameras share."""
+    """Seconds, on a clock that all cameras of the data set share."""
     scene: str | None = None
     clothes: str | None = None
     tracklet: str | None = None
@@ -45,23 +45,23 @@ class Sighting:
 
 @dataclass(frozen=True)
 class SightingTable:
-    """Many sightings as an Arrow table; rows keep their order."""
+    """N sightings as an Arrow table, in a fixed order."""
 
     arrow: pa.Table = field(default_factory=SCHEMA.empty_table)
 
     @classmethod
     def of(cls, sightings: Iterable[Sighting]) -> "SightingTable":
-        """Builds a table from sightings.
+        """Build a table from sightings.
 
         Raises:
-            DatasetError: a sighting has no picture, or one of a modality that is not known.
+            DatasetError: a sighting has no image, or an image of an unknown modality.
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for row, sighting in enumerate(sightings):
-            strange = set(sighting.images) - set(MODALITIES)
-            if strange or not sighting.images:
-                what = f"unknown modality {sorted(strange)[0]!r}" if strange else "no picture"
-                raise DatasetError(f"sighting {row} has {what}; the modalities are {', '.join(MODALITIES)}")
+            unknown = set(sighting.images) - set(MODALITIES)
+            if unknown or not sighting.images:
+                fault = f"unknown modality {sorted(unknown)[0]!r}" if unknown else "no picture"
+                raise DatasetError(f"sighting {row} has {fault}; the modalities are {', '.join(MODALITIES)}")
             for name in MODALITIES:
                 path = sighting.images.get(name)
                 columns[name].append(None if path is None else str(path))
@@ -71,10 +71,10 @@ class SightingTable:
 
     @classmethod
     def read(cls, path: Path) -> "SightingTable":
-        """Reads a table written by `write` (Parquet or CSV).
+        """Read a table that `write` wrote (Parquet or CSV).
 
         Raises:
-            DatasetError: the file is missing, or is no such table.
+            DatasetError: the file does not exist, or is no table of sightings.
         """
         try:
             table = read_arrow(path)
@@ -86,7 +86,11 @@ class SightingTable:
             raise DatasetError(f"{path} is not a table of sightings: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Writes the table as Parquet, or as CSV where the name ends in `.csv`, in one step."""
+        """Write the table as Parquet, or as CSV if the name ends in `.csv`, in one step.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
         sink = pa.BufferOutputStream()
         if path.suffix == ".csv":
             pa_csv.write_csv(self.arrow, sink)
@@ -106,24 +110,24 @@ class SightingTable:
                 yield _sighting(row)
 
     def column(self, name: str) -> list[Any]:
-        """One column as Python values; None where a value is not known."""
+        """Return a column as Python values; None where unknown."""
         return self.arrow.column(name).to_pylist()
 
     def values(self, name: str) -> list[str]:
-        """The distinct known values of a column, sorted."""
+        """Return the distinct known values of a column, sorted."""
         return sorted(set(self.column(name)) - {None})
 
     def take(self, rows: Sequence[int]) -> "SightingTable":
-        """The given rows, in the given order."""
+        """Return the table of some rows, in the given order."""
         return SightingTable(self.arrow.take(pa.array(rows, pa.int64())))
 
     def of_identities(self, identities: Iterable[str]) -> "SightingTable":
-        """The rows of the given identities."""
-        wanted = pa.array(sorted(identities), pa.string())
-        return SightingTable(self.arrow.filter(pc.is_in(self.arrow.column("identity"), wanted)))  # pyright: ignore[reportAttributeAccessIssue]
+        """Return the table of the rows of some identities."""
+        labels = pa.array(sorted(identities), pa.string())
+        return SightingTable(self.arrow.filter(pc.is_in(self.arrow.column("identity"), labels)))  # pyright: ignore[reportAttributeAccessIssue]
 
     def qualify(self, name: str, columns: Sequence[str]) -> "SightingTable":
-        """The table with `name:` before every label of some columns, so that labels of two sets stay apart."""
+        """Return the table with `name:` before every label of some columns, so that those of two data sets differ."""
         arrow = self.arrow
         for column in columns:
             labels = [None if label is None else f"{name}:{label}" for label in self.column(column)]
@@ -132,39 +136,39 @@ class SightingTable:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities in which at least one picture exists, in the order of `MODALITIES`."""
+        """The modalities that at least one image has, in the order of `MODALITIES`."""
         return tuple(m for m in MODALITIES if self.arrow.column(m).null_count < len(self))
 
     @property
     def paths(self) -> list[Path]:
-        """Every picture file, row by row."""
+        """All image files, row by row."""
         return [path for sighting in self for path in sighting.images.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A data set as it is used: what is learned from, what is asked, and what is searched."""
+    """The parts of a data set: training set, queries and gallery."""
 
     name: str
     train: SightingTable
     query: SightingTable
     gallery: SightingTable
     notes: tuple[str, ...] = ()
-    """What a user of this data set should be told: its terms, what was left out of it, and why."""
+    """Remarks for a user of the data set: its terms, and what was left out and why."""
     protocol: str = "market"
-    """The name of the protocol that it is measured by (docs/protocols.md)."""
+    """The name of its evaluation protocol (docs/protocols.md)."""
 
     @property
     def tested(self) -> int:
-        """Sightings that an evaluation embeds; where query and gallery are one table, it counts once."""
+        """The number of sightings that an evaluation embeds; one table for query and gallery counts once."""
         return len(self.query) + (0 if self.gallery is self.query else len(self.gallery))
 
 
 def read_arrow(path: Path) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
-    """Reads a CSV or Parquet file; every CSV column but `time` is text, and an empty cell is not known.
+    """Read a CSV or Parquet file. Every column of a CSV except `time` is text, and an empty cell is unknown.
 
     Raises:
-        DatasetError: the file is missing or cannot be read as what its name says.
+        DatasetError: the file does not exist, or is not of the format that its name says.
     """
     if not path.is_file():
         raise DatasetError(f"there is no table at {path}")
@@ -185,17 +189,26 @@ def _sighting(row: dict[str, Any]) -> Sighting:
     return Sighting(images, **{name: row[name] for name in (*LABELS, "time")})
 
 
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:
-    """Keeps a share of the training identities aside: what is left to learn from, and a split that asks each picture
-    of those kept aside against all the others (None where the share is 0)."""
-    if share == 0:
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
+    """Hold out a fraction of the training identities for validation.
+
+    Args:
+        split: the data set.
+        fraction: of the training identities.
+        seed: of the draw.
+
+    Returns:
+        the data set without the held-out identities in its training set; and the validation split, which searches each
+        held-out image among the others (None if the fraction is 0).
+    """
+    if fraction == 0:
         return split, None
     identities = split.train.values("identity")
-    count = max(1, round(share * len(identities)))
-    kept = set(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
-    aside = split.train.of_identities(kept)
-    learned = split.train.of_identities(set(identities) - kept)
+    count = max(1, round(fraction * len(identities)))
+    validation = set(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
+    held_out = split.train.of_identities(validation)  # words: ok
+    train = split.train.of_identities(set(identities) - validation)
     return (
-        replace(split, train=learned),
-        replace(split, name=f"{split.name}, held out", train=learned, query=aside, gallery=aside),
+        replace(split, train=train),
+        replace(split, name=f"{split.name}, held out", train=train, query=held_out, gallery=held_out),
     )

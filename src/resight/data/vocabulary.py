@@ -1,4 +1,4 @@
-"""The labels of a training set and their numbers: the closed encoding, in which a label that is not known is -1."""
+"""The vocabulary of a training set: its labels and their numbers. An unknown label has the number -1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from resight.data.sightings import SightingTable
 
 UNKNOWN = -1
-"""The number of a label that is missing, or was never seen in training."""
+"""The number of a label that is missing, or not in the training set."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, table: SightingTable) -> "Vocabulary":
-        """The distinct labels of a table, sorted, so that a seed means the same on every machine."""
+        """Return the vocabulary of a table: its distinct labels, sorted."""
         return cls(
             tuple(table.values("identity")),
             tuple(table.values("camera")),
@@ -33,12 +33,12 @@ class Vocabulary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of known labels of each kind of side information."""
+        """The number of labels of each kind of side information."""
         return {"camera": len(self.cameras), "view": len(self.views), "modality": len(self.modalities)}
 
 
 def label_numbers(labels: Sequence[str | None], known: Sequence[str]) -> Tensor:
-    """int64 [N]: the number of each label in `known`; `UNKNOWN` for None and for a label that is not there."""
+    """Return int64 [N], the position of each label in `known`; `UNKNOWN` for None and for other labels."""
     number = {label: n for n, label in enumerate(known)}
     return torch.tensor(
         [UNKNOWN if label is None else number.get(label, UNKNOWN) for label in labels], dtype=torch.int64

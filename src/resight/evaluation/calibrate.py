@@ -78,7 +78,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
 def _pairs(result: Result, identities: np.ndarray) -> Pairs:
     """The pairs among some of the identities."""
     query_rows, gallery_rows = (
-        np.flatnonzero(np.isin(keys.identity, identities)) for keys in (result.query_labels, result.gallery_labels)
+        np.flatnonzero(np.isin(labels.identity, identities)) for labels in (result.query_labels, result.gallery_labels)
     )
     scores = InnerProducts(result.query.vectors[query_rows], result.gallery.vectors[gallery_rows])
     return open_set(

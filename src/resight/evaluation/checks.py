@@ -30,6 +30,8 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
     if len(learned) < len(checked.train):
         notes = (*notes, f"{len(checked.train) - len(learned)} training sightings without an identity are left out")
     require_match(checked, run.evaluation)
+    for note in (*checked.notes, *notes):
+        progress.log(note)
     return replace(checked, train=learned, notes=(*checked.notes, *notes))
 
 

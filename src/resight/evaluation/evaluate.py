@@ -211,9 +211,9 @@ def measure(
             f"query and gallery have different embeddings ({query.info.embedding_id} and {gallery.info.embedding_id}), "
             "which cannot be compared: embed both with one model and the same settings"
         )
-    chosen, rule = measured_by(settings, protocol)
+    used, rule = measured_by(settings, protocol)
     if query.info.fusion == "concat":
-        require_shared_modality(query.sightings, gallery.sightings, query.info.modalities, chosen)
+        require_shared_modality(query.sightings, gallery.sightings, query.info.modalities, used)
     query_labels, gallery_labels = encode_labels(query.sightings, gallery.sightings)
     query, query_labels = _pooled(query, query_labels, settings, is_query=True)
     gallery, gallery_labels = _pooled(gallery, gallery_labels, settings, is_query=False)
@@ -221,8 +221,8 @@ def measure(
     def score(query_rows: np.ndarray, gallery_rows: np.ndarray) -> Scores:
         return scores(_rows(query.vectors, query_rows), _rows(gallery.vectors, gallery_rows), settings, device)
 
-    trials = measure_trials(chosen, rule, query_labels, gallery_labels, score)
-    return Result(chosen, rule, query, gallery, query_labels, gallery_labels, score, trials)
+    trials = measure_trials(used, rule, query_labels, gallery_labels, score)
+    return Result(used, rule, query, gallery, query_labels, gallery_labels, score, trials)
 
 
 def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:

@@ -135,7 +135,8 @@ def _write_checked(
             sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
             names = embedder.card.vocabulary.modalities
             modality = [names[n % len(names)] for n in range(len(sample))]  # any will do for a comparison
-            products = Runtime(metadata, exported).embed(sample, modality=modality)
+            arrays = [x.permute(1, 2, 0).numpy() if isinstance(x, Tensor) else x for x in sample]  # no torch there
+            products = Runtime(metadata, exported).embed(arrays, modality=modality)
             products *= embedder.embed(sample, modality=modality)
             cosines.append(float(products.sum(1).min()))
             tried += len(sample)

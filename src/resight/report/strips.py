@@ -87,13 +87,13 @@ def rank_strip(result: Result, rows: int = 8, k: int = 10) -> Image.Image:
     queries = _evenly_spaced(precision, rows)
     query, gallery = result.query.sightings, result.gallery.sightings
     layout = _layout(query, gallery, queries, nearest, k)
-    shown = [query[int(q)] for q in queries]
+    query_sightings = [query[int(q)] for q in queries]
     matches = [[gallery[int(g)] for g in nearest[q] if g >= 0] for q in queries]
-    names = _short_names(sighting for row in [shown, *matches] for sighting in row)
+    names = _short_names(sighting for row in [query_sightings, *matches] for sighting in row)
 
     strip = Image.new("RGB", layout.size, "white")
     _draw_header(strip, result, precision, len(queries), k)
-    for row, (q, sighting) in enumerate(zip(queries, shown, strict=True)):
+    for row, (q, sighting) in enumerate(zip(queries, query_sightings, strict=True)):
         _draw(strip, layout, (row, 0), sighting, QUERY, ["query", f"AP {100 * precision[q]:.1f} %"], names)
         for column, match in enumerate(matches[row]):
             right = bool(hits[q, column])

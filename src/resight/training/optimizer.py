@@ -30,7 +30,7 @@ def parameter_groups(
             have the base rate.
 
     Returns:
-        for each group `params`, `names`, `weight_decay` and `lr`; and for `set_learning_rate` the rate `base`, which includes
+        for each group `params`, `names`, `weight_decay` and `lr`; and for `set_learning_rate` the rate `base`, with
         layer decay, and the `factor` of biases or heads.
     """
     groups: dict[tuple[float, float, float, bool], dict[str, Any]] = {}

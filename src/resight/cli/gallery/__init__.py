@@ -23,6 +23,6 @@ _ACTIONS: Final = {
 
 def run(arguments: list[str]) -> None:
     """Run the action that the first word names."""
-    chosen = parse_action({name: kind for name, (kind, _) in _ACTIONS.items()}, arguments, "resight gallery")
-    work = dict(_ACTIONS.values())
-    work[type(chosen)](chosen)
+    action_options = parse_action({name: kind for name, (kind, _) in _ACTIONS.items()}, arguments, "resight gallery")
+    actions_by_options = dict(_ACTIONS.values())
+    actions_by_options[type(action_options)](action_options)

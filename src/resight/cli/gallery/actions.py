@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def create(options: kinds.Create) -> None:
-    """Make a gallery."""
+    """Create a gallery."""
     from resight.gallery.open import create_gallery
 
     with create_gallery(options.gallery, options.embedding.load(options.model)) as gallery:
@@ -25,13 +25,13 @@ def create(options: kinds.Create) -> None:
 
 
 def add(options: kinds.Add) -> None:
-    """Embed and store, or store embeddings, and print the counts."""
+    """Add images or embeddings, and print the counts."""
     from resight.progress import Progress
 
     if bool(options.images) == (options.embeddings is not None):
-        raise ConfigError("give what to add: pictures, folders or tables, or --embeddings FILE, one of the two")
+        raise ConfigError("give either images, folders or tables to add, or --embeddings FILE")
     if options.embeddings is not None and (options.thumbnails or options.identity_from_folder):
-        raise ConfigError("--embeddings have no pictures: --thumbnails and --identity-from-folder do not go with them")
+        raise ConfigError("--embeddings has no images: leave --thumbnails and --identity-from-folder out")
     with Progress(options.quiet) as progress, _opened_for_adding(options) as gallery:
         report = _ingest(gallery, options, progress)
         for reason in report.corrupt:
@@ -68,12 +68,12 @@ def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
 
 
 def search(options: kinds.Search) -> None:
-    """Search, and print answers as tables or JSON."""
+    """Search, and print the answers as tables or JSON."""
     from resight.gallery.open import open_gallery
     from resight.gallery.record import Filter
 
     if bool(options.images) == bool(options.id):
-        raise ConfigError("give what to search for: pictures, or --id of records, one of the two")
+        raise ConfigError("give either query images or --id of records to search with")
     if options.k < 1:
         raise ConfigError(f"--k must be 1 or more, not {options.k}")
     where = Filter(
@@ -119,9 +119,15 @@ def _print_answers(
         columns = [key for key in columns if key != "members" or options.group]
         print_rows(name, [{key: "" if r[key] is None else r[key] for key in columns} for r in rows])
         if not row:
-            given = ", ".join(f"{n}: {v}" for n, v in asdict(where).items() if v not in ((), None, {}))
-            has = f"; the gallery has the modalities {', '.join(available)}" if where.modality and available else ""
-            print(f"No record matches the filter ({given}{has})" if given else "The gallery is empty")
+            conditions = ", ".join(f"{n}: {v}" for n, v in asdict(where).items() if v not in ((), None, {}))
+            available_modalities = (
+                f"; the gallery has the modalities {', '.join(available)}" if where.modality and available else ""
+            )
+            print(
+                f"No record matches the filter ({conditions}{available_modalities})"
+                if conditions
+                else "The gallery is empty"
+            )
         elif all(answer.known is False for answer in row):
             print("No match above the threshold")
 
@@ -145,18 +151,18 @@ def _row(answer: Answer) -> dict[str, Any]:
 
 
 def remove(options: kinds.Remove) -> None:
-    """Remove, and print the count."""
+    """Remove records, and print their number."""
     from resight.gallery.open import open_gallery
 
     if bool(options.id) == bool(options.identity):
-        raise ConfigError("give what to remove: --id of records, or --identity, one of the two")
+        raise ConfigError("give either --id of records or --identity to remove")
     with open_gallery(options.gallery) as gallery:
         count = gallery.remove(options.id, options.identity)
-    print(f"{count} records removed, with every trace" if count else "There was nothing to remove")
+    print(f"{count} records removed, with all traces" if count else "There was nothing to remove")
 
 
 def assign(options: kinds.Assign) -> None:
-    """Assign records, and print the count."""
+    """Assign records, and print their number."""
     from resight.gallery.open import open_gallery
 
     with open_gallery(options.gallery) as gallery:
@@ -166,7 +172,7 @@ def assign(options: kinds.Assign) -> None:
 
 
 def undo(options: kinds.Undo) -> None:
-    """Take the last assignment back."""
+    """Undo the last assignment, and print it."""
     from resight.gallery.open import open_gallery
 
     with open_gallery(options.gallery) as gallery:
@@ -175,44 +181,51 @@ def undo(options: kinds.Undo) -> None:
 
 
 def cluster(options: kinds.Cluster) -> None:
-    """Group records, print the groups' sizes, and assign them where that is asked for."""
+    """Cluster records, print the numbers of groups, and assign the groups if --assign is given."""
     from resight.gallery.open import open_gallery
 
     if options.all and options.assign:
-        raise ConfigError("--all only compares; --assign is for records without an identity: leave one out")
+        raise ConfigError(
+            "--all compares groups with identities, and --assign needs records without one: leave one out"
+        )
     with open_gallery(options.gallery) as gallery:
-        found = gallery.cluster(options.threshold, options.neighbors, options.all)
-        assigned = gallery.assign_clusters(found, options.assign) if options.assign else 0
+        clustering = gallery.cluster(options.threshold, options.neighbors, options.all)
+        assigned = gallery.assign_clusters(clustering, options.assign) if options.assign else 0
         total = len(gallery)
-    single = int((found.sizes == 1).sum())
-    agreement = found.agreement if options.all else None
+    single = int((clustering.sizes == 1).sum())
+    agreement = clustering.agreement if options.all else None
     if options.json:
-        document: dict[str, Any] = {"records": len(found.records), "groups": len(found.sizes), "single": single}
+        document: dict[str, Any] = {
+            "records": len(clustering.records),
+            "groups": len(clustering.sizes),
+            "single": single,
+        }
         print_json(document | ({} if agreement is None else {"agreement": asdict(agreement)}))
         return
-    if not found.records:
+    if not clustering.records:
         print(f"Nothing to cluster: all {total} records have an identity (--all includes them)")
         return
-    print(f"{len(found.records)} records, {len(found.sizes)} groups, {single} of them with a single record")
+    print(f"{len(clustering.records)} records, {len(clustering.sizes)} groups, {single} of them with a single record")
     if agreement is not None:
         print(
             f"against the identities: pairwise F1 {agreement.f1:.3f} (precision {agreement.precision:.3f}, recall "
-            f"{agreement.recall:.3f}), NMI {agreement.nmi:.3f}, {agreement.groups} groups for {agreement.labels} identities"
+            f"{agreement.recall:.3f}), NMI {agreement.nmi:.3f}, {agreement.groups} groups for {agreement.labels} "
+            "identities"
         )
     if assigned:
         print(f"assigned {options.assign}-1 to {options.assign}-{assigned}")
 
 
 def stats(options: kinds.Stats) -> None:
-    """Print the counts."""
+    """Print counts of the gallery's records."""
     from resight.gallery.open import open_gallery
 
     with open_gallery(options.gallery) as gallery:
-        found = asdict(gallery.stats())
+        counts = asdict(gallery.stats())
     if options.json:
-        print_json(found)
+        print_json(counts)
         return
-    for name, value in found.items():
+    for name, value in counts.items():
         if isinstance(value, dict):
             value = [f"{label} {count}" for label, count in value.items()]  # pyright: ignore[reportUnknownVariableType]
         text = ", ".join(value) or "none" if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
@@ -220,7 +233,7 @@ def stats(options: kinds.Stats) -> None:
 
 
 def verify(options: kinds.Verify) -> None:
-    """Read everything; a fault ends with status 2."""
+    """Verify a gallery; faults end with status 2."""
     from resight.gallery.open import open_gallery
 
     with open_gallery(options.gallery) as gallery:

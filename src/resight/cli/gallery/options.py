@@ -13,10 +13,10 @@ from resight.cli.embedding_options import EmbeddingOptions
 
 @dataclass(frozen=True)
 class Create:
-    """Make a gallery for the embeddings of one model."""
+    """Create a gallery for the embeddings of a model."""
 
     gallery: Positional[str]
-    """FOLDER (exact while it is small, then through an index), exact:FOLDER,
+    """FOLDER (searched exactly while small, then with an index), exact:FOLDER,
     postgresql://USER@HOST/DATABASE?gallery=NAME, or qdrant://HOST:PORT/COLLECTION."""
     model: Path
     """The model folder."""
@@ -25,23 +25,23 @@ class Create:
 
 @dataclass(frozen=True)
 class Add:
-    """Embed images and store a record for each sighting; records that are present already stay as they are, so that an
-    interrupted run can be run again."""
+    """Embed images and store a record for each sighting. Records that exist are skipped, so that an interrupted command
+    can be run again."""
 
     gallery: Positional[str]
-    """The gallery; it is made if it does not exist and --model is given."""
+    """The gallery; created if it does not exist and --model is given."""
     images: Positional[tuple[Path, ...]] = ()
-    """Picture files, folders, or tables (CSV, Parquet) with the columns of `own` data sets."""
+    """Image files, folders, or tables (CSV, Parquet) with the columns of `own` data sets."""
     model: Path | None = None
-    """The model folder: makes a new gallery; for one that exists, it must be the gallery's model."""
+    """Model folder of a new gallery; for an existing gallery, it must be the gallery's model."""
     embeddings: Path | None = None
-    """Instead of images: a file of embeddings from the gallery's model."""
+    """File of embeddings of the gallery's model, to add instead of images."""
     identity_from_folder: bool = False
-    """Each picture is of the identity that its folder is named after."""
+    """Take the name of an image's folder as its identity."""
     thumbnails: bool = False
-    """Store a small copy of each picture in the gallery."""
+    """Store a small copy of each image in the gallery."""
     metadata: tuple[str, ...] = ()
-    """NAME=VALUE, of all records; a value that is JSON (3, true) is taken as such."""
+    """Metadata of all records, as NAME=VALUE; a value that is valid JSON (3, true) keeps its type."""
     device: str = "auto"
     """`cpu`, `cuda`, ... or `auto`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -52,30 +52,30 @@ class Add:
 
 @dataclass(frozen=True)
 class Search:
-    """Search the gallery: have I seen this one before, and where?"""
+    """Search the gallery for the records that are most similar to the queries."""
 
     gallery: Positional[str]
     """The gallery."""
     images: Positional[tuple[Path, ...]] = ()
-    """Query pictures, each searched by itself."""
+    """Query images; each is a query of its own."""
     id: tuple[str, ...] = ()
-    """Search by records of the gallery instead."""
+    """Ids of records to search with instead of images."""
     same_object: bool = False
-    """The query pictures show the same object: search with all of them at once."""
+    """The query images show the same object: search with the mean of their embeddings."""
     query_camera: str | None = None
-    """The camera of the query pictures."""
+    """Camera of the query images."""
     query_view: str | None = None
-    """The view of the query pictures."""
+    """View of the query images."""
     query_modality: str | None = None
-    """The modality of the query pictures: rgb (the default), nir or tir."""
+    """Modality of the query images: rgb (the default), nir or tir."""
     k: int = 10
-    """Answers for each query."""
+    """Number of answers for each query."""
     group: Literal["identity", "tracklet"] | None = None
     """One answer for each identity or tracklet."""
     rerank: bool = False
-    """Order the nearest records by their common neighbours."""
+    """Re-rank the nearest records by k-reciprocal neighbors."""
     prior: float = 0.5
-    """Probability, before the comparison, that two records are of one identity."""
+    """Probability, before the comparison, that two records have the same identity."""
     camera: tuple[str, ...] = ()
     """Search only records of these cameras."""
     identity: tuple[str, ...] = ()
@@ -98,51 +98,51 @@ class Search:
 
 @dataclass(frozen=True)
 class Remove:
-    """Remove records, or everything of an identity, with all traces of it."""
+    """Remove records, or all records of an identity, with everything derived from them."""
 
     gallery: Positional[str]
     """The gallery."""
     id: tuple[str, ...] = ()
     """Record ids to remove."""
     identity: str | None = None
-    """Remove everything of this identity."""
+    """Remove all records of this identity."""
 
 
 @dataclass(frozen=True)
 class Assign:
-    """Assign records to an identity: merges and splits identities. `gallery undo` takes it back."""
+    """Assign records to an identity, to merge or split identities. `resight gallery undo` takes it back."""
 
     gallery: Positional[str]
     """The gallery."""
     id: Positional[tuple[str, ...]] = ()
     """Record ids."""
     of: str | None = None
-    """Also all records of this identity: assigning them to another one merges the two."""
+    """Also assign all records of this identity, which merges it into the other."""
     identity: str | None = None
-    """The identity; without it the records become unknown."""
+    """The new identity. None: the records become unknown."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Group records into identities: those that have none, or all, to compare the groups with the names."""
+    """Group records into identities by clustering."""
 
     gallery: Positional[str]
     """The gallery."""
     threshold: float | None = None
-    """The lowest mean similarity of groups that are joined. None: the model's calibrated threshold."""
+    """Lowest mean similarity at which groups are joined. None: the calibrated threshold of the model."""
     neighbors: int = 20
-    """Of each record, that it can be joined through."""
+    """Number of nearest neighbors of each record that are considered."""
     all: bool = False
-    """Also records with an identity; prints how the groups agree with the identities."""
+    """Include records that have an identity, and compare the groups with the identities."""
     assign: str | None = None
-    """Assign each group to NAME-1, NAME-2, ...; `resight gallery undo` takes one back at a time."""
+    """Assign the groups to NAME-1, NAME-2, ...; `resight gallery undo` takes back one group at a time."""
     json: bool = False
     """Print JSON."""
 
 
 @dataclass(frozen=True)
 class Undo:
-    """Take the last assignment back."""
+    """Undo the last assignment."""
 
     gallery: Positional[str]
     """The gallery."""
@@ -150,7 +150,7 @@ class Undo:
 
 @dataclass(frozen=True)
 class Stats:
-    """Count what is in a gallery."""
+    """Count the records of a gallery."""
 
     gallery: Positional[str]
     """The gallery."""
@@ -160,7 +160,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Verify:
-    """Read everything, and report what is wrong; or prove that nothing is left of an identity."""
+    """Read all records and report faults; with --identity, also check that nothing of the identity is left."""
 
     gallery: Positional[str]
     """The gallery."""
@@ -170,7 +170,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Copy:
-    """Copy all records to another gallery, which is made if it does not exist."""
+    """Copy all records to another gallery, which is created if it does not exist."""
 
     gallery: Positional[str]
     """The gallery."""

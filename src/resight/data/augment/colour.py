@@ -1,4 +1,4 @@
-"""Random changes of colour, on uint8 pictures, before they are normalised."""
+"""Random changes of colour, on uint8 images before normalization."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's
 
 
 def draw(count: int, height: int, width: int, settings: Augmentation, generator: torch.Generator) -> dict[str, Tensor]:
-    """What happens to each of `count` pictures; nothing is drawn for what is off, so that it changes no other draw.
+    """Draw the changes of `count` images. A change that is off draws no number, so that other draws stay the same.
 
     Returns:
-        `factors` float32 [count, 3], of brightness, contrast and saturation; `grey` bool [count], the whole picture;
-        `patch` int64 [count, 4], a box to grey as top, left, height and width.
+        `factors` float32 [count, 3], of brightness, contrast and saturation; `grey` bool [count], the entire image;
+        `patch` int64 [count, 4], a box that becomes grey: top, left, height and width in pixels.
     """
     factors, grey = torch.ones(count, 3), torch.zeros(count, dtype=torch.bool)
     patch = torch.zeros(count, 4, dtype=torch.int64)
@@ -22,35 +22,35 @@ def draw(count: int, height: int, width: int, settings: Augmentation, generator:
     if settings.grey:
         grey = torch.rand(count, generator=generator) < settings.grey
     if settings.grey_patch:
-        share = torch.sqrt(
-            0.02 + 0.38 * torch.rand(count, generator=generator)
-        )  # of each side: 2 % to 40 % of the area
-        tall, wide = (share * height).long(), (share * width).long()
-        place = torch.rand(2, count, generator=generator)
-        top, left = (place[0] * (height - tall + 1)).long(), (place[1] * (width - wide + 1)).long()
-        chosen = torch.rand(count, generator=generator) < settings.grey_patch
-        patch = torch.stack([top, left, tall, wide], 1) * chosen[:, None]
+        side = torch.sqrt(0.02 + 0.38 * torch.rand(count, generator=generator))  # fraction: 2 % to 40 % of the area
+        tall = (side * height).long()
+        wide = (side * width).long()
+        position = torch.rand(2, count, generator=generator)
+        top = (position[0] * (height - tall + 1)).long()
+        left = (position[1] * (width - wide + 1)).long()
+        patched = torch.rand(count, generator=generator) < settings.grey_patch
+        patch = torch.stack([top, left, tall, wide], 1) * patched[:, None]
     return {"factors": factors, "grey": grey, "patch": patch}
 
 
 def recolour(images: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> Tensor:
-    """Applies what was drawn, where the pictures lie.
+    """Apply drawn changes, in place.
 
     Args:
-        pictures: uint8 [R, 3, H, W].
+        images: uint8 [R, 3, H, W].
         factors: float32 [R, 3], of brightness, then contrast about the mean grey, then saturation.
         grey: bool [R].
         patch: int64 [R, 4].
     """
-    for picture, factor, whole, (top, left, tall, wide) in zip(
+    for image, factor, all_grey, (top, left, tall, wide) in zip(
         images, factors.tolist(), grey.tolist(), patch.tolist(), strict=True
     ):
         if factor != [1.0, 1.0, 1.0]:
-            picture.copy_(_jitter(picture.float(), *factor))
-        if whole:
-            picture.copy_(_grey(picture.float()))
+            image.copy_(_jitter(image.float(), *factor))
+        if all_grey:
+            image.copy_(_grey(image.float()))
         elif tall:
-            box = picture[:, top : top + tall, left : left + wide]
+            box = image[:, top : top + tall, left : left + wide]
             box.copy_(_grey(box.float()))
     return images
 

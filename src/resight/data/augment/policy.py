@@ -1,4 +1,4 @@
-"""Learned and mixed policies of augmentation, torchvision's, on uint8 pictures before they are normalised."""
+"""AutoAugment and AugMix of torchvision, on uint8 images before normalization."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,26 +14,33 @@ _NONE, _AUTOAUGMENT, _AUGMIX = range(3)
 
 
 def draw_policies(count: int, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """int64 [count, 2]: which policy each picture goes through, and the seed of what that draws; nothing is drawn where
-    none is on, so that it changes no other draw."""
-    drawn = torch.zeros(count, 2, dtype=torch.int64)
-    for which, probability in ((_AUTOAUGMENT, settings.autoaugment), (_AUGMIX, settings.augmix)):
+    """Draw the policies of images: int64 [count, 2], the policy of each image and its seed.
+
+    If no policy is on, no number is drawn, so that other draws stay the same.
+    """
+    policies = torch.zeros(count, 2, dtype=torch.int64)
+    for policy, probability in ((_AUTOAUGMENT, settings.autoaugment), (_AUGMIX, settings.augmix)):
         if probability:
-            chosen = torch.rand(count, generator=generator) < probability
-            drawn[:, 0] = torch.where(chosen, which, drawn[:, 0])
+            applies = torch.rand(count, generator=generator) < probability
+            policies[:, 0] = torch.where(applies, policy, policies[:, 0])
     if settings.autoaugment or settings.augmix:
-        drawn[:, 1] = torch.randint(2**31, (count,), generator=generator)
-    return drawn
+        policies[:, 1] = torch.randint(2**31, (count,), generator=generator)
+    return policies
 
 
 def apply_policies(images: Tensor, drawn: Tensor) -> Tensor:
-    """Each of uint8 [R, 3, H, W] through the policy drawn for it, [R, 2]; torch's own draws stay as they were."""
+    """Apply the drawn policies in place; torch's global random state does not change.
+
+    Args:
+        images: uint8 [R, 3, H, W].
+        drawn: int64 [R, 2], as `draw_policies` returns it.
+    """
     policies = _policies()
-    for picture, (which, seed) in zip(images, drawn.tolist(), strict=True):
-        if which != _NONE:
+    for image, (policy, seed) in zip(images, drawn.tolist(), strict=True):
+        if policy != _NONE:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
-                picture.copy_(policies[which](picture))
+                image.copy_(policies[policy](image))
     return images
 
 

@@ -1,45 +1,47 @@
-"""Pictures that are not a data set: files, folders of them, tables."""
+"""Images outside a data set: files, folders and tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from resight.data.readers.folders import PICTURES
+from resight.data.readers.folders import IMAGE_SUFFIXES
 from resight.data.readers.table import read_rows
 from resight.data.sightings import Sighting, SightingTable
 from resight.errors import DatasetError
 
 
 def read_images(sources: Sequence[Path], identity_from_folder: bool = False) -> SightingTable:
-    """The sightings in files, folders (with those below) and tables (CSV or Parquet, the columns of `own`), in order.
+    """Read sightings from files, folders and tables, in their order.
 
     Args:
-        sources: any of them.
-        identity_from_folder: whether a picture in a folder is of the one that the folder is named after.
+        sources: image files; folders, with their subfolders; tables (CSV or Parquet) with the columns of `own`.
+        identity_from_folder: take the name of an image's folder as its identity.
 
     Raises:
-        DatasetError: one is not there, or holds no picture, or is no such table.
+        DatasetError: a source does not exist, has no image, or is no such table.
     """
     if not sources:
         raise DatasetError("there is nothing to read: give picture files, folders or tables")
-    found = list[Sighting]()
+    sightings = list[Sighting]()
     for source in sources:
         if source.is_dir():
-            paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+            paths = sorted(
+                path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
             if not paths:
-                raise DatasetError(f"{source} holds no picture ({', '.join(PICTURES)})")
-            found += [
+                raise DatasetError(f"{source} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
+            sightings += [
                 Sighting({"rgb": path}, identity=path.parent.name if identity_from_folder else None) for path in paths
             ]
         elif source.suffix in (".csv", ".parquet"):
-            found += read_rows(source)[0]
+            sightings += read_rows(source)[0]
         elif source.is_file():
-            found.append(Sighting({"rgb": source}, identity=source.parent.name if identity_from_folder else None))
+            sightings.append(Sighting({"rgb": source}, identity=source.parent.name if identity_from_folder else None))
         else:
             raise DatasetError(f"there is no picture, folder or table at {source}")
-    return SightingTable.of(found)
+    return SightingTable.of(sightings)
 
 
 def sample_images(sightings: SightingTable, count: int) -> list[Path]:
-    """The first image of at most `count` sightings, evenly sampled."""
+    """Return the first image of at most `count` evenly spaced sightings."""
     paths = [next(iter(sighting.images.values())) for sighting in sightings]
     return paths[:: max(1, len(paths) // count)][:count]

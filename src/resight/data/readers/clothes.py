@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from resight.data.readers.folders import PICTURES, matching, require
+from resight.data.readers.folders import IMAGE_SUFFIXES, matching, require
 from resight.data.sightings import Sighting, SightingTable, Split
 
 _LTCC = re.compile(r"(?P<identity>\d+)_(?P<clothes>\d+)_c(?P<camera>\d+)")
@@ -12,10 +12,10 @@ _PRCC_CLOTHES = {"A": "1", "B": "1", "C": "2"}
 
 
 def read_ltcc(root: Path) -> Split:
-    """LTCC.
+    """Read LTCC.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of LTCC.
     """
     train, query, gallery = (_named(f, _LTCC, "LTCC") for f in require(root, ("train", "query", "test"), "LTCC"))
     note = "standard protocol; --protocol clothes-changed or clothes-same for the others"
@@ -23,10 +23,10 @@ def read_ltcc(root: Path) -> Split:
 
 
 def read_vc_clothes(root: Path) -> Split:
-    """VC-Clothes.
+    """Read VC-Clothes.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of VC-Clothes.
     """
     folders = require(root, ("train", "query", "gallery"), "VC-Clothes")
     train, query, gallery = (_named(folder, _VC, "VC-Clothes") for folder in folders)
@@ -35,29 +35,29 @@ def read_vc_clothes(root: Path) -> Split:
 
 
 def read_prcc(root: Path) -> Split:
-    """PRCC, its colour pictures. Learns from `train` (`val` holds other pictures of the same persons).
+    """Read the colour images of PRCC. The training set is `train`; `val` has other images of the same persons.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of PRCC.
     """
     if (root / "rgb").is_dir():
         root = root / "rgb"
     train, test = require(root, ("train", "test"), "PRCC")
     cameras = require(test, tuple(_PRCC_CLOTHES), "PRCC")
-    learned = SightingTable.of(
+    train_table = SightingTable.of(
         Sighting({"rgb": path}, folder.name, path.name[0], clothes=_PRCC_CLOTHES.get(path.name[0]))
         for folder in sorted(entry for entry in train.iterdir() if entry.is_dir())
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in PICTURES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     )
-    tested = SightingTable.of(
+    test_table = SightingTable.of(
         Sighting({"rgb": path}, path.parent.name, camera.name, clothes=_PRCC_CLOTHES[camera.name])
         for camera in cameras
         for path in sorted(camera.glob("*/*"))
-        if path.suffix.lower() in PICTURES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     )
     note = "changed clothes, single shot; --protocol prcc-same or prcc-changed-whole for the others"
-    return Split("PRCC", learned, tested, tested, (note,), "prcc-changed")
+    return Split("PRCC", train_table, test_table, test_table, (note,), "prcc-changed")
 
 
 READERS = {"ltcc": read_ltcc, "prcc": read_prcc, "vc-clothes": read_vc_clothes}

@@ -1,55 +1,56 @@
-"""SYSU-MM01 and RegDB: colour pictures to be found by infrared or thermal ones, and the other way round."""
+"""SYSU-MM01 and RegDB: search colour images with infrared or thermal queries, and the reverse."""
 
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import PICTURES, contents, require
+from resight.data.readers.folders import IMAGE_SUFFIXES, contents, require
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
 _SYSU_CAMERAS = ("1", "2", "3", "4", "5", "6")
 _INFRARED = ("3", "6")
-_ONE_PLACE = ("2", "3")  # look at the same room, so that a query of camera 3 leaves camera 2 out
+_SAME_SCENE = ("2", "3")  # show the same room: a query of camera 3 excludes images of camera 2
 
 
 def read_sysu(root: Path) -> Split:
-    """SYSU-MM01. Learns from train and val identities. Its protocol says who of the test pictures asks and is drawn.
+    """Read SYSU-MM01. The training set has the train and val identities; query and gallery are both all test images, of
+    which the protocol selects.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of SYSU-MM01.
     """
     *cameras, lists = require(root, (*(f"cam{c}" for c in _SYSU_CAMERAS), "exp"), "SYSU-MM01")
     folders = dict(zip(_SYSU_CAMERAS, cameras, strict=True))
-    learned, tested = (
+    train, test = (
         SightingTable.of(
             Sighting(
                 {"nir" if camera in _INFRARED else "rgb": path},
                 identity=identity,
                 camera=camera,
-                scene="2 and 3" if camera in _ONE_PLACE else camera,
+                scene="2 and 3" if camera in _SAME_SCENE else camera,
             )
             for identity in sorted(set().union(*(_sysu_identities(lists / f"{name}_id.txt") for name in names)))
             for camera, folder in folders.items()
-            for path in _pictures(folder / identity)
+            for path in _image_files(folder / identity)
         )
         for names in (("train", "val"), ("test",))
     )
     note = "all-search, single-shot; --protocol sysu-indoor for indoor search"
-    return Split("SYSU-MM01", learned, tested, tested, (note,))
+    return Split("SYSU-MM01", train, test, test, (note,))
 
 
 def read_regdb(root: Path, trial: int = 1) -> Split:
-    """RegDB, one of its ten splits. Its protocol says which modality asks.
+    """Read one of the ten splits of RegDB. Query and gallery are both all test images, of which the protocol selects.
 
     Args:
-        root: the folder that holds `idx`, `Visible` and `Thermal`.
-        trial: 1 to 10.
+        root: the folder with `idx`, `Visible` and `Thermal`.
+        trial: number of the split, 1 to 10.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of RegDB.
     """
     (lists,) = require(root, ("idx",), "RegDB")
-    learned, tested = (
+    train, test = (
         SightingTable.of(
             sighting
             for modality, name in (("rgb", "visible"), ("tir", "thermal"))
@@ -58,9 +59,10 @@ def read_regdb(root: Path, trial: int = 1) -> Split:
         for part in ("train", "test")
     )
     note = (
-        "colour asks of thermal; --protocol regdb-thermal-visible for the other way; papers give the mean of ten splits"
+        "colour queries, thermal gallery; --protocol regdb-thermal-visible for the reverse; papers report the mean of "
+        "ten splits"
     )
-    return Split(f"RegDB (split {trial})", learned, tested, tested, (note,))
+    return Split(f"RegDB (split {trial})", train, test, test, (note,))
 
 
 READERS = {
@@ -75,13 +77,13 @@ def _sysu_identities(path: Path) -> set[str]:
         raise DatasetError(f"SYSU-MM01 lacks its list {path}; found {contents(path.parent)}")
     numbers = path.read_text().strip().split(",")
     if not all(n.strip().isdigit() for n in numbers):
-        raise DatasetError(f"{path} is not a line of identities with commas between them")
+        raise DatasetError(f"{path} is not a line of identities that are separated by commas")
     return {f"{int(n):04d}" for n in numbers}
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Sorted; none where the identity was not seen by that camera."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES) if folder.is_dir() else []
+def _image_files(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; none if the folder does not exist."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
 
 
 def _regdb_list(path: Path, root: Path, modality: str) -> list[Sighting]:

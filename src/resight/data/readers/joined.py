@@ -1,22 +1,24 @@
-"""Several data sets as one to learn from."""
+"""Join several data sets for training."""
 
 import pyarrow as pa
 
 from resight.data.sightings import SightingTable, Split
 
-_OWN = ("identity", "scene", "clothes", "tracklet")  # mean something within their own set alone
+_LABELS = ("identity", "scene", "clothes", "tracklet")  # the same name in two data sets means different things
 
 
 def join(splits: list[tuple[str, Split]]) -> Split:
-    """Learns from all, and is tested on the first. Labels carry the name of their set: 0002 of one is not another's.
+    """Join the training sets of several data sets; query and gallery are those of the first.
+
+    Labels get the name of their data set as a prefix, such as `market1501:0002`.
 
     Args:
         splits: at least one, each with its name.
     """
     name, first = splits[0]
-    query = first.query.qualify(name, _OWN)
-    gallery = query if first.gallery is first.query else first.gallery.qualify(name, _OWN)
-    learned = pa.concat_tables([split.train.qualify(n, _OWN).arrow for n, split in splits])
-    notes = tuple(note for _, split in splits for note in split.notes)
-    said = f"learns from {', '.join(split.name for _, split in splits)}; tested on {first.name}"
-    return Split("+".join(n for n, _ in splits), SightingTable(learned), query, gallery, (*notes, said), first.protocol)
+    query = first.query.qualify(name, _LABELS)
+    gallery = query if first.gallery is first.query else first.gallery.qualify(name, _LABELS)
+    train = pa.concat_tables([split.train.qualify(n, _LABELS).arrow for n, split in splits])
+    notes = tuple(text for _, split in splits for text in split.notes)
+    note = f"trained on {', '.join(split.name for _, split in splits)}; tested on {first.name}"
+    return Split("+".join(n for n, _ in splits), SightingTable(train), query, gallery, (*notes, note), first.protocol)

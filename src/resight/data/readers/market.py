@@ -9,16 +9,16 @@ from resight.data.readers.folders import matching, require
 from resight.data.sightings import Sighting, SightingTable, Split
 
 _FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
-_JUNK = "-1"  # Market-1501's name for boxes that show nobody whole; identity 0 (distractors) stays
+_JUNK = "-1"  # boxes that show no complete person; distractors have the identity 0
 
 
 @dataclass(frozen=True)
 class Layout:
-    """In what the sets of the family differ."""
+    """The differences between data sets of the family."""
 
     title: str
     folder: str
-    """The folder that a user may have unpacked `root` around."""
+    """The folder in the archive; `root` may be this folder or its parent."""
     name: re.Pattern[str]
     suffixes: tuple[str, ...] = (".jpg",)
     notes: tuple[str, ...] = ()
@@ -39,18 +39,18 @@ LAYOUTS = {
         "cuhk03-np",
         re.compile(r"(?P<identity>\d+)_c(?P<camera>[12])_"),
         (".png", ".jpg"),
-        ("CUHK03-NP has two versions, detected and labeled: say beside a score which one the root is",),
+        ("CUHK03-NP has two versions, detected and labeled: report with a score which one was used",),
     ),
 }
 
 
 def read(layout: Layout, root: Path) -> Split:
-    """Reads a set of the family from the folder that holds `bounding_box_train`, `query` and `bounding_box_test`.
+    """Read a data set of the family from the folder with `bounding_box_train`, `query` and `bounding_box_test`.
 
     Boxes of identity -1 are left out; distractors (identity 0) stay in the gallery.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout.
     """
     if not (root / _FOLDERS[0]).is_dir() and (root / layout.folder / _FOLDERS[0]).is_dir():
         root = root / layout.folder

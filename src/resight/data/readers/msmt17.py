@@ -1,4 +1,4 @@
-"""MSMT17, versions 1 and 2: pictures in folders, who is in which part in lists beside them."""
+"""MSMT17, versions 1 and 2: folders of images, and lists of the images in each part."""
 
 import re
 from functools import partial
@@ -13,25 +13,25 @@ _LINE = re.compile(r"(?P<path>\S+/\d+_\d+_(?P<camera>\d+)_\S+) (?P<identity>\d+)
 
 
 def read(root: Path, validation: bool = True) -> Split:
-    """Reads `list_{train,val,query,gallery}.txt` and the folders of either version.
+    """Read `list_{train,val,query,gallery}.txt` and the folders of either version.
 
-    The test identities' numbers start at 0 again, so they are named apart: `train-0000`, `test-0000`.
+    The numbers of training and test identities both start at 0, so they get the prefixes `train-` and `test-`.
 
     Args:
-        root: the folder that holds the lists.
-        validation: whether the validation part is learned from too, as TransReID does (others train without it).
+        root: the folder with the lists.
+        validation: add the validation part to the training set, as TransReID does (others train without it).
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of MSMT17.
     """
     version = next((v for v, names in _VERSIONS.items() if all((root / name).is_dir() for name in names)), None)
     if version is None:
-        found = contents(root) if root.is_dir() else "no such folder"
+        names_in_root = contents(root) if root.is_dir() else "no such folder"
         raise DatasetError(
-            f"{root} is not MSMT17: looked for train and test, or mask_train_v2 and mask_test_v2; found {found}"
+            f"{root} is not MSMT17: looked for train and test, or mask_train_v2 and mask_test_v2; found {names_in_root}"
         )
     train, test = (root / name for name in _VERSIONS[version])
-    learned = [
+    train_sightings = [
         *_read_list(root / "list_train.txt", train),
         *(_read_list(root / "list_val.txt", train) if validation else []),
     ]
@@ -40,7 +40,7 @@ def read(root: Path, validation: bool = True) -> Split:
         f"MSMT17 {version}" + (" (faces blurred: lower scores than V1's)" if version == "V2" else ""),
         f"trained on train{' and val' if validation else ' alone'}",
     )
-    return Split("MSMT17", SightingTable.of(learned), query, gallery, notes)
+    return Split("MSMT17", SightingTable.of(train_sightings), query, gallery, notes)
 
 
 READERS = {"msmt17": read, "msmt17-train-only": partial(read, validation=False)}
@@ -50,11 +50,11 @@ def _read_list(path: Path, folder: Path) -> list[Sighting]:
     if not path.is_file():
         raise DatasetError(f"MSMT17 lacks its list {path}; found {contents(path.parent)}")
     part = "train" if "train" in folder.name else "test"
-    found: list[Sighting] = []
+    sightings: list[Sighting] = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         match = _LINE.match(line.strip())
         if match is None:
             raise DatasetError(f"{path} line {number} is not of the form 0000/0000_000_01_..._0.jpg 0")
         identity = f"{part}-{int(match['identity']):04d}"
-        found.append(Sighting({"rgb": folder / match["path"]}, identity=identity, camera=str(int(match["camera"]))))
-    return found
+        sightings.append(Sighting({"rgb": folder / match["path"]}, identity=identity, camera=str(int(match["camera"]))))
+    return sightings

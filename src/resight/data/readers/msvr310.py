@@ -1,4 +1,4 @@
-"""MSVR310: vehicles in three registered modalities, a folder for each identity with a folder for each modality."""
+"""MSVR310: vehicles in three registered modalities; a folder for each identity, with a folder for each modality."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ _NAME = re.compile(r"(?P<identity>\d{4})_s(?P<scene>\d{3})_v(?P<view>\d)")
 
 
 def read(root: Path) -> Split:
-    """Reads the three parts; junk is the same vehicle in the same scene, not under the same camera.
+    """Read the three parts of MSVR310. Junk is the same vehicle in the same scene, not under the same camera.
 
     Raises:
-        DatasetError: the layout is another one, or a picture lacks its counterpart in another modality.
+        DatasetError: `root` does not have the layout of MSVR310, or an image is missing in one of the modalities.
     """
     folders = require(root, ("bounding_box_train", "query3", "bounding_box_test"), "MSVR310")
     train, query, gallery = (_part(folder) for folder in folders)
@@ -23,14 +23,14 @@ def read(root: Path) -> Split:
 
 
 def _part(folder: Path) -> SightingTable:
-    found = list[Sighting]()
+    sightings = list[Sighting]()
     for vehicle in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         folders = dict(zip(_FOLDERS, require(vehicle, tuple(_FOLDERS.values()), "MSVR310"), strict=True))
         names = {m: {path.name for path in f.iterdir()} for m, f in folders.items()}
         for path, match in matching(folders["rgb"], (".jpg", ".png"), _NAME, "MSVR310"):
-            lacking = [folders[m] for m, own in names.items() if path.name not in own]
+            lacking = [folders[m] for m, modality_names in names.items() if path.name not in modality_names]
             if lacking:
                 raise DatasetError(f"{lacking[0]} lacks {path.name}, which another modality has")
             images = {m: f / path.name for m, f in folders.items()}
-            found.append(Sighting(images, match["identity"], view=match["view"], scene=match["scene"]))
-    return SightingTable.of(found)
+            sightings.append(Sighting(images, match["identity"], view=match["view"], scene=match["scene"]))
+    return SightingTable.of(sightings)

@@ -1,4 +1,4 @@
-"""RGBNT201: persons in three registered modalities, a folder each, the same file names in all three."""
+"""RGBNT201: persons in three registered modalities; a folder for each modality, with the same file names."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ _NAME = re.compile(r"(?P<identity>\d{6})_cam(?P<camera>\d)")
 
 
 def read(root: Path) -> Split:
-    """Reads `train_171` and `test`; query and gallery are both the whole of `test`, as the set's protocol has it.
+    """Read `train_171` and `test`; query and gallery are both all of `test`, as the protocol requires.
 
     Raises:
-        DatasetError: the layout is another one, or a picture lacks its counterpart in another modality.
+        DatasetError: `root` does not have the layout of RGBNT201, or an image is missing in one of the modalities.
     """
     train, test = require(root, ("train_171", "test"), "RGBNT201")
     tested = _read_part(test)
@@ -24,14 +24,14 @@ def read(root: Path) -> Split:
 
 def _read_part(folder: Path) -> SightingTable:
     folders = dict(zip(MODALITY_FOLDERS, require(folder, tuple(MODALITY_FOLDERS.values()), "RGBNT201"), strict=True))
-    found = {m: matching(folder, (".jpg", ".png"), _NAME, "RGBNT201") for m, folder in folders.items()}
-    names = {m: {path.name for path, _ in files} for m, files in found.items()}
-    for modality, own in names.items():
-        unpaired = sorted(set().union(*names.values()) - own)
+    files_of = {m: matching(folder, (".jpg", ".png"), _NAME, "RGBNT201") for m, folder in folders.items()}
+    names = {m: {path.name for path, _ in files} for m, files in files_of.items()}
+    for modality, modality_names in names.items():
+        unpaired = sorted(set().union(*names.values()) - modality_names)
         if unpaired:
             raise DatasetError(
                 f"{folders[modality]} lacks {unpaired[0]} ({len(unpaired)} such), which another modality has; "
-                f"it holds {contents(folders[modality], 3)}"
+                f"it contains {contents(folders[modality], 3)}"
             )
     return SightingTable.of(
         Sighting(
@@ -39,5 +39,5 @@ def _read_part(folder: Path) -> SightingTable:
             identity=match["identity"],
             camera=match["camera"],
         )
-        for path, match in found["rgb"]
+        for path, match in files_of["rgb"]
     )

@@ -1,10 +1,10 @@
-"""The user's own pictures: a table (CSV or Parquet), or a folder per identity."""
+"""Custom images: a table (CSV or Parquet), or a folder for each identity."""
 
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from resight.data.readers.folders import PICTURES, contents
+from resight.data.readers.folders import IMAGE_SUFFIXES, contents
 from resight.data.sightings import LABELS, MODALITIES, Sighting, SightingTable, Split, read_arrow
 from resight.errors import DatasetError
 
@@ -12,53 +12,58 @@ _COLUMNS = ("path", "modality", *MODALITIES, *LABELS, "time", "split")
 _PARTS = ("train", "query", "gallery")
 
 
-def read(root: Path, seed: int = 0, test_share: float = 0.3) -> Split:
-    """Reads a table file, or a folder that holds one folder per identity.
+def read(root: Path, seed: int = 0, test_fraction: float = 0.3) -> Split:
+    """Read a table, or a folder with one folder for each identity.
 
     A table may have any of the columns path, modality, rgb, nir, tir, identity, camera, view, time, scene, clothes,
-    tracklet and split (train, query, gallery, or test for a picture that is both asked and searched). Paths are
-    relative to the table. Where there is no split, `test_share` of the identities, drawn with `seed`, become the
-    test set, and each of their pictures is asked against all the others.
+    tracklet and split (train, query, gallery, or test for an image that is both query and gallery). Paths are relative
+    to the table. Without the column split, a fraction of the identities becomes the test set, in which each image is
+    searched among the others.
+
+    Args:
+        root: the table or folder.
+        seed: of the draw of test identities.
+        test_fraction: of the identities.
 
     Raises:
-        DatasetError: there is nothing such at `root`, or a column or value is not known.
+        DatasetError: `root` is neither a table nor such a folder, or has an unknown column or value.
     """
     if not root.exists():
         raise DatasetError(f"there is no table or folder at {root}")
     if root.is_dir():
-        return _divide(root.name, _read_folders(root), None, seed, test_share)
+        return _divide(root.name, _read_folders(root), None, seed, test_fraction)
     if root.suffix not in (".csv", ".parquet"):
         raise DatasetError(
-            f"{root} is neither a table (.csv, .parquet) nor a folder that holds a folder of pictures for each identity"
+            f"{root} is neither a table (.csv, .parquet) nor a folder with a folder of images for each identity"
         )
     sightings, parts = read_rows(root)
-    return _divide(root.stem, sightings, parts, seed, test_share)
+    return _divide(root.stem, sightings, parts, seed, test_fraction)
 
 
 def _read_folders(root: Path) -> list[Sighting]:
-    found = [
+    sightings = [
         Sighting({"rgb": path}, identity=folder.name)
         for folder in sorted(entry for entry in root.iterdir() if entry.is_dir())
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
-    if not found:
+    if not sightings:
         raise DatasetError(
-            f"{root} holds no folder of pictures ({', '.join(PICTURES)}) for each identity; found {contents(root)}"
+            f"{root} has no folder of images ({', '.join(IMAGE_SUFFIXES)}) for each identity; found {contents(root)}"
         )
-    return found
+    return sightings
 
 
 def read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:
-    """The sightings of a table, and the part of the split of each, where it says.
+    """Read the sightings of a table, and the column split, None if there is none.
 
     Raises:
-        DatasetError: a column or value is not known.
+        DatasetError: the table has an unknown column or value.
     """
     table = read_arrow(path)
-    strange = [name for name in table.column_names if name not in _COLUMNS]
-    if strange:
-        raise DatasetError(f"{path} has the column {strange[0]!r}; known are: {', '.join(_COLUMNS)}")
+    unknown = [name for name in table.column_names if name not in _COLUMNS]
+    if unknown:
+        raise DatasetError(f"{path} has the column {unknown[0]!r}; known are: {', '.join(_COLUMNS)}")
     if not {"path", *MODALITIES} & set(table.column_names):
         raise DatasetError(f"{path} has no column of pictures: path (with modality), or rgb, nir, tir")
     rows = table.to_pylist()
@@ -80,15 +85,17 @@ def _row(table: Path, number: int, row: dict[str, Any]) -> Sighting:
     return Sighting(images, time=row.get("time"), **labels)
 
 
-def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed: int, test_share: float) -> Split:
+def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed: int, test_fraction: float) -> Split:
     if parts is not None:
-        strange = set(parts) - {*_PARTS, "test"}
-        if strange:
-            raise DatasetError(f"split {sorted(strange)[0]!r} is not one of {', '.join(_PARTS)}, test")
+        unknown = set(parts) - {*_PARTS, "test"}
+        if unknown:
+            raise DatasetError(f"split {sorted(unknown)[0]!r} is not one of {', '.join(_PARTS)}, test")
         pairs = list(zip(sightings, parts, strict=True))
         train, query, gallery = (
-            SightingTable.of(s for s, part in pairs if part == wanted or (part == "test" and wanted != "train"))
-            for wanted in _PARTS
+            SightingTable.of(
+                s for s, part in pairs if part == name_of_part or (part == "test" and name_of_part != "train")
+            )
+            for name_of_part in _PARTS
         )
         return Split(name, train, query, gallery)
     identities = sorted({s.identity for s in sightings if s.identity is not None})
@@ -96,8 +103,9 @@ def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed:
         raise DatasetError(
             f"{name} names {len(identities)} identities; at least 2 are needed to split it into train and test"
         )
-    held = set(Random(seed).sample(identities, max(1, round(test_share * len(identities)))))
-    test = SightingTable.of(s for s in sightings if s.identity in held)
-    train = SightingTable.of(s for s in sightings if s.identity is not None and s.identity not in held)
-    note = f"split by identity with seed {seed}: {len(identities) - len(held)} to learn from, {len(held)} to test on"
+    test_identities = set(Random(seed).sample(identities, max(1, round(test_fraction * len(identities)))))
+    test = SightingTable.of(s for s in sightings if s.identity in test_identities)
+    train = SightingTable.of(s for s in sightings if s.identity is not None and s.identity not in test_identities)
+    train_count = len(identities) - len(test_identities)
+    note = f"split by identity with seed {seed}: {train_count} for training, {len(test_identities)} for testing"
     return Split(name, train, test, test, (note,))

@@ -1,4 +1,4 @@
-"""VeRi-776 and VehicleID."""
+"""Vehicles: VeRi-776 and VehicleID."""
 
 import re
 from functools import partial
@@ -12,38 +12,38 @@ _VERI = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)")
 
 
 def read_veri(root: Path) -> Split:
-    """VeRi-776. Views (0 to 7) come from `keypoint_{train,test}.txt`; a picture without one has an unknown view.
+    """Read VeRi-776. Views (0 to 7) are read from `keypoint_{train,test}.txt`; other images have an unknown view.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of VeRi-776.
     """
-    train, query, test = require(root, ("image_train", "image_query", "image_test"), "VeRi-776")
+    folders = require(root, ("image_train", "image_query", "image_test"), "VeRi-776")
     views = _read_views(root / "keypoint_train.txt") | _read_views(root / "keypoint_test.txt")
-    learned, asked, searched = (
+    train, query, gallery = (
         SightingTable.of(
             Sighting({"rgb": path}, match["identity"], match["camera"], views.get(path.name))
             for path, match in matching(folder, (".jpg",), _VERI, "VeRi-776")
         )
-        for folder in (train, query, test)
+        for folder in folders
     )
     notes = () if views else ("no keypoint_train.txt or keypoint_test.txt: every view is unknown",)
-    return Split("VeRi-776", learned, asked, searched, notes)
+    return Split("VeRi-776", train, query, gallery, notes)
 
 
 def read_vehicleid(root: Path, size: int = 800) -> Split:
-    """VehicleID. Its protocol draws the gallery, one picture of each test identity; so all test pictures are in both.
+    """Read VehicleID. Query and gallery are both all test images, of which the protocol draws the gallery.
 
     Args:
-        root: the folder that holds `image` and `train_test_split`.
-        size: 800, 1600 or 2400 test identities.
+        root: the folder with `image` and `train_test_split`.
+        size: number of test identities: 800, 1600 or 2400.
 
     Raises:
-        DatasetError: the layout is another one.
+        DatasetError: `root` does not have the layout of VehicleID.
     """
     images, lists = require(root, ("image", "train_test_split"), "VehicleID")
-    tested = SightingTable.of(_read_list(lists / f"test_list_{size}.txt", images))
-    learned = SightingTable.of(_read_list(lists / "train_list.txt", images))
-    return Split(f"VehicleID ({size})", learned, tested, tested)
+    test = SightingTable.of(_read_list(lists / f"test_list_{size}.txt", images))
+    train = SightingTable.of(_read_list(lists / "train_list.txt", images))
+    return Split(f"VehicleID ({size})", train, test, test)
 
 
 READERS = {
@@ -55,7 +55,7 @@ READERS = {
 
 
 def _read_views(path: Path) -> dict[str, str]:
-    """The last field of each line by the base name of its first, which may have been written on Windows."""
+    """The last field of each line by the base name of its first, which may be a Windows path."""
     if not path.is_file():
         return {}
     fields = [line.split() for line in path.read_text().splitlines() if line.strip()]

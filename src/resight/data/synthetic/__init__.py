@@ -1,1 +1,1 @@
-"""A data set that we paint."""
+"""A synthetic data set."""

@@ -1,8 +1,8 @@
-"""Persons and vehicles painted by us: the same shapes in every modality, each part with a look of its own in each.
+"""Paint persons and vehicles: the same shapes in every modality, with an appearance of each part in each modality.
 
-What lasts about an individual is its `Traits`. A part's `Material` says how it looks in colour, how it reflects
-near-infrared and how warm it is, three things drawn apart from one another, so that each modality shows what the others
-hide: two shirts of one colour differ in near-infrared, a bag of the shirt's own colour is cold in thermal.
+The constant properties of an object are its `Traits`. A part's `Material` has a colour, a near-infrared reflectance and
+a temperature, which are drawn independently. So each modality shows what the others hide: two shirts of the same colour
+differ in near-infrared, and a bag of the shirt's colour is cold in thermal.
 """
 
 import colorsys
@@ -15,19 +15,19 @@ from PIL import ImageDraw
 Tone = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 Shape = Callable[..., None]
-"""Paints a part at the corners x0, y0, x1, y1, fractions of the individual's box."""
+"""Paints a part with the corners x0, y0, x1, y1, as fractions of the object's box."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """How a part looks in each modality; every value in [0, 1]."""
+    """The appearance of a part in each modality; every value is in [0, 1]."""
 
     colour: tuple[float, float, float]
     nir: float
     heat: float
 
     def tone(self, modality: str) -> Tone:
-        """Its paint in one modality."""
+        """Return the colour in one modality, as 8-bit RGB."""
         if modality == "rgb":
             r, g, b = (round(255 * c) for c in self.colour)
             return r, g, b
@@ -37,16 +37,16 @@ class Material:
 
 @dataclass(frozen=True)
 class Traits:
-    """What lasts about an individual."""
+    """The constant properties of an object."""
 
     vehicle: bool
     build: tuple[float, float]
-    """Width and height over the usual."""
+    """Factors on width and height."""
     parts: dict[str, Material]
     stripes: int
-    """On the torso or body; 0 for none."""
+    """Number of stripes on the torso or body."""
     upright: bool
-    """Whether the stripes stand."""
+    """Whether the stripes are vertical."""
     load: str
     """`none`, `left`, `right` or `top`: a bag, a backpack, or a vehicle's roof box."""
     lights: int
@@ -55,19 +55,19 @@ class Traits:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the individual stands in one sighting: a fraction of its box."""
+    """Position and size of the object in one sighting, as fractions of the image."""
 
     left: float
     top: float
     width: float
     height: float
     swing: float
-    """Of arms and legs."""
+    """Of arms and legs, from -1 to 1."""
     mirrored: bool
 
 
 def draw_traits(rng: np.random.Generator) -> Traits:
-    """A new individual."""
+    """Draw the traits of a new object."""
     vehicle = bool(rng.random() < 0.4)
     names = ("body", "cabin", "window", "wheel") if vehicle else ("torso", "legs", "hair", "skin", "shoes")
     parts = {name: _material(rng) for name in names}
@@ -79,7 +79,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         parts["skin"] = Material((brown, brown * 0.75, brown * 0.6), rng.uniform(0.5, 0.9), rng.uniform(0.8, 1.0))
     main = parts["body" if vehicle else "torso"]
     hidden = _material(rng)
-    # half of all stripes and loads have the colour of what they are on: only other modalities tell them
+    # Half of all stripes and loads have the colour of the part below them: only other modalities show them
     parts["stripe"] = Material(main.colour if rng.random() < 0.5 else hidden.colour, 1 - round(main.nir), main.heat)
     parts["load"] = Material(
         main.colour if rng.random() < 0.5 else _material(rng).colour, hidden.nir, rng.uniform(0, 0.3)
@@ -97,9 +97,10 @@ def draw_traits(rng: np.random.Generator) -> Traits:
 
 
 def paint(draw: ImageDraw.ImageDraw, traits: Traits, pose: Pose, modality: str) -> None:
-    """Paints an individual into a picture."""
+    """Paint an object into an image."""
     width, height = draw.im.size
-    w, h = pose.width * traits.build[0], pose.height * traits.build[1]
+    w = pose.width * traits.build[0]
+    h = pose.height * traits.build[1]
 
     def place(x0: float, y0: float, x1: float, y1: float) -> Box:
         if pose.mirrored:

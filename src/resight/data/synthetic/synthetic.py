@@ -1,7 +1,7 @@
-"""A data set that we paint: persons and vehicles in three registered modalities, as real files in RGBNT201's layout.
+"""A synthetic data set: painted persons and vehicles in three registered modalities, in the layout of RGBNT201.
 
-Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. Nobody real is in it, so it can
-be shown, shipped and published. Everything follows from the seed.
+Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. It shows no real person, so it
+can be published. The seed determines every image.
 """
 
 from collections.abc import Callable
@@ -20,49 +20,52 @@ from resight.data.sightings import Split
 from resight.data.synthetic.painting import Pose, Traits, draw_traits, paint
 from resight.files import write_folder
 
-_HEIGHT, _WIDTH, _FINER = 128, 64, 2  # painted at twice the size, then shrunk
+_HEIGHT, _WIDTH = 128, 64  # pixels
+_OVERSAMPLING = 2  # images are painted at twice the size, then reduced
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What lasts about a camera."""
+    """The constant properties of a camera."""
 
     ground: np.ndarray
-    """float [H, W, 5]: its background in r, g, b, near-infrared and thermal."""
+    """float [H, W, 5]: the background in red, green, blue, near-infrared and thermal."""
     gain: np.ndarray
-    """[5]: its light, and in the first three its colour cast."""
+    """float [5]: light of each channel; the first three also give a colour cast."""
     scale: float
     turned: float
-    """Its viewpoint: what it squeezes widths by."""
+    """Factor on the width of objects, from the viewpoint."""
     blur: float
     occluded: float
-    """Probability that something stands in front."""
+    """Probability that an obstacle hides a part."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is painted."""
+    """The size of the data set."""
 
     train: int = 120
-    """Identities to learn from."""
+    """Training identities."""
     test: int = 32
-    """Identities to test on."""
+    """Test identities."""
     cameras: int = 4
     shots: int = 2
     """Sightings of each identity by each camera."""
     seed: int = 0
 
 
-def write(root: Path, plan: Plan | None = None, painted: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Paints a data set into the new folder `root`, in one step.
+def write(
+    root: Path, plan: Plan | None = None, painted: Callable[[int, int], None] = lambda count, total: None
+) -> None:
+    """Paint a data set into a new folder, in one step.
 
     Args:
-        root: must not exist.
-        plan: how much of it.
-        painted: is told how many identities are done, and of how many.
+        root: the folder; must not exist.
+        plan: the size of the data set; None for the default.
+        painted: called with the number of identities painted so far, and their total.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the folder cannot be written.
     """
     plan = plan or Plan()
 
@@ -72,25 +75,26 @@ def write(root: Path, plan: Plan | None = None, painted: Callable[[int, int], No
                 (folder / part / name).mkdir(parents=True)
         total = plan.train + plan.test
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            for done, _ in enumerate(
+            for count, _ in enumerate(
                 pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1
             ):
-                painted(done, total)
+                painted(count, total)
 
     write_folder(root, fill)
 
 
 def read(root: Path) -> Split:
-    """Reads a painted data set; where there is nothing at `root`, it is painted first.
+    """Read a synthetic data set; paint it first if `root` does not exist.
 
     Raises:
-        DatasetError: something else is at `root`.
-        StorageError: it cannot be painted there.
+        DatasetError: `root` is another folder.
+        StorageError: `root` cannot be written.
     """
     if not root.exists():
         write(root)
-    found = rgbnt201.read(root)
-    return Split("synthetic", found.train, found.query, found.gallery, ("painted by resight; nobody real is in it",))
+    split = rgbnt201.read(root)
+    note = "painted by resight; it shows no real person"
+    return Split("synthetic", split.train, split.query, split.gallery, (note,))
 
 
 def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
@@ -101,8 +105,8 @@ def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
         for shot in range(plan.shots):
             rng = np.random.default_rng((plan.seed, 3, identity, number, shot))
             name = f"{identity + 1:06d}_cam{number + 1}_0_{shot:02d}.jpg"
-            for modality, picture in _take(traits, camera, rng).items():
-                picture.save(folder / part / MODALITY_FOLDERS[modality] / name, quality=92)
+            for modality, image in _take(traits, camera, rng).items():
+                image.save(folder / part / MODALITY_FOLDERS[modality] / name, quality=92)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
@@ -132,30 +136,35 @@ def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str,
         rng.uniform(-0.05, 1.05 - width), rng.uniform(0.0, max(0.02, 1 - height)), width, height,
         rng.uniform(-1, 1), bool(rng.random() < 0.5),
     )  # fmt: skip
-    light, shift = rng.uniform(0.85, 1.15), rng.integers(-6, 7, 2)
-    cover = rng.random() < camera.occluded
+    light = rng.uniform(0.85, 1.15)
+    shift = rng.integers(-6, 7, 2)  # of the background, in pixels
+    is_occluded = rng.random() < camera.occluded
     bar = (rng.uniform(0, 0.8), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.6, 3), rng.random() < 0.5)
     images: dict[str, Image.Image] = {}
     for modality, channels in (("rgb", [0, 1, 2]), ("nir", [3, 3, 3]), ("tir", [4, 4, 4])):
         ground = np.roll(camera.ground[..., channels], shift, (0, 1))
-        image = Image.fromarray((255 * ground).astype(np.uint8)).resize((_FINER * _WIDTH, _FINER * _HEIGHT))
+        image = Image.fromarray((255 * ground).astype(np.uint8)).resize(
+            (_OVERSAMPLING * _WIDTH, _OVERSAMPLING * _HEIGHT)
+        )
         draw = ImageDraw.Draw(image)
         paint(draw, traits, pose, modality)
-        if cover:
+        if is_occluded:
             _paint_bar(draw, *bar, modality)
-        image = image.filter(ImageFilter.GaussianBlur(_FINER * (camera.blur + (0.4 if modality == "tir" else 0))))
+        image = image.filter(
+            ImageFilter.GaussianBlur(_OVERSAMPLING * (camera.blur + (0.4 if modality == "tir" else 0)))
+        )
         small = np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)) / 255.0
         noise = rng.normal(0, 0.02, (_HEIGHT, _WIDTH, 1 if modality != "rgb" else 3))
-        seen = small * camera.gain[channels] * (1 if modality == "tir" else light) + noise
-        images[modality] = Image.fromarray((255 * seen.clip(0, 1)).astype(np.uint8))
+        exposed = small * camera.gain[channels] * (1 if modality == "tir" else light) + noise
+        images[modality] = Image.fromarray((255 * exposed.clip(0, 1)).astype(np.uint8))
     return images
 
 
 def _paint_bar(
     draw: ImageDraw.ImageDraw, at: float, size: float, look: np.ndarray, upright: bool, modality: str
 ) -> None:
-    """A pole or a rail in front of the individual."""
-    width, height = _FINER * _WIDTH, _FINER * _HEIGHT
+    """Paint a pole or a rail in front of the object."""
+    width, height = _OVERSAMPLING * _WIDTH, _OVERSAMPLING * _HEIGHT
     grey = round(255 * look[0 if modality == "rgb" else 1 if modality == "nir" else 2])
     if upright:
         draw.rectangle((at * width, 0, (at + size) * width, height), fill=(grey, grey, grey))

@@ -167,8 +167,8 @@ def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
 
 
 def _sighting(row: Row, images: Images) -> Sighting:
-    pictures: Mapping[str, Any] = images  # decoded already
-    return Sighting(pictures, camera=row["camera"], view=row["view"])
+    decoded: Mapping[str, Any] = images
+    return Sighting(decoded, camera=row["camera"], view=row["view"])
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Foreign checkpoints, one family a file."""
+"""Conversion of checkpoints of other implementations; one family of checkpoints in each file."""

@@ -1,4 +1,4 @@
-"""A checkpoint of the reference implementation to a folder of ours."""
+"""Convert checkpoints of the reference implementation of TransReID."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,39 +45,39 @@ _UNUSED_WITH_JPM: Final = "the reference trains copies of it in b1 and b2 and le
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted model and what was done to get it."""
+    """A converted model, and a report of the conversion."""
 
     model: TransReID
     card: ModelCard
     left_out: dict[str, str]
-    """Names in the checkpoint that were not used, and why."""
+    """Names of unused tensors in the checkpoint, and the reasons."""
     notes: tuple[str, ...]
-    """What was changed on the way."""
+    """Changes to the weights."""
 
     def write(self, folder: Path) -> None:
-        """Writes the model's folder, which must not exist.
+        """Write a model folder.
 
         Raises:
-            ConfigError: it exists.
-            StorageError: it cannot be written.
+            ConfigError: the folder exists.
+            StorageError: the folder cannot be written.
         """
         if folder.exists():
-            raise ConfigError(f"{folder} exists already and is not written over; choose another --out")
+            raise ConfigError(f"{folder} exists already and is not written over; use another --out")
         write_folder(folder, lambda partial: fill_model_folder(partial, self.model.state_dict(), self.card))
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The reference's YAML, flattened to its own dotted names.
+    """Read a YAML configuration of the reference, flattened to names such as `MODEL.JPM`.
 
     Raises:
-        ConfigError: the file is missing or no such YAML.
+        ConfigError: the file does not exist, or is no such configuration.
     """
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as the reference's YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} is not the reference's YAML: it holds no sections such as MODEL and INPUT")
+        raise ConfigError(f"{path} is not the reference's YAML: it has no sections such as MODEL and INPUT")
     sections = cast("dict[str, Any]", tree)
     return {
         f"{section}.{name}": yaml.safe_load(value) if isinstance(value, str) and value[:1] in "([" else value
@@ -95,35 +95,36 @@ def convert_checkpoint(
     view_is_modality: bool = False,
     dataset: str | None = None,
 ) -> Conversion:
-    """Reads a reference checkpoint into our model.
+    """Convert a checkpoint of the reference to a model.
 
     Args:
-        checkpoint: a state dict saved with `torch.save`, `module.` before its names or not.
-        options: the reference's options by their own names (`MODEL.JPM`, `INPUT.SIZE_TRAIN`); absent ones are as in its
-            transformer recipes.
-        cameras: number of cameras, where SIE tells both camera and view.
-        views: number of views, likewise.
-        view_is_modality: the views that SIE tells are modalities, in the order rgb, nir, tir.
-        dataset: of the catalog, whose cameras and views the numbers are; None takes it from DATASETS.NAMES.
+        checkpoint: a state dict saved with `torch.save`, with or without the prefix `module.`.
+        options: the reference's options by name (`MODEL.JPM`, `INPUT.SIZE_TRAIN`); missing ones have the values of the
+            reference's transformer recipes.
+        cameras: number of cameras, if SIE encodes camera and view.
+        views: number of views, if SIE encodes camera and view.
+        view_is_modality: the views of SIE are modalities, in the order rgb, nir, tir.
+        dataset: the data set of the catalog that the cameras and views belong to; None takes it from DATASETS.NAMES.
 
     Raises:
-        CheckpointError: the file is damaged, unsafe, or does not fit the options.
-        ConfigError: the options, or `dataset`, name something that there is not.
+        CheckpointError: the file is corrupt or unsafe, or does not fit the options.
+        ConfigError: an option has an unknown value.
     """
     owner = _dataset(options) if dataset is None else camera_owner(dataset)
-    given = read_tensors(checkpoint)
+    tensors = read_tensors(checkpoint)
     settings, preprocessing = _settings(options, view_is_modality)
-    vocabulary, settings = _vocabulary(given, settings, cameras, views, owner)
+    vocabulary, settings = _vocabulary(tensors, settings, cameras, views, owner)
     card = ModelCard(model=settings, preprocessing=preprocessing, vocabulary=vocabulary)
     model = card.build()
-    renamed, left_out = _rename(given, settings, model)
+    renamed, left_out = _rename(tensors, settings, model)
     notes: list[str] = []
     positions = renamed.get("backbone.pos_embed")
     if positions is not None and isinstance(model.backbone, ViT):
         renamed["backbone.pos_embed"] = resize_positions(positions, model.backbone)
         if renamed["backbone.pos_embed"].shape != positions.shape:
-            was, now = positions.shape[1] - 1, model.backbone.pos_embed.shape[1] - 1
-            notes.append(f"position embedding resized from {was} patches to {now}")
+            before = positions.shape[1] - 1
+            after = model.backbone.pos_embed.shape[1] - 1
+            notes.append(f"position embedding resized from {before} patches to {after}")
     fit(model, renamed, checkpoint)
     return Conversion(model.eval(), card, left_out, tuple(notes))
 
@@ -138,7 +139,9 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
         raise ConfigError(f"MODEL.ID_LOSS_TYPE {head!r} is not one of {', '.join(_HEADS)}")
     stride = tuple(options.get("MODEL.STRIDE_SIZE", (16, 16)))
     if stride[0] != stride[1]:
-        raise ConfigError(f"MODEL.STRIDE_SIZE {stride}: one stride for both directions is supported")
+        raise ConfigError(
+            f"MODEL.STRIDE_SIZE {stride} is not supported: the stride must be the same in both directions"
+        )
     side_info: list[SideLabel] = ["camera"] if options.get("MODEL.SIE_CAMERA") else []
     if options.get("MODEL.SIE_VIEW"):
         side_info.append("modality" if view_is_modality else "view")
@@ -169,16 +172,16 @@ def _settings(options: Mapping[str, Any], view_is_modality: bool) -> tuple[Model
 
 
 def _vocabulary(
-    given: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None, owner: str | None
+    tensors: Mapping[str, Tensor], settings: Model, cameras: int | None, views: int | None, owner: str | None
 ) -> tuple[Vocabulary, Model]:
-    """Label names in the reference's order: it numbers cameras from 1, and does not keep the identities' names."""
-    classes = given["classifier.weight"].shape[0] if "classifier.weight" in given else 0
+    """Label names in the reference's order: it numbers cameras from 1, and does not store the names of identities."""
+    classes = tensors["classifier.weight"].shape[0] if "classifier.weight" in tensors else 0
     if classes == 0:
-        raise CheckpointError("the checkpoint has no classifier.weight; it is no TransReID checkpoint")
+        raise CheckpointError("the checkpoint has no classifier.weight: it is no TransReID checkpoint")
     identities = tuple(f"{i:0{len(str(classes - 1))}d}" for i in range(classes))
-    if "base.sie_embed" not in given:  # one camera or one view: the reference makes no SIE, and neither do we
+    if "base.sie_embed" not in tensors:  # with one camera or view the reference has no SIE
         return Vocabulary(identities), settings.model_copy(update={"sie": ()})
-    rows = given["base.sie_embed"].shape[0]
+    rows = tensors["base.sie_embed"].shape[0]
     counts: dict[str, int] = dict.fromkeys(settings.sie, rows)
     if len(settings.sie) == 2:
         cameras = cameras or rows // (views or rows)
@@ -200,18 +203,20 @@ def _vocabulary(
 
 
 def _dataset(options: Mapping[str, Any]) -> str | None:
-    """The catalog's name of the reference's data set, where it says one that has cameras."""
+    """The catalog's name of the reference's data set; None if the options name no data set with cameras."""
     name = str(options.get("DATASETS.NAMES", "")).strip("()'\" ,")
     return _DATASETS.get(name)
 
 
-def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The reference's names to ours, and those left out."""
-    moved: dict[str, str] = {"base.sie_embed": "backbone.sie.table"}
-    left_out = {name: "ImageNet's classifier" for name in given if name.startswith(("base.fc.", "base.head."))}
+def _rename(
+    tensors: Mapping[str, Tensor], settings: Model, model: TransReID
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Rename the reference's tensors; also return the names that are left out, and why."""
+    exact: dict[str, str] = {"base.sie_embed": "backbone.sie.table"}
+    left_out = {name: "ImageNet's classifier" for name in tensors if name.startswith(("base.fc.", "base.head."))}
     if isinstance(model.backbone, ViT) and settings.jpm:
         last = f"base.blocks.{len(model.backbone.blocks) - 1}."
-        left_out |= {name: _UNUSED_WITH_JPM for name in given if name.startswith((last, "base.norm."))}
+        left_out |= {name: _UNUSED_WITH_JPM for name in tensors if name.startswith((last, "base.norm."))}
         prefixes = {"b1.0.": last.replace("base", "backbone"), "b1.1.": "backbone.norm."}
         prefixes |= {"b2.0.": "backbone.jpm.block.", "b2.1.": "backbone.jpm.norm."}
     else:
@@ -221,12 +226,12 @@ def _rename(given: Mapping[str, Tensor], settings: Model, model: TransReID) -> t
         prefixes |= {f"classifier{ending}.": f"heads.{branch}.", f"bottleneck{ending}.": f"necks.{branch}."}
     prefixes["base."] = "backbone." if isinstance(model.backbone, ViT) else "backbone.net."
     renamed: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+    for name, tensor in tensors.items():
         if name in left_out:
             continue
         prefix = next((p for p in prefixes if name.startswith(p)), "")
-        ours = moved.get(name) or prefixes.get(prefix, "") + name.removeprefix(prefix)
-        renamed[ours] = tensor.squeeze(1) if name == "base.sie_embed" else tensor
+        new_name = exact.get(name) or prefixes.get(prefix, "") + name.removeprefix(prefix)
+        renamed[new_name] = tensor.squeeze(1) if name == "base.sie_embed" else tensor
     if settings.head != "softmax":
         left_out |= {
             n: "a margin head has no bias" for n in list(renamed) if n.startswith("heads.") and n.endswith("bias")

@@ -79,6 +79,15 @@ def test_queries_without_a_match_in_one_run_do_not_count(write):
         compare(write("a.json", first), write("c.json", second))
 
 
+def test_queries_with_one_file_name_are_all_compared(write):
+    """As in SYSU-MM01, where each identity and camera has a `0001.jpg`."""
+    first, second = document(0, ["0001.jpg"] * 80), document(1, ["0001.jpg"] * 80, better=0.2)
+    comparison = compare(write("a.json", first), write("b.json", second))
+    assert (comparison.queries, comparison.left_out) == (80, 0)
+    differences = [b["AP"] - a["AP"] for a, b in zip(first["per_query"], second["per_query"], strict=True)]
+    assert comparison.rows[0].difference == pytest.approx(np.mean(differences))
+
+
 def test_a_run_folder_is_compared_by_its_result(write, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text(json.dumps(document(0, NAMES)))

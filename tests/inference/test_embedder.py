@@ -164,8 +164,8 @@ def test_an_unknown_modality_is_one_clear_sentence(folder, tmp_path, paths):
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "uint8 .3, h, w. in RGB"),
         (b"", "is empty"),
         (b"no", "is no picture"),
-        (7, "not a int"),
-        ([None], "not a NoneType"),
+        (7, "not int"),
+        ([None], "not NoneType"),
         ("no.jpg", "no.jpg cannot be read"),
     ],
 )

@@ -308,7 +308,7 @@ def test_what_the_runtime_refuses(tmp_path):
         (file, "is no picture"),
         (tmp_path / "y.jpg", "cannot be read"),
         (np.ones(3), "uint8"),
-        (7, "not a int"),
+        (7, "not int"),
     ):
         with pytest.raises(PictureError, match=says):
             small.embed(bad)

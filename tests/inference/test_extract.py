@@ -162,7 +162,8 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
     """RESIGHT_KILLS times; 4 where that is not set."""
     kills = int(os.environ.get("RESIGHT_KILLS", "4"))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["inference_helpers"])  # imports torch once, not in each process
+    modules = ["resight.inference.extract.executors", "resight.data.readers.anything"]
+    context.set_forkserver_preload(modules)  # imports torch once, not in each process
     out, parts, killed, rng = tmp_path / "e.parquet", tmp_path / "e.parquet.parts", 0, np.random.default_rng(0)
     while not out.exists():
         process = context.Process(target=extract_slowly, args=(folder, table, out))

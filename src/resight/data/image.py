@@ -139,7 +139,7 @@ def as_tensor(picture: Picture) -> Tensor:
         return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
     if not isinstance(picture, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PictureError(
-            f"an image is a file, its bytes, an array, a tensor or a Pillow image, not a {type(picture).__name__}"
+            f"an image is a file, its bytes, an array, a tensor or a Pillow image, not {type(picture).__name__}"
         )
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
         raise PictureError(f"a tensor must be uint8 [3, h, w] in RGB, not {picture.dtype} {list(picture.shape)}")

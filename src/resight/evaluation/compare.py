@@ -1,6 +1,7 @@
 """Whether one measured run is better than another, query by query."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ def _read(path: Path) -> dict[str, Any]:
     file = path / "result.json" if path.is_dir() else path
     try:
         figures = json.loads(file.read_text())
-        by_query = {row["query"]: row for row in figures["per_query"]}
+        by_query: dict[tuple[str, int], Any] = {}
+        repeats = Counter[str]()  # file names of images can repeat in the folders of a data set
+        for row in figures["per_query"]:
+            by_query[row["query"], repeats[row["query"]]] = row
+            repeats[row["query"]] += 1
     except OSError as error:
         raise EvaluationError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -176,7 +176,7 @@ def _image(picture: Picture) -> Image.Image:
         return Image.fromarray(picture)
     if not isinstance(picture, str | Path | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PictureError(
-            f"a picture is a file, its bytes, an array or a picture of Pillow's, not a {type(picture).__name__}"
+            f"a picture is a file, its bytes, an array or a picture of Pillow's, not {type(picture).__name__}"
         )
     name = "the picture" if isinstance(picture, bytes) else str(picture)
     try:

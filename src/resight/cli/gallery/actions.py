@@ -7,12 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from resight.cli.gallery import options as kinds
-from resight.cli.parsing import print_json, print_rows
+from resight.cli.gallery.answers import print_answers
+from resight.cli.parsing import print_json
 from resight.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
-    from resight.gallery.gallery import Answer, Gallery
-    from resight.gallery.record import Filter, Value
+    from resight.gallery.gallery import Gallery
+    from resight.gallery.record import Value
     from resight.progress import Progress
 
 
@@ -95,59 +96,13 @@ def search(options: kinds.Search) -> None:
         available = gallery.stats().modalities if not any(answers) else {}
     if options.id:
         answers = [[a for a in row if a.record.id not in options.id][: options.k] for row in answers]
-    _print_answers(names, answers, options, where, list(available))
+    print_answers(names, answers, options, where, list(available))
 
 
 def _as_one(vectors: Any, names: list[str]) -> tuple[Any, list[str]]:
     from resight.gallery.gallery import mean_query
 
     return mean_query(vectors), [" and ".join(names)]
-
-
-def _print_answers(
-    names: list[str], answers: list[list[Answer]], options: kinds.Search, where: Filter, available: list[str]
-) -> None:
-    if options.json:
-        print_json([{"query": n, "answers": [_row(a) for a in row]} for n, row in zip(names, answers, strict=True)])
-        return
-    for name, row in zip(names, answers, strict=True):
-        rows = [_row(answer) for answer in row]
-        for values in rows:
-            values["time"] = None if values["time"] is None else f"{values['time']:.2f}"  # seconds
-            values["images"] = " ".join(values["images"].values())
-        columns = [key for key in rows[0] if any(r[key] not in (None, {}, "") for r in rows)] if rows else []
-        columns = [key for key in columns if key != "members" or options.group]
-        print_rows(name, [{key: "" if r[key] is None else r[key] for key in columns} for r in rows])
-        if not row:
-            conditions = ", ".join(f"{n}: {v}" for n, v in asdict(where).items() if v not in ((), None, {}))
-            available_modalities = (
-                f"; the gallery has the modalities {', '.join(available)}" if where.modality and available else ""
-            )
-            print(
-                f"No record matches the filter ({conditions}{available_modalities})"
-                if conditions
-                else "The gallery is empty"
-            )
-        elif all(answer.known is False for answer in row):
-            print("No match above the threshold")
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    record = answer.record
-    return {
-        "similarity": round(answer.similarity, 4),
-        "probability": None if answer.probability is None else round(answer.probability, 4),
-        "known": answer.known,
-        "identity": record.identity,
-        "camera": record.camera,
-        "time": record.time,
-        "modality": record.modality,
-        "tracklet": record.tracklet,
-        "images": dict(record.images),
-        "metadata": dict(record.metadata),
-        "id": record.id,
-        "members": answer.members,
-    }
 
 
 def remove(options: kinds.Remove) -> None:

@@ -59,26 +59,38 @@ def count_before(scores: ScoreBlock, matches: MatchBlock, first: int, last: int)
     """
     table = np.empty(65536, np.uint16)
     doubts = np.empty((1 << 16, 3), np.int32)  # query, item, and the first match that is in doubt
-    items = scores.approximate.shape[1]
+    # In the loops numba counts references at each access to a field of a tuple, so arrays get names of their own.
+    approximate, query, gallery, slack, offset = scores
+    start, score, gallery_row, above_key, doubt_key, before = matches
+    items = approximate.shape[1]
     for group in range(first, last, _QUERY_GROUP):
         # Count the items that approximate scores decide, and list the others: doubts [count, 3].
         count = 0
         for i in range(group, min(group + _QUERY_GROUP, last)):
-            match_first, match_last = matches.start[i], matches.start[i + 1]
+            match_first, match_last = start[i], start[i + 1]
             if match_first == match_last:
                 continue
-            _fill(table, matches.above_key[match_first:match_last], matches.doubt_key[match_first:match_last])
+            _fill(table, above_key[match_first:match_last], doubt_key[match_first:match_last])
             if len(doubts) < count + items:
                 doubts = np.concatenate((doubts, np.empty((count + items, 3), np.int32)))
-            before = matches.before[match_first:match_last]
-            count = _scan(i, scores.approximate[i], table, match_first, before, doubts, count)
+            count = _scan(i, approximate[i], table, match_first, before[match_first:match_last], doubts, count)
         # Score the doubtful pairs in float32, the items of one part of the gallery together: [count].
         quick_scores = np.empty(count, np.float32)
         for n in _by_item_group(doubts[:count, 1], items):
-            quick_scores[n] = quick_dot(scores.query[doubts[n, 0]], scores.gallery[doubts[n, 1]])
+            quick_scores[n] = quick_dot(query[doubts[n, 0]], gallery[doubts[n, 1]])
         # Decide each doubt by that score, or by the exact one where float32 is not precise enough.
         for n in range(count):
-            _decide(doubts[n], quick_scores[n], scores, matches)
+            i, j, m = doubts[n]
+            key = _key(approximate[i, j])
+            exact = np.float32(np.nan)
+            while m < start[i + 1] and doubt_key[m] <= key:
+                if abs(quick_scores[n] - score[m]) > slack[i]:
+                    before[m] += quick_scores[n] > score[m]
+                elif offset + j != gallery_row[m]:
+                    if np.isnan(exact):
+                        exact = np.float32(dot(query[i], gallery[j]))
+                    before[m] += exact > score[m] or (exact == score[m] and offset + j < gallery_row[m])
+                m += 1
 
 
 @njit(cache=True, nogil=True)
@@ -120,24 +132,6 @@ def _scan(
             above += histogram[n, m + 1]
         before[m] += above
     return count
-
-
-@njit(cache=True, nogil=True)
-def _decide(doubt: Array, quick_score: Any, scores: ScoreBlock, matches: MatchBlock) -> None:
-    """Add one item to the counts of all matches that it is in doubt for and ranks before."""
-    i, j, m = doubt
-    key = _key(scores.approximate[i, j])
-    exact = np.float32(np.nan)
-    while m < matches.start[i + 1] and matches.doubt_key[m] <= key:
-        match_score = matches.score[m]
-        match_row = matches.gallery_row[m]
-        if abs(quick_score - match_score) > scores.slack[i]:
-            matches.before[m] += quick_score > match_score
-        elif scores.offset + j != match_row:
-            if np.isnan(exact):
-                exact = np.float32(dot(scores.query[i], scores.gallery[j]))
-            matches.before[m] += exact > match_score or (exact == match_score and scores.offset + j < match_row)
-        m += 1
 
 
 @njit(cache=True, nogil=True)

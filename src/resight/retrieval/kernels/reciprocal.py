@@ -122,20 +122,23 @@ def rerank_rows(
     one = np.float32(1)
     two = np.float32(2)
     original_weight = np.float32(weight)
+    # In the loops numba counts references at each access to a field of a tuple, so arrays get names of their own.
+    query_start, query_members, query_weights = query_sets
+    index_start, index_items, index_weights = gallery_index
     overlap = np.empty(scores.shape[1], np.float32)
     for i in range(first, last):
         # Sum the weights that the query's set and each gallery item's set have in common: overlap [G].
         overlap[:] = 0
-        for n in range(query_sets.start[i], query_sets.start[i + 1]):
-            member = query_sets.columns[n]
-            query_weight = _as_float16(query_sets.values[n]) if float16 else query_sets.values[n]
-            for m in range(gallery_index.start[member], gallery_index.start[member + 1]):
-                item = gallery_index.columns[m]
+        for n in range(query_start[i], query_start[i + 1]):
+            member = query_members[n]
+            query_weight = _as_float16(query_weights[n]) if float16 else query_weights[n]
+            for m in range(index_start[member], index_start[member + 1]):
+                item = index_items[m]
                 if float16:
-                    shared = min(query_weight, _as_float16(gallery_index.values[m]))
+                    shared = min(query_weight, _as_float16(index_weights[m]))
                     overlap[item] = _as_float16(overlap[item] + shared)
                 else:
-                    overlap[item] += min(query_weight, gallery_index.values[m])
+                    overlap[item] += min(query_weight, index_weights[m])
         # Mix the Jaccard distance with the original one: scores[i] [G].
         for j in range(len(overlap)):
             jaccard = one - overlap[j] / (two - overlap[j])

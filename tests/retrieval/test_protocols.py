@@ -264,7 +264,7 @@ def test_trials_are_the_same_again():
 
 def test_a_protocol_without_queries_is_refused():
     table = labels_of(identity="ab", modality=[1, 1], camera="12", picture=range(2), names=NAMES)
-    with pytest.raises(EvaluationError, match=r"sysu-all.*nothing asks; it wants modality nir"):
+    with pytest.raises(EvaluationError, match=r"sysu-all.*finds no query sighting: it selects modality nir"):
         draws(PROTOCOLS["sysu-all"], table, table, 0)
 
 

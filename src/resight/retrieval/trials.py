@@ -117,8 +117,8 @@ def draws(protocol: Protocol, query: Labels, gallery: Labels, number: int) -> li
     """
     query_rows = np.flatnonzero(query.where(protocol.query))
     candidates = np.flatnonzero(gallery.where(protocol.gallery))
-    _require_rows(query_rows, protocol, protocol.query, "asks")
-    _require_rows(candidates, protocol, protocol.gallery, "is searched")
+    _require_rows(query_rows, protocol, protocol.query, "query")
+    _require_rows(candidates, protocol, protocol.gallery, "gallery")
     rng = np.random.default_rng(number)
     if protocol.other_camera:
         return _draw_by_camera(protocol, query, gallery, (query_rows, candidates), rng)
@@ -131,7 +131,10 @@ def draws(protocol: Protocol, query: Labels, gallery: Labels, number: int) -> li
 def _require_rows(rows: np.ndarray, protocol: Protocol, selection: Selection, role: str) -> None:
     if not len(rows):
         labels = " and ".join(f"{column} {', '.join(names)}" for column, names in selection.items())
-        raise EvaluationError(f"protocol {protocol.name!r}: nothing {role}; it wants {labels or 'any sighting'}")
+        raise EvaluationError(
+            f"protocol {protocol.name!r} finds no {role} sighting: it selects {labels or 'any'}, which the data "
+            "set does not have"
+        )
 
 
 def _draw_by_camera(

@@ -1,5 +1,8 @@
 """Pictures and small data sets that tests paint for themselves."""
 
+import getpass
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,17 @@ from PIL import Image
 from resight.config.sections import Model, Preprocessing
 from resight.data.synthetic import synthetic
 from resight.data.vocabulary import Vocabulary
+from resight.device import processor_kind
 from resight.files import write_folder
 from resight.models.checkpoint import ModelCard, fill_model_folder, load_model
 
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
+# torch.compile stores machine code, and would use what it compiled for AVX-512 under variables that limit it to AVX2.
+KIND = processor_kind().replace(" ", "-")
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"resight-tests-{getpass.getuser()}-{KIND}")
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

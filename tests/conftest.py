@@ -21,9 +21,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
 # torch.compile stores machine code, and would use what it compiled for AVX-512 under variables that limit it to AVX2.
 KIND = processor_kind().replace(" ", "-")
-os.environ.setdefault(
-    "TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"resight-tests-{getpass.getuser()}-{KIND}")
-)
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"resight-tests-{getpass.getuser()}-{KIND}")
 
 
 @pytest.fixture(scope="session", autouse=True)

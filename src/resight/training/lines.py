@@ -8,7 +8,7 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  "
         f"triplet {line['triplet']:.3f}  accuracy {line['accuracy']:.3f}  lr {line['lr']:.2e}  "
-        f"{line['images_per_second']:.1f} pictures/s  "
+        f"{line['images_per_second']:.1f} images/s  "
         f"{line['seconds']:.0f} s"
     )
 

@@ -31,6 +31,7 @@ from resight.device import (
 from resight.errors import CheckpointError, ConfigError
 from resight.evaluation.evaluate import evaluate
 from resight.evaluation.result import figures
+from resight.inference import export as exporting
 from resight.inference.embedder import Embedder
 from resight.inference.extract import extract as extraction
 from resight.inference.extract.executors import local
@@ -169,14 +170,14 @@ def test_vnni(monkeypatch):
         ("x86_64", {"avx2"}, False),
         ("aarch64", set(), True),
     ):
-        monkeypatch.setattr(device.platform, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr(exporting.platform, "machine", lambda machine=machine: machine)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: dict.fromkeys(has, True))
-        assert device.has_vnni() is expected
-    monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
+        assert exporting.has_vnni() is expected
+    monkeypatch.setattr(exporting.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     for limit, expected in (("AVX2", False), ("avx512_core", False), ("AVX512_CORE_VNNI", True), ("ALL", True)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert device.has_vnni() is expected
+        assert exporting.has_vnni() is expected
 
 
 def test_a_device_that_does_not_exist():

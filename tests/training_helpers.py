@@ -10,7 +10,7 @@ from resight.config.recipes import tiny, vary
 from resight.config.run import Run
 from resight.data.catalog import read_dataset
 from resight.data.vocabulary import Vocabulary
-from resight.evaluation.evaluate import Result
+from resight.evaluation.result import Result
 from resight.progress import Progress
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext

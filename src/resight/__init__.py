@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     )
     from resight.evaluation.calibrate import calibrate
     from resight.evaluation.compare import compare
-    from resight.evaluation.evaluate import Result, evaluate
+    from resight.evaluation.evaluate import evaluate
+    from resight.evaluation.result import Result
     from resight.gallery.gallery import Answer, Gallery
     from resight.gallery.open import create_gallery, open_gallery
     from resight.gallery.record import Filter, Record
-    from resight.inference.embedder import Embedder, load
+    from resight.inference.embedder import Embedder
     from resight.inference.export import export
     from resight.inference.extract.extract import extract
+    from resight.inference.load import load
     from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
     from resight.models.convert.reference import convert_checkpoint
@@ -59,7 +61,7 @@ _MODULES = {
     "PictureError": "errors",
     "Record": "gallery.record",
     "ResightError": "errors",
-    "Result": "evaluation.evaluate",
+    "Result": "evaluation.result",
     "Run": "config.run",
     "Runtime": "inference.runtime",
     "Sighting": "data.sightings",
@@ -77,7 +79,7 @@ _MODULES = {
     "extract": "inference.extract.extract",
     "find_learning_rate": "training.lr_finder",
     "inspect_dataset": "data.inspect",
-    "load": "inference.embedder",
+    "load": "inference.load",
     "open_gallery": "gallery.open",
     "read_dataset": "data.catalog",
     "read_images": "data.readers.anything",

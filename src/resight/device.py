@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from resight.config.sections import Precision, ResolvedPrecision
-from resight.errors import CheckpointError, ConfigError
+from resight.errors import ConfigError
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FORMED_TOKENS: Final = 256
@@ -48,22 +47,6 @@ class Compute:
         """One line for the beginning of a run: device, kind of processor, precision, image size and batch size."""
         where = f"{self.device} ({self.processor}, {self.threads} threads)" if self.device == "cpu" else self.device
         return f"{where}, {self.precision}; images of {size[0]}x{size[1]}, batches of {batch_size or self.batch_size}"
-
-
-def read_compute(file: Path) -> Compute | None:
-    """What a run was computed with, from its folder's `compute.json`; None where there is none.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    if not file.exists():
-        return None
-    try:
-        return TypeAdapter(Compute).validate_json(file.read_text())
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(
-            f"{file} does not say what the run is computed with; delete it to have that chosen again"
-        ) from error
 
 
 def resolve_compute(
@@ -217,17 +200,6 @@ def processor_kind() -> str:
     if wide and not narrow:
         return "AVX-512"
     return "AVX2" if has.get("avx2") else platform.machine()
-
-
-def has_vnni() -> bool:
-    """Whether this CPU, within the limit in ONEDNN_MAX_CPU_ISA, adds up 8-bit products without saturating in 16 bits:
-    VNNI on x86, the dot product on ARM."""
-    has = torch.cpu.get_capabilities()
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    if os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in ("SSE41", "AVX", "AVX2", "AVX512_CORE"):
-        return False
-    return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def available_cores() -> int:

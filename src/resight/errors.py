@@ -15,6 +15,8 @@ The command line prints the message as one sentence and ends with exit status 2.
 """
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 
 class ResightError(Exception):
@@ -60,3 +62,21 @@ class StorageError(ResightError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """Return the error for an unknown name, which lists the known ones."""
     return ConfigError(f"there is no {kind} named {name!r}; known are: {', '.join(known)}")
+
+
+def require_extra(module: str, extra: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: such as `openvino`.
+        extra: the extra of resight that installs it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"this needs {module.split('.')[0]}, which is not installed: pip install 'resight[{extra}]'"
+        ) from error

@@ -17,7 +17,7 @@ from resight.data.boxes import Box, read_boxes
 from resight.data.image import edges
 from resight.data.sightings import Sighting, SightingTable
 from resight.data.video import Video
-from resight.errors import DatasetError, PictureError
+from resight.errors import ConfigError, DatasetError, PictureError
 from resight.inference.embeddings import (
     Embeddings,
     EmbeddingsInfo,
@@ -231,7 +231,7 @@ def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):
         with pytest.raises(PictureError, match="is no video that FFmpeg can decode"):
             Video(tmp_path / "a.mp4")
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(PictureError, match=r"pip install 'resight\[video\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'resight\[video\]'"):
         Video(tmp_path / "a.mp4")
 
 

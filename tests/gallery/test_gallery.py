@@ -31,7 +31,8 @@ from resight.gallery.gallery import Gallery, mean_query
 from resight.gallery.open import copy_gallery
 from resight.gallery.record import Filter
 from resight.gallery.url import create_engine, exists, open_engine
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
+from resight.inference.load import load
 from resight.models.checkpoint import load_model, read_card
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank

@@ -18,8 +18,9 @@ from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.errors import ConfigError, DatasetError, GalleryError
 from resight.files import write_file
 from resight.gallery.ingest import sighting_id, thumbnail
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, embeddings_table, parquet, write_embeddings
+from resight.inference.load import load
 
 
 @pytest.fixture(scope="module")

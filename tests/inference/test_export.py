@@ -145,7 +145,7 @@ def targets(model, monkeypatch):
         with torch.inference_mode():
             return network(**{name: torch.from_numpy(x) for name, x in inputs.items()}).numpy()
 
-    monkeypatch.setattr(exporting, "_write", write)
+    monkeypatch.setattr(exporting, "write_graph", write)
     monkeypatch.setattr(exporting, "_open", lambda file, kind: run_network)
     monkeypatch.setattr(exporting, "processor_kind", lambda: "AVX9")
     return targets
@@ -215,7 +215,7 @@ def test_int8_needs_pictures_and_a_file_for_it(model, images, tmp_path):
 
 @pytest.mark.slow
 def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
-    real = exporting._write
+    real = exporting.write_graph
 
     def corrupt(network, inputs, folder, kind, quantize):
         import onnx
@@ -229,7 +229,7 @@ def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
                 weight.raw_data = (numbers + noise).astype(np.float32).tobytes()
         onnx.save(graph, folder / "model.onnx")
 
-    monkeypatch.setattr(exporting, "_write", corrupt)
+    monkeypatch.setattr(exporting, "write_graph", corrupt)
     with pytest.raises(ExportError, match="is required, so nothing is written"):
         export(model, tmp_path / "out", "onnx")
     assert not list(tmp_path.iterdir())

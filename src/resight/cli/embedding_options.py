@@ -38,6 +38,6 @@ class EmbeddingOptions:
 
     def load(self, folder: Path) -> Embedder:
         """Load the model of a folder with these options."""
-        from resight.inference.embedder import load
+        from resight.inference.load import load
 
         return load(folder, **self.given())

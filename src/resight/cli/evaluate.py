@@ -15,8 +15,7 @@ from resight.config.sections import Evaluation
 from resight.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resight.evaluation.evaluate import Result
-    from resight.evaluation.result import CameraPair, OpenSetFigures
+    from resight.evaluation.result import CameraPair, OpenSetFigures, Result
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Crops of boxes from the frames of a video, with torchcodec and the system's FFmpeg."""
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from resight.data.boxes import Box
 from resight.data.image import edges
-from resight.errors import PictureError
+from resight.errors import PictureError, require_extra
 
 _FRAMES: Final = 8  # decoded at a time: 50 MB at 1920 x 1080
 
@@ -23,14 +22,12 @@ class Video:
         path: the file.
 
     Raises:
-        PictureError: the file cannot be decoded, or torchcodec or FFmpeg is not installed.
+        PictureError: the file cannot be decoded, or FFmpeg is not installed.
+        ConfigError: torchcodec is not installed.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            decoders = import_module("torchcodec.decoders")
-        except ImportError as error:
-            raise PictureError("video needs torchcodec: pip install 'resight[video]'") from error
+        decoders = require_extra("torchcodec.decoders", "video")
         if not path.is_file():
             raise PictureError(f"there is no video at {path}")
         try:

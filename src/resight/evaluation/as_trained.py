@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from resight.config.sections import Precision
-from resight.device import pick_device, processor_kind, read_compute
-from resight.inference.embedder import Embedder, load
+from resight.device import Compute, pick_device, processor_kind
+from resight.errors import CheckpointError
+from resight.inference.embedder import Embedder
+from resight.inference.load import load
 from resight.progress import Progress
 
 
@@ -36,3 +39,19 @@ def load_as_trained(
         )
     torch.set_num_threads(compute.threads)
     return load(folder, device, precision or compute.precision, batch_size=batch_size or compute.batch_size, **options)
+
+
+def read_compute(file: Path) -> Compute | None:
+    """What a run was computed with, from its folder's `compute.json`; None where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if not file.exists():
+        return None
+    try:
+        return TypeAdapter(Compute).validate_json(file.read_text())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"{file} does not say what the run is computed with; delete it to have that chosen again"
+        ) from error

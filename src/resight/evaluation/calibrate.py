@@ -9,9 +9,11 @@ import numpy as np
 from resight.config.sections import Evaluation
 from resight.data.sightings import Split
 from resight.errors import ConfigError
-from resight.evaluation.evaluate import Result, evaluate
+from resight.evaluation.evaluate import evaluate
+from resight.evaluation.result import Result
 from resight.files import write_file
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
+from resight.inference.load import load
 from resight.models.checkpoint import CALIBRATION
 from resight.retrieval.calibration import Calibration, reliability
 from resight.retrieval.calibration import calibrate as fit

@@ -1,18 +1,97 @@
 """A measured ranking as figures, as JSON, and as sentences."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from resight.data.sightings import MODALITIES, Sighting
-from resight.evaluation.evaluate import Result
+from resight.device import Compute
+from resight.inference.embeddings import Embeddings
 from resight.retrieval.bootstrap import interval
-from resight.retrieval.metrics import rank
+from resight.retrieval.junk import Rule
+from resight.retrieval.labels import Labels
+from resight.retrieval.metrics import Metrics, rank
+from resight.retrieval.neighbors import top
 from resight.retrieval.open_set import open_set
-from resight.retrieval.scores import InnerProducts
+from resight.retrieval.protocols import Protocol
+from resight.retrieval.scores import InnerProducts, Scores
+from resight.retrieval.trials import Ranking, Trial
 
 FORMAT: Final = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured ranking, with what is needed to look into it. Q and G count what was left after pooling."""
+
+    protocol: Protocol
+    rule: Rule
+    query: Embeddings
+    gallery: Embeddings
+    query_labels: Labels
+    gallery_labels: Labels
+    score: Callable[[np.ndarray, np.ndarray], Scores]
+    """Scores of some rows of both."""
+    trials: tuple[Trial, ...]
+    compute: Compute | None = None
+    """What the embeddings were computed with; None for embeddings from disk."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the first trial."""
+        return self.trials[0].metrics
+
+    def figures(self) -> list[dict[str, float]]:
+        """What papers print, of each trial."""
+        return [trial.metrics.summary() for trial in self.trials]
+
+    def summary(self) -> dict[str, float]:
+        """What papers print, as the mean over the trials."""
+        rows = self.figures()
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def spread(self) -> dict[str, float]:
+        """The standard deviation of each figure over the trials; 0 with one trial."""
+        rows = self.figures()
+        return {name: float(np.std([row[name] for row in rows])) for name in rows[0]}
+
+    def per_query(self, value: Callable[[Metrics], np.ndarray]) -> np.ndarray:
+        """float64 [Q]: the mean of a value over the trials in which the query takes part; NaN where there is none."""
+        total, count = np.zeros(len(self.query_labels)), np.zeros(len(self.query_labels))
+        for trial in self.trials:
+            rows, metrics = trial.query_rows, trial.metrics
+            valid = metrics.valid
+            total[rows[valid]] += value(metrics)[valid]
+            count[rows[valid]] += 1
+        with np.errstate(invalid="ignore"):
+            return total / count
+
+    @property
+    def ap(self) -> np.ndarray:
+        """float64 [Q]: average precision."""
+        return self.per_query(lambda metrics: metrics.ap)
+
+    @property
+    def hit(self) -> np.ndarray:
+        """float64 [Q]: whether the first item is right."""
+        return self.per_query(lambda metrics: metrics.first == 1)
+
+    def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest gallery rows of each query in the first trial and whether each is right: int64 and bool [Q, k];
+        -1 where fewer remain or the query takes no part."""
+        rows = np.full((len(self.query_labels), k), -1)
+        hits = np.zeros((len(self.query_labels), k), bool)
+        for ranking in self.trials[0].rankings:
+            nearest, right = self._top(ranking, k)
+            rows[ranking.query, : nearest.shape[1]] = np.where(nearest >= 0, ranking.gallery[nearest], -1)
+            hits[ranking.query, : nearest.shape[1]] = right
+        return rows, hits
+
+    def _top(self, ranking: Ranking, k: int) -> tuple[np.ndarray, np.ndarray]:
+        query, gallery = self.query_labels.take(ranking.query), self.gallery_labels.take(ranking.gallery)
+        return top(ranking.scores, query, gallery, self.rule, k)
 
 
 @dataclass(frozen=True)

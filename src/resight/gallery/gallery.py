@@ -17,8 +17,9 @@ from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
 from resight.gallery.record import Filter, GalleryInfo, Record, Value, require_vectors
-from resight.inference.embedder import Embedder, Image, load
+from resight.inference.embedder import Embedder, Image
 from resight.inference.inputs import Label
+from resight.inference.load import load
 from resight.retrieval.calibration import Calibration
 
 __all__ = ["Answer", "Gallery", "mean_query"]

@@ -6,7 +6,8 @@ from resight.config.sections import Precision
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import GalleryInfo
 from resight.gallery.url import create_engine, exists, open_engine
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
+from resight.inference.load import load
 from resight.models.checkpoint import read_calibration
 from resight.retrieval.calibration import Calibration
 

@@ -1,11 +1,8 @@
 """The one path from pictures and sightings to embeddings."""
 
-import hashlib
-import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.config.sections import Embedding, Fusion, Precision, UnknownSideInfo
+from resight.config.sections import Embedding, Fusion, UnknownSideInfo
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture, as_tensor, resize
 from resight.data.sightings import Sighting, SightingTable
-from resight.device import DTYPES, Compute, autocast, available_cores, pick_device, resolve_compute
+from resight.device import Compute, autocast, available_cores, resolve_compute
 from resight.errors import ConfigError
+from resight.inference.compiled import compile_network
 from resight.inference.inputs import Inputs, Label, as_inputs, fuse
-from resight.models.blocks import fold_and_cast_weights
-from resight.models.checkpoint import ModelCard, load_model, read_calibration, weights_digest
+from resight.models.checkpoint import ModelCard, embedding_id, weights_digest
 from resight.models.sie import SIE
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration
 
 Image = Picture | Sighting | Mapping[str, Picture]
 """A picture of any form, or the pictures of one sighting by modality."""
-Network = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
 class Embedder:
@@ -70,7 +66,7 @@ class Embedder:
         """Images at once; it is halved where the device's memory does not suffice."""
         self.folder = folder
         self._digest = digest
-        self._network = _compiled(model.embed) if compile else model.embed
+        self._network = compile_network(model.embed) if compile else model.embed
 
     def __repr__(self) -> str:
         return f"Embedder({self.card.model.backbone}, width {self.width}, {self.description})"
@@ -231,71 +227,3 @@ class Embedder:
                 module.training = True
             for table, unknown in zip(tables, before, strict=True):
                 table.unknown = unknown
-
-
-def load(
-    folder: str | Path,
-    device: str = "auto",
-    precision: Precision | None = None,
-    flip: bool | None = None,
-    fusion: Fusion | None = None,
-    unknown: UnknownSideInfo | None = None,
-    batch_size: int | None = None,
-    compile: bool = False,
-) -> Embedder:
-    """Load a model folder for embedding.
-
-    What is None is as the model's card says; see `resight.config.sections.Embedding` for the meaning of each.
-
-    Raises:
-        CheckpointError: the folder is no model folder, or its files do not belong together.
-        ConfigError: this machine has no such device.
-    """
-    path = Path(folder)
-    model, card = load_model(path)
-    options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
-    overrides = {name: value for name, value in options.items() if value is not None}
-    settings = card.embedding.model_copy(update=overrides)
-    model.to(pick_device(device))
-    for table in (module for module in model.modules() if isinstance(module, SIE)):
-        table.unknown = settings.unknown  # for good, so that threads that embed at the same time change nothing
-    compute = resolve_compute(next(model.parameters()).device, settings.precision, settings.batch_size)
-    if compute.precision != "fp32":
-        fold_and_cast_weights(model.backbone, DTYPES[compute.precision])
-    return Embedder(model, card, settings, compute, read_calibration(path), card.weights_sha256, path, compile)
-
-
-def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
-    """16 hexadecimal digits of a hash of all that changes a vector.
-
-    Args:
-        digest: SHA-256 of the weights.
-        card: preprocessing, network and label names.
-        settings: flip, fusion and the answer to unknown side information; precision and batch size are left out.
-    """
-    known, images = card.vocabulary, card.preprocessing
-    facts = {
-        "weights": digest,
-        "model": card.model.model_dump(mode="json"),
-        "images": [images.size, images.mean, images.std, images.test_interpolation],
-        "labels": [known.cameras, known.views, known.modalities],
-        "flip": settings.flip,
-        "fusion": "mean" if settings.fusion == "mean" else "concat",
-        "unknown": settings.unknown,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _compiled(embed: Network) -> Network:
-    """`embed` through torch.compile, its weights laid out once as the products need them."""
-    compiled, settings = torch.compile(embed, dynamic=False), import_module("torch._inductor.config")
-
-    def run(images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
-        count = len(images)
-        more = (1 << (count - 1).bit_length()) - count
-        images = torch.cat([images, images[:1].expand(more, -1, -1, -1)])
-        side_info = {kind: torch.cat([numbers, numbers[:1].expand(more)]) for kind, numbers in side_info.items()}
-        with settings.patch(freezing=True):
-            return compiled(images, side_info)[:count]
-
-    return run

@@ -1,32 +1,30 @@
 """A model as one file that runs without this library: written, and checked against the model before it is stored."""
 
 import hashlib
+import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from resight.data.image import Picture, as_tensor, resize
-from resight.device import has_vnni, processor_kind
+from resight.device import processor_kind
 from resight.errors import ConfigError, ExportError
 from resight.files import write_folder
-from resight.inference.embedder import Embedder, load
+from resight.inference.embedder import Embedder
+from resight.inference.export_graph import FILES, ExportNetwork, Kind, ResolvedTarget, quantize_graph, write_graph
+from resight.inference.load import load
 from resight.inference.runtime import METADATA, ExportMetadata, Network, Runtime, open_onnx, open_openvino
 
-Kind = Literal["onnx", "openvino", "torch-export"]
-ResolvedTarget = Literal["avx2", "vnni"]
 Target = Literal["this", "avx2", "vnni"]
 """The CPUs that int8 is for: `avx2` limits weights to 7 bits, since CPUs without VNNI add pairs of 8-bit products in 16
 bits, which saturate; `vnni` uses 8 bits; `this` is `vnni` where this machine has it, else `avx2`."""
-FILES: Final[dict[str, str]] = {"onnx": "model.onnx", "openvino": "model.xml", "torch-export": "model.pt2"}
 MIN_COSINE: Final = 0.9999
 """The smallest cosine to the model in float32 that is accepted, over every picture that is tried."""
 MIN_COSINE_INT8: Final = 0.995
@@ -46,28 +44,6 @@ class Exported:
     """The CPUs that int8 is for; None without int8."""
     checked_on: str
     """The kind of CPU: see `resight.device.processor_kind`."""
-
-
-class ExportNetwork(nn.Module):
-    """The network of an embedder with its preprocessing, from pixels to an embedding, in float32."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        super().__init__()
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
-        self.model = embedder.model
-        self.flip = embedder.settings.flip
-        self.register_buffer("pixel_mean", torch.tensor(embedder.card.preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(embedder.card.preprocessing.std).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length."""
-        x = (images.float() / 255 - self.pixel_mean) / self.pixel_std
-        side_info = {"camera": camera, "view": view, "modality": modality}
-        embeddings = F.normalize(self.model.embed(x, side_info))
-        if self.flip:
-            embeddings = F.normalize(embeddings + F.normalize(self.model.embed(x.flip(-1), side_info)))
-        return embeddings
 
 
 def export(
@@ -108,6 +84,17 @@ def export(
     return _write_checked(embedder, Path(out), kind, images, cast("ResolvedTarget | None", target))
 
 
+def has_vnni() -> bool:
+    """Whether this CPU, within the limit in ONEDNN_MAX_CPU_ISA, adds up 8-bit products without saturating in 16 bits:
+    VNNI on x86, the dot product on ARM."""
+    has = torch.cpu.get_capabilities()
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in ("SSE41", "AVX", "AVX2", "AVX512_CORE"):
+        return False
+    return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def check_options(kind: Kind, int8: bool, target: Target | None) -> None:
     """Raise a ConfigError where options exclude each other; this needs neither a model nor pictures."""
     if target is not None and not int8:
@@ -123,11 +110,11 @@ def _write_checked(
     size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
     resized = [resize(as_tensor(image), size, interpolation) for image in images]
     trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
-    quantize = None if target is None else partial(_to_int8, images=resized, target=target)
+    quantize = None if target is None else partial(quantize_graph, images=resized, target=target)
     results = list[Exported]()
 
     def fill(folder: Path) -> None:
-        _write(network, trials[1], folder, kind, quantize)
+        write_graph(network, trials[1], folder, kind, quantize)
         exported = _open(folder / FILES[kind], kind)
         metadata = _metadata(embedder, kind, target, (folder / FILES[kind]).read_bytes())
         cosines, tried = [_min_cosine(network, exported, trials)], sum(_BATCHES)
@@ -191,55 +178,6 @@ def trial(embedder: Embedder, size: int, images: Sequence[Tensor], seed: int) ->
     return {"images": x, **labels}
 
 
-def _write(
-    network: ExportNetwork, inputs: dict[str, Tensor], folder: Path, kind: Kind, quantize: Callable[[Path], None] | None
-) -> None:
-    batch = torch.export.Dim("batch", min=1, max=65_536)
-    shapes = {name: {0: batch} for name in inputs}
-    with torch.no_grad():
-        program = torch.export.export(network, (), dict(inputs), dynamic_shapes=shapes, strict=False)
-    openvino = _needed("openvino") if kind == "openvino" else None
-    if kind == "torch-export":
-        torch.export.save(program, folder / FILES[kind])
-    elif openvino and quantize is None:
-        converted = openvino.convert_model(program)
-        for model_input, name in zip(converted.inputs, inputs, strict=True):
-            model_input.set_names({name})
-        openvino.save_model(converted, folder / FILES[kind], compress_to_fp16=False)
-    else:
-        _needed("onnxscript")
-        graph = folder / FILES["onnx"]
-        torch.onnx.export(program, dynamo=True, verbose=False).save(str(graph))  # pyright: ignore[reportOptionalMemberAccess]
-        if quantize is not None:
-            quantize(graph)
-        if openvino:
-            openvino.save_model(openvino.Core().read_model(graph), folder / FILES[kind], compress_to_fp16=False)
-            graph.unlink()
-
-
-def _to_int8(file: Path, images: Sequence[Tensor], target: ResolvedTarget) -> None:
-    """Quantize the weights of products to int8, per channel, and their inputs to uint8, over the calibrated range."""
-    quantization = _needed("onnxruntime.quantization")
-    prepared = file.with_name("prepared.onnx")
-    preprocess = _needed("onnxruntime.quantization.shape_inference").quant_pre_process
-    preprocess(str(file), str(prepared), skip_symbolic_shape=True)
-    unknown = {name: np.full(16, -1, np.int64) for name in ("camera", "view", "modality")}
-    batches = ({"images": np.stack(images[n : n + 16]), **unknown} for n in range(0, len(images) - 15, 16))
-    quantization.quantize_static(
-        str(prepared),
-        str(file),
-        SimpleNamespace(get_next=lambda: next(batches, None)),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        reduce_range=target == "avx2",  # weights of -64 to 64: a sum of two products, 2 * 255 * 64, fits 16 bits
-        weight_type=quantization.QuantType.QInt8,
-        activation_type=quantization.QuantType.QUInt8,
-        extra_options={"MatMulConstBOnly": True},
-    )
-    prepared.unlink()
-
-
 def _open(file: Path, kind: Kind) -> Network:
     if kind == "onnx":
         return open_onnx(file, 0)
@@ -270,10 +208,3 @@ def _metadata(embedder: Embedder, kind: Kind, target: ResolvedTarget | None, fil
         views=known.views,
         modalities=known.modalities,
     )
-
-
-def _needed(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"exporting needs {module.split('.')[0]}: pip install 'resight[export]'") from error

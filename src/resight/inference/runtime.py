@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from resight.config.sections import Section
-from resight.errors import CheckpointError, ConfigError, PictureError
+from resight.errors import CheckpointError, ConfigError, PictureError, require_extra
 from resight.inference.inputs import Label, as_inputs, fuse
 
 METADATA: Final = "export.json"
@@ -129,7 +128,7 @@ def load(folder: str | Path, threads: int = 0) -> Runtime:
 
 def open_onnx(file: Path, threads: int) -> Network:
     """A network in onnxruntime."""
-    onnxruntime = _needed("onnxruntime")
+    onnxruntime = require_extra("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
@@ -142,7 +141,7 @@ def open_onnx(file: Path, threads: int) -> Network:
 
 def open_openvino(file: Path, threads: int) -> Network:
     """A network in OpenVINO, in float32 where it was not exported otherwise."""
-    openvino = _needed("openvino")
+    openvino = require_extra("openvino", "export")
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
     try:
@@ -194,10 +193,3 @@ def _image(picture: Picture) -> Image.Image:
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError) as error:
         raise PictureError(f"{name} is no picture that can be read ({error})") from error
-
-
-def _needed(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"an exported model needs {module}: pip install {module}") from error

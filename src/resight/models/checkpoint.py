@@ -52,6 +52,27 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(_weights_file(weights)).hexdigest()
 
 
+def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
+    """Return 16 hexadecimal digits of a hash of all that changes a vector.
+
+    Args:
+        digest: SHA-256 of the weights.
+        card: preprocessing, network and label names.
+        settings: flip, fusion and the answer to unknown side information; precision and batch size are left out.
+    """
+    known, images = card.vocabulary, card.preprocessing
+    facts = {
+        "weights": digest,
+        "model": card.model.model_dump(mode="json"),
+        "images": [images.size, images.mean, images.std, images.test_interpolation],
+        "labels": [known.cameras, known.views, known.modalities],
+        "flip": settings.flip,
+        "fusion": "mean" if settings.fusion == "mean" else "concat",
+        "unknown": settings.unknown,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
-from resight.evaluation.evaluate import Result
+from resight.evaluation.result import Result
 from resight.files import make_folder, write_file
 
 # All sizes in pixels

@@ -18,8 +18,8 @@ from resight.data.sightings import Split, hold_out
 from resight.data.vocabulary import Vocabulary
 from resight.errors import TrainingError
 from resight.evaluation.checks import prepare
-from resight.evaluation.evaluate import Result, evaluate
-from resight.evaluation.result import figures
+from resight.evaluation.evaluate import evaluate
+from resight.evaluation.result import Result, figures
 from resight.inference.embedder import Embedder
 from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from resight.config.run import Run, read_run
-from resight.device import Compute, read_compute
+from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError, StorageError
+from resight.evaluation.as_trained import read_compute
 from resight.files import make_folder, point, storing, write_file, write_folder
 from resight.models.checkpoint import ModelCard, fill_model_folder
 from resight.training.tensorboard import TensorBoardLog

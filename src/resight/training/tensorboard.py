@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resight.errors import ConfigError
+from resight.errors import require_extra
 
 
 class TensorBoardLog:  # words: ok
@@ -19,10 +19,9 @@ class TensorBoardLog:  # words: ok
     """
 
     def __init__(self, folder: Path, first: int) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError as error:
-            raise ConfigError("--tensorboard needs an extra: pip install 'resight[tensorboard]'") from error
+        require_extra("tensorboard", "tensorboard")
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def write(self, line: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ def add(options: kinds.Add) -> None:
 def _opened_for_adding(options: kinds.Add) -> Gallery:
     from resight.gallery.open import create_gallery, open_gallery
     from resight.gallery.url import exists
-    from resight.inference.embedder import load
+    from resight.inference.load import load
 
     if options.model is not None and not exists(options.gallery):
         return create_gallery(options.gallery, load(options.model, options.device, options.precision))

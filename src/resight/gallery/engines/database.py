@@ -2,11 +2,10 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from resight.errors import GalleryError
+from resight.errors import GalleryError, require_extra
 
 
 class Database:
@@ -16,15 +15,13 @@ class Database:
         url: a connection URL of psycopg, with `?gallery=NAME` for the schema; without it the schema is `resight`.
 
     Raises:
-        GalleryError: the database cannot be reached, or psycopg is not installed.
+        GalleryError: the database cannot be reached.
+        ConfigError: psycopg is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._psycopg: Any = import_module("psycopg")
-            self._pgvector: Any = import_module("pgvector.psycopg")
-        except ImportError as error:
-            raise GalleryError("a gallery in PostgreSQL needs psycopg: pip install 'resight[postgresql]'") from error
+        self._psycopg = require_extra("psycopg", "postgresql")
+        self._pgvector = require_extra("pgvector.psycopg", "postgresql")
         parts = urlsplit(url)
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.schema = parameters.pop("gallery", "resight")

@@ -45,7 +45,8 @@ class PostgresEngine:
         exact_under: searches are exact while at most this many records match the filter.
 
     Raises:
-        GalleryError: the database cannot be reached, has no such gallery, or psycopg is not installed.
+        GalleryError: the database cannot be reached, or has no such gallery.
+        ConfigError: psycopg is not installed.
     """
 
     def __init__(self, url: str, exact_under: int = EXACT_UNDER) -> None:

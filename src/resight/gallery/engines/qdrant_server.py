@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from resight.errors import GalleryError
+from resight.errors import GalleryError, require_extra
 
 
 def connect(url: str) -> tuple[Any, str]:
@@ -20,12 +20,10 @@ def connect(url: str) -> tuple[Any, str]:
         a client, and the name of the collection.
 
     Raises:
-        GalleryError: the URL names no collection, or qdrant-client is not installed.
+        GalleryError: the URL names no collection.
+        ConfigError: qdrant-client is not installed.
     """
-    try:
-        client = import_module("qdrant_client").QdrantClient
-    except ImportError as error:
-        raise GalleryError("a gallery on a Qdrant server needs its client: pip install 'resight[qdrant]'") from error
+    client = require_extra("qdrant_client", "qdrant").QdrantClient
     parts = urlsplit(url)
     collection = parts.path.strip("/")
     if not parts.hostname or not collection:

@@ -6,12 +6,11 @@ import os
 import pickle
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Final
 
 import torch
 
-from resight.errors import ConfigError
+from resight.errors import ConfigError, require_extra
 from resight.inference.extract.extract import RunTasks, Task, run_task
 
 _CORES_PER_WORKER: Final = 4  # in a cluster without accelerators; fewer if a machine has fewer
@@ -44,10 +43,8 @@ def ray(address: str) -> Generator[RunTasks]:
     Raises:
         ConfigError: Ray is not installed, or there is no cluster.
     """
-    try:
-        ray_, data = import_module("ray"), import_module("ray.data")
-    except ImportError as error:
-        raise ConfigError("a cluster needs Ray: pip install 'resight[ray]'") from error
+    ray_ = require_extra("ray", "ray")
+    data = require_extra("ray.data", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no data leaves the machine
     local_options = {"include_dashboard": False} if address == "local" else {}
     try:

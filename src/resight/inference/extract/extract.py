@@ -21,10 +21,11 @@ from resight.data.sightings import SCHEMA, Sighting
 from resight.device import pick_device, resolve_compute
 from resight.errors import ConfigError
 from resight.files import make_folder, write_file
-from resight.inference.embedder import Embedder, embedding_id, load
+from resight.inference.embedder import Embedder
 from resight.inference.embeddings import EmbeddingsInfo, embeddings_table, parquet
 from resight.inference.extract.sources import Images, Row, Source
-from resight.models.checkpoint import ModelCard, read_card
+from resight.inference.load import load
+from resight.models.checkpoint import ModelCard, embedding_id, read_card
 
 SHARD: Final = 1024
 """Rows of a shard: what is lost, at most, when a process is stopped."""

@@ -1,0 +1,42 @@
+"""Load a model folder for embedding."""
+
+from pathlib import Path
+
+from resight.config.sections import Fusion, Precision, UnknownSideInfo
+from resight.device import DTYPES, pick_device, resolve_compute
+from resight.inference.embedder import Embedder
+from resight.models.blocks import fold_and_cast_weights
+from resight.models.checkpoint import load_model, read_calibration
+from resight.models.sie import SIE
+
+
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    precision: Precision | None = None,
+    flip: bool | None = None,
+    fusion: Fusion | None = None,
+    unknown: UnknownSideInfo | None = None,
+    batch_size: int | None = None,
+    compile: bool = False,
+) -> Embedder:
+    """Load a model folder for embedding.
+
+    What is None is as the model's card says; see `resight.config.sections.Embedding` for the meaning of each.
+
+    Raises:
+        CheckpointError: the folder is no model folder, or its files do not belong together.
+        ConfigError: this machine has no such device.
+    """
+    path = Path(folder)
+    model, card = load_model(path)
+    options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    settings = card.embedding.model_copy(update=overrides)
+    model.to(pick_device(device))
+    for table in (module for module in model.modules() if isinstance(module, SIE)):
+        table.unknown = settings.unknown  # for good, so that threads that embed at the same time change nothing
+    compute = resolve_compute(next(model.parameters()).device, settings.precision, settings.batch_size)
+    if compute.precision != "fp32":
+        fold_and_cast_weights(model.backbone, DTYPES[compute.precision])
+    return Embedder(model, card, settings, compute, read_calibration(path), card.weights_sha256, path, compile)

@@ -172,7 +172,7 @@ def test_every_block_of_contributing():
 def test_every_block_of_first_steps(desk):
     names = run_page(ROOT / "docs" / "first-steps.md")
     assert names["answers"][0][0].record.identity
-    for made in ("figures.json", "strip.png", "seen/gallery.json", "runs/again/best/model.safetensors"):
+    for made in ("figures.json", "strip.png", "seen/gallery.sqlite", "runs/again/best/model.safetensors"):
         assert (desk / made).exists(), made
 
 
@@ -187,7 +187,7 @@ def test_every_block_of_the_protocols(mine):
 @pytest.mark.slow
 def test_every_block_of_galleries(mine, capsys):
     run_page(ROOT / "docs" / "gallery.md")
-    assert (mine / "seen-copy" / "gallery.json").exists()
+    assert (mine / "seen-copy" / "gallery.sqlite").exists()
     assert {"id3", "id4"} & set(capsys.readouterr().out.split())
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from qdrant_client import QdrantClient
 
 from resight.cli import main
-from resight.gallery.engines.folder import FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
-from resight.gallery.engines.qdrant_edge import EdgeEngine
+from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.record import Filter, GalleryInfo, Record
 
 WIDTH = 16
@@ -78,7 +77,7 @@ def resight(capsys, *arguments, status=0):
 
 def in_folder(kind, tmp_path):
     """A function that opens a new gallery, again and again."""
-    FolderEngine.create(tmp_path / "gallery", INFO).close()
+    SQLiteEngine.create(tmp_path / "gallery", INFO)
     return lambda: FOLDERS[kind](tmp_path / "gallery")
 
 
@@ -103,6 +102,6 @@ def database_folder(server):
 
 
 FOLDERS = {
-    "exact": FolderEngine,
-    "edge": lambda path: EdgeEngine(path, exact_under=0),  # through the index from the first record on
+    "exact": lambda path: SQLiteEngine(path, indexed=False),
+    "index": lambda path: SQLiteEngine(path, exact_under=0),  # through the index from the first record on
 }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resight.errors import ConfigError
 from resight.gallery.cluster import Clustering, agreement, cluster
-from resight.gallery.engines.folder import FolderEngine
+from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
 from resight.retrieval.calibration import Calibration
@@ -97,7 +97,8 @@ def test_agreement_is_that_of_loops_over_pairs(seed, count):
 
 def groups_of(tmp_path, records, **options):
     """Sets of record ids, as a gallery clusters them."""
-    engine = FolderEngine.create(tmp_path / "clustered", INFO)
+    SQLiteEngine.create(tmp_path / "clustered", INFO)
+    engine = SQLiteEngine(tmp_path / "clustered")
     engine.add(records)
     with Gallery(engine) as gallery:
         clustering = gallery.cluster(**options)
@@ -159,7 +160,8 @@ def test_the_calibrated_threshold_is_used_and_without_one_it_must_be_given(tmp_p
     for n, cosine in enumerate((1.0, 0.65, 0.55, -1.0)):  # of the first record
         vectors[n, 0] = cosine
         vectors[n, n] += np.sqrt(1 - cosine**2)
-    engine = FolderEngine.create(tmp_path / "g", INFO)
+    SQLiteEngine.create(tmp_path / "g", INFO)
+    engine = SQLiteEngine(tmp_path / "g")
     engine.add([Record(f"r{n}", vector) for n, vector in enumerate(vectors)])
     with Gallery(engine, calibration) as gallery:
         assert gallery.cluster().sizes.tolist() == [2, 1, 1]
@@ -169,7 +171,8 @@ def test_the_calibrated_threshold_is_used_and_without_one_it_must_be_given(tmp_p
 
 
 def test_an_empty_clustering_has_no_groups(tmp_path):
-    engine = FolderEngine.create(tmp_path / "g", INFO)
+    SQLiteEngine.create(tmp_path / "g", INFO)
+    engine = SQLiteEngine(tmp_path / "g")
     with Gallery(engine) as gallery:
         clustering = gallery.cluster(threshold=0.5)
         assert isinstance(clustering, Clustering)
@@ -181,7 +184,8 @@ def test_an_empty_clustering_has_no_groups(tmp_path):
 def test_a_gallery_is_clustered_and_its_groups_are_assigned_from_the_command_line(tmp_path, capsys):
     rng = np.random.default_rng(0)
     makers = [one_vector(rng, noise=0.05) for _ in range(5)]
-    engine = FolderEngine.create(tmp_path / "g", INFO)
+    SQLiteEngine.create(tmp_path / "g", INFO)
+    engine = SQLiteEngine(tmp_path / "g")
     engine.add([Record(f"r{n}", makers[n % 5](), identity=f"p{n % 5}" if n < 20 else None) for n in range(40)])
     engine.close()
     words = ["gallery", "cluster", f"exact:{tmp_path / 'g'}"]
@@ -198,7 +202,7 @@ def test_a_gallery_is_clustered_and_its_groups_are_assigned_from_the_command_lin
     assert "20 records, 5 groups" in printed
     assert "assigned someone-1 to someone-5" in printed
     assert "all 40 records have an identity" in resight(capsys, *words, "--threshold", 0.7)
-    engine = FolderEngine(tmp_path / "g")
+    engine = SQLiteEngine(tmp_path / "g")
     for record in engine.scan():
         n = int(record.id[1:])
         assert record.identity == (f"p{n % 5}" if n < 20 else f"someone-{n % 5 + 1}")

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
+import sqlite3
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -23,11 +21,11 @@ from qdrant_client.models import PointStruct
 
 from resight.config.sections import Embedding
 from resight.errors import ConfigError, GalleryError
-from resight.gallery.engines.folder import FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
-from resight.gallery.engines.qdrant_edge import EdgeEngine
-from resight.gallery.record import Filter, GalleryInfo
+from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.index import Index
+from resight.gallery.record import Assignment, Filter, GalleryInfo
 from resight.gallery.url import create_engine, exists, open_engine
 
 pytest_plugins = ("gallery_fixtures",)
@@ -76,13 +74,17 @@ def test_records_are_stored_when_the_gallery_is_opened_again(reopen):
     engine, stored = reopen(), records(60)
     for start in range(0, 60, 6):
         engine.add(stored[start : start + 6])
-    engine.assign(["r3", "r59"], "dora")
-    assert engine.delete(["r7", "r8", "r8", "never"]) == 2
+    assert engine.assign(["r3", "r59"], "dora") == 2
+    assert engine.remove(["r7", "r8", "r8", "never"]) == 2
     replacement = replace(stored[5], identity="ed", metadata={"new": 1})
     engine.add([replacement])  # takes the place of the first one
     stored[3], stored[59] = replace(stored[3], identity="dora"), replace(stored[59], identity="dora")
     expected = [r for r in stored if r.id not in ("r5", "r7", "r8")] + [replacement]
-    engine.write_log([{"a": 1}])
+    entry = Assignment("2026-11-24T12:00:00+00:00", "é", {"r1": None, "r2": "ann"})
+    engine.add_assignments([entry])
+    logged = engine.assignments()
+    assert [e.identity for e in logged] == ["dora", "é"]
+    assert logged[1] == entry
     for _ in range(2):
         assert_same(list(engine.scan()), expected)
         assert engine.count() == 58
@@ -92,7 +94,8 @@ def test_records_are_stored_when_the_gallery_is_opened_again(reopen):
         wanted = naive_search(expected, stored[7].vector, 5, Filter())
         assert [n.id for n in engine.search(stored[7].vector[None], 5)[0]] == [i for i, _ in wanted]
         assert [n.id for n in engine.search(stored[3].vector[None], 1, Filter(identity=("dora",)))[0]] == ["r3"]
-        assert engine.read_log() == [{"a": 1}]
+        assert engine.assignments() == logged
+        assert engine.faults() == []
         engine.close()
         engine = reopen()
     engine.close()
@@ -115,42 +118,38 @@ def test_what_the_gallery_knows_of_its_model_comes_back_as_it_was_given(reopen, 
         opened.close()
 
 
-def test_many_small_additions_are_joined_in_order(folder_engine):
-    stored = records(40)
-    for record in stored:
-        folder_engine.add([record])
-    assert len(list((folder_engine.path / "segments").iterdir())) < 32
-    assert_same(list(folder_engine.scan()), stored)
-
-
-def test_an_index_that_is_older_than_the_folder_is_brought_up_to_date(tmp_path):
-    FolderEngine.create(tmp_path / "g", INFO).close()
+def test_an_index_that_is_older_than_the_database_is_brought_up_to_date(tmp_path):
+    reopen = in_folder("index", tmp_path)
     stored = records(80)
-    edge = EdgeEngine(tmp_path / "g", exact_under=0)
-    edge.add(stored[:40])
-    edge.close()
-    plain = FolderEngine(tmp_path / "g")  # as a crash between folder and index leaves it
+    engine = reopen()
+    engine.add(stored[:40])
+    engine.close()
+    plain = SQLiteEngine(tmp_path / "gallery", indexed=False)  # as a crash between database and index leaves it
     plain.add(stored[40:])
     plain.assign(["r1"], "zoe")
-    plain.delete(["r2", "r50"])
+    plain.add([replace(stored[3], identity="ed")])
     plain.close()
-    expected = [replace(r, identity="zoe") if r.id == "r1" else r for r in stored if r.id not in ("r2", "r50")]
-    for corrupt in (False, True):
-        if corrupt:
-            (tmp_path / "g" / "index.json").write_text("{")
-        edge = EdgeEngine(tmp_path / "g", exact_under=0)
-        assert edge._indexed() == {int(r.id[1:]) for r in expected}
-        for vector in (stored[2].vector, stored[60].vector):
+    expected = [replace(r, identity="zoe") if r.id == "r1" else r for r in stored if r.id != "r3"]
+    expected.append(replace(stored[3], identity="ed"))
+    for corrupt in ("", "index.json", "index"):
+        if corrupt == "index.json":
+            (tmp_path / "gallery" / "index.json").write_text("{")
+        if corrupt == "index":
+            next((tmp_path / "gallery" / "index").rglob("segment.json")).write_text("{")
+        engine = reopen()
+        assert sorted(engine.derived.index.vectors()) == sorted({*range(1, 82)} - {4})
+        for vector in (stored[3].vector, stored[60].vector):
             wanted = [i for i, _ in naive_search(expected, vector, 9, Filter())]
-            assert [n.id for n in edge.search(vector[None], 9)[0]] == wanted
-        assert [n.id for n in edge.search(stored[1].vector[None], 3, Filter(identity=("zoe",)))[0]] == ["r1"]
-        edge.close()
+            assert [n.id for n in engine.search(vector[None], 9)[0]] == wanted
+        assert [n.id for n in engine.search(stored[1].vector[None], 3, Filter(identity=("zoe",)))[0]] == ["r1"]
+        assert engine.faults() == []
+        engine.close()
 
 
 def test_an_index_is_optimized_however_little_is_added_at_a_time(tmp_path, monkeypatch):
-    optimized, real = [], EdgeEngine._optimize
-    monkeypatch.setattr(EdgeEngine, "_optimize", lambda self: (optimized.append(self.count()), real(self)))
-    reopen = in_folder("edge", tmp_path)
+    optimized, real = [], Index._optimize
+    monkeypatch.setattr(Index, "_optimize", lambda self: (optimized.append(len(self.vectors())), real(self)))
+    reopen = in_folder("index", tmp_path)
     for start in range(0, 12_000, 3000):
         engine = reopen()
         engine.add(records(3000, seed=start, first=start))
@@ -158,11 +157,9 @@ def test_an_index_is_optimized_however_little_is_added_at_a_time(tmp_path, monke
     assert optimized == [12_000]
 
 
-def test_one_process_at_a_time_and_no_gallery_over_another(folder_engine, tmp_path):
-    with pytest.raises(GalleryError, match="open in another process"):
-        open_engine(str(folder_engine.path))
+def test_no_gallery_over_another_and_none_where_there_is_none(folder_engine, tmp_path):
     with pytest.raises(GalleryError, match="exists already"):
-        FolderEngine.create(folder_engine.path, INFO)
+        SQLiteEngine.create(folder_engine.path, INFO)
     with pytest.raises(GalleryError, match="is no gallery"):
         open_engine(str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="known are: FOLDER, exact:FOLDER, qdrant://"):
@@ -171,28 +168,23 @@ def test_one_process_at_a_time_and_no_gallery_over_another(folder_engine, tmp_pa
     assert not exists(f"exact:{tmp_path / 'nothing'}")
 
 
-def test_a_corrupt_segment_is_named(tmp_path):
-    engine = FolderEngine.create(tmp_path / "g", INFO)
-    assert (tmp_path / "g").stat().st_mode & 0o077 == 0  # readable by its owner only
-    engine.add(records(5))
-    engine.close()
-    file = next((tmp_path / "g" / "segments").iterdir()) / "vectors.npy"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(GalleryError, match=f"{file.parent.name} is corrupt"):
-        FolderEngine(tmp_path / "g")
-
-
 OLD = {"format": 1, "width": 16, "fingerprint": "0123456789abcdef", "model": None}
+IN_FOLDER = r"has format 1, and this version of resight reads format 3: create the gallery again and add its images$"
 REFUSED = r"has format 1, and this version of resight reads format 2: create the gallery again and add its images$"
 
 
 def test_a_gallery_of_format_1_is_refused_in_one_sentence(tmp_path, postgresql):
-    FolderEngine.create(tmp_path / "g", INFO).close()
+    (tmp_path / "g").mkdir()
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(OLD))
     for url in (str(tmp_path / "g"), f"exact:{tmp_path / 'g'}"):
-        with pytest.raises(GalleryError, match=REFUSED) as refusal:
+        with pytest.raises(GalleryError, match=IN_FOLDER) as refusal:
             open_engine(url)
         assert str(tmp_path / "g" / "gallery.json") in str(refusal.value)
+    SQLiteEngine.create(tmp_path / "later", INFO)
+    with sqlite3.connect(tmp_path / "later" / "gallery.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(GalleryError, match="has format 99, and this version of resight reads format 3"):
+        open_engine(str(tmp_path / "later"))
 
     url = f"{postgresql}&gallery=old_{os.getpid()}"
     PostgresEngine.create(url, INFO).close()
@@ -206,14 +198,6 @@ def test_a_gallery_of_format_1_is_refused_in_one_sentence(tmp_path, postgresql):
     client.upsert("old.info", [PointStruct(id=0, vector={}, payload={"entry": json.dumps(OLD)})])
     with pytest.raises(GalleryError, match=REFUSED):
         QdrantEngine(client, "old")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 2}', '{"format": 2, "width": 16, "about": 1}'])
-def test_a_corrupt_gallery_file_is_named(tmp_path, text):
-    FolderEngine.create(tmp_path / "g", INFO).close()
-    (tmp_path / "g" / "gallery.json").write_text(text)
-    with pytest.raises(GalleryError, match=r"gallery\.json is corrupt"):
-        FolderEngine(tmp_path / "g")
 
 
 def test_a_server_that_cannot_be_reached_is_named(postgresql):
@@ -240,38 +224,3 @@ def test_postgresql_creates_no_gallery_over_another(postgresql):
         PostgresEngine.create(url, INFO)
     assert PostgresEngine.exists(url)
     engine.close()
-
-
-ADDS = """
-import sys
-sys.path[:0] = sys.argv[2:4]
-from pathlib import Path
-from gallery_engines import EdgeEngine, records
-engine = EdgeEngine(Path(sys.argv[1]), exact_under=100)
-for start in range(int(sys.argv[4]), 100_000, 5):
-    engine.add(records(5, seed=start, first=start))
-    print(start + 5, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_process_killed_while_it_adds_loses_and_doubles_nothing_acknowledged(tmp_path):
-    """As often as RESIGHT_KILLS says, twice without it."""
-    FolderEngine.create(tmp_path / "g", INFO).close()
-    done, rng, here = 0, np.random.default_rng(0), Path(__file__).parent
-    for _ in range(int(os.environ.get("RESIGHT_KILLS", "2"))):
-        command = [sys.executable, "-c", ADDS, str(tmp_path / "g"), str(here), str(here.parent), str(done)]
-        adding = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(int(rng.integers(5, 30))):
-            done = int(adding.stdout.readline())
-        adding.kill()
-        done = max([done, *map(int, adding.stdout.read().split())])
-        adding.wait()
-        engine = EdgeEngine(tmp_path / "g", exact_under=100)
-        ids = [r.id for r in engine.scan()]
-        assert len(ids) == len(set(ids)) == engine.count()
-        assert set(ids) >= {f"r{n}" for n in range(done)}
-        assert len(ids) - done in (0, 5)  # written and not yet acknowledged
-        if engine._shard is not None:
-            assert len(engine._indexed()) == len(ids)
-        engine.close()

@@ -11,12 +11,12 @@ import numpy as np
 from resight.config.sections import Precision
 from resight.data.sightings import SightingTable
 from resight.errors import ConfigError, GalleryError
-from resight.gallery import identities, maintenance
+from resight.gallery import maintenance
 from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, mean_query, require_k
 from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
-from resight.gallery.record import Filter, GalleryInfo, Record, Value, require_vectors
+from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_vectors
 from resight.inference.embedder import Embedder, Image
 from resight.inference.inputs import Label
 from resight.inference.load import load
@@ -201,7 +201,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             GalleryError: an id does not exist, or there is nothing to assign.
         """
-        return identities.assign(self.engine, ids, identity, of)
+        return self.engine.assign(ids, identity, of)
 
     def assign_clusters(self, clustering: Clustering, name: str) -> int:
         """Assign each group to `name-1`, `name-2`, ...; return the number of groups."""
@@ -209,17 +209,22 @@ class Gallery(AbstractContextManager["Gallery"]):
             self.assign(clustering.ids(group), f"{name}-{group + 1}")
         return len(clustering.sizes)
 
-    def undo(self) -> dict[str, Any]:
-        """Undo the last assignment, and return its log entry.
+    def undo(self) -> Assignment:
+        """Undo the last assignment, remove it from the log, and return it.
 
         Raises:
             GalleryError: there is no assignment to take back.
         """
-        return identities.undo(self.engine)
+        return self.engine.undo()
 
     def remove(self, ids: Sequence[str] = (), identity: str | None = None) -> int:
-        """Remove records, or all of an identity, with vectors, thumbnails and log entries; return their number."""
-        return identities.remove(self.engine, ids, identity)
+        """Remove records, or all of an identity, with vectors, thumbnails and log entries; return their number.
+
+        Raises:
+            GalleryError: the records are removed, but another process keeps their erasure from disk from being
+                completed; that is done when the gallery is next opened.
+        """
+        return self.engine.remove(ids, identity)
 
     def cluster(self, threshold: float | None = None, neighbors: int = 20, include_named: bool = False) -> Clustering:
         """Group records into identities; see `resight.gallery.cluster.cluster_records`. Without a threshold, use the

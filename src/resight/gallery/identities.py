@@ -1,80 +1,61 @@
-"""Identities of stored records: assign them, undo assignments, and remove records with all traces."""
+"""Assignments of records to identities, as every engine logs them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from resight.errors import GalleryError
-from resight.gallery.engines.contract import Engine
-from resight.gallery.record import Filter
+from resight.gallery.record import Assignment
 
 
-def assign(engine: Engine, ids: Sequence[str], identity: str | None, of: str | None) -> int:
-    """Assign records to an identity, and log it.
+def new_assignment(identity: str | None, before: Mapping[str, str | None]) -> Assignment:
+    """Return the log entry of an assignment that is made now."""
+    return Assignment(now(), identity, before)
+
+
+def now() -> str:
+    """Return the time in UTC, to the second (ISO 8601)."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def entry_to_text(entry: Assignment) -> str:
+    """Write a log entry as JSON; `Assignment(**json.loads(text))` reads it."""
+    return json.dumps({"at": entry.at, "identity": entry.identity, "before": dict(entry.before)})
+
+
+def require_assignable(before: Mapping[str, str | None], ids: Sequence[str]) -> Mapping[str, str | None]:
+    """Return the identities of the records to assign, checked.
 
     Args:
-        engine: the engine of the gallery.
-        ids: record ids.
-        identity: the new identity; None makes the records unknown.
-        of: also assign all records of this identity.
-
-    Returns:
-        the number of records.
+        before: the identity of each record that exists, by id.
+        ids: the record ids that were given.
 
     Raises:
         GalleryError: an id does not exist, or there is nothing to assign.
     """
-    ids = list(ids)
-    if of is not None:
-        ids += [record.id for record in engine.scan(Filter(identity=(of,)))]
-    if not ids:
-        raise GalleryError("there is nothing to assign: give record ids, or an identity that has records")
-    before = {record.id: record.identity for record in engine.get(ids)}
     absent = [record_id for record_id in ids if record_id not in before]
     if absent:
         raise GalleryError(f"there is no record {absent[0]!r} in the gallery")
-    engine.assign(list(before), identity)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = {"at": now, "did": "name", "identity": identity, "before": before}
-    engine.write_log([*engine.read_log(), entry])
-    return len(before)
+    if not before:
+        raise GalleryError("there is nothing to assign: give record ids, or an identity that has records")
+    return before
 
 
-def undo(engine: Engine) -> dict[str, Any]:
-    """Undo the last assignment and remove it from the log.
+def without_records(entry: Assignment, removed: Set[str], identity: str | None) -> Assignment | None:
+    """Return an entry of the log without some records, and without the name of an identity.
 
-    Returns:
-        its log entry.
-
-    Raises:
-        GalleryError: the log is empty.
-    """
-    log = engine.read_log()
-    if not log:
-        raise GalleryError("there is no assignment to take back")
-    last = log[-1]
-    present = {record.id for record in engine.get(list(last["before"]))}
-    for identity in set(last["before"].values()):
-        ids = [i for i, before in last["before"].items() if before == identity and i in present]
-        engine.assign(ids, identity)
-    engine.write_log(log[:-1])
-    return last
-
-
-def remove(engine: Engine, ids: Sequence[str], identity: str | None) -> int:
-    """Remove records, or all of an identity: record, vector, thumbnail and log entries.
+    Args:
+        entry: of the log.
+        removed: ids of removed records.
+        identity: an identity that was removed; None for no identity.
 
     Returns:
-        the number of records that were removed.
+        the rest of the entry; None where nothing is left, or the assignment was to that identity.
     """
-    removed = set(ids)
+    before = {i: name for i, name in entry.before.items() if i not in removed}
     if identity is not None:
-        removed |= {record.id for record in engine.scan(Filter(identity=(identity,)))}
-    log = list[dict[str, Any]]()
-    for entry in engine.read_log():
-        before = {i: name for i, name in entry["before"].items() if i not in removed}
-        before = {i: None if identity is not None and name == identity else name for i, name in before.items()}
-        if before and (identity is None or entry["identity"] != identity):
-            log.append({**entry, "before": before})
-    engine.write_log(log)  # the log first: after an interruption, the records still say what is to be removed
-    return engine.delete(sorted(removed))
+        before = {i: None if name == identity else name for i, name in before.items()}
+    if not before or (identity is not None and entry.identity == identity):
+        return None
+    return replace(entry, before=before)

@@ -16,7 +16,9 @@ def verify(engine: Engine, identity: str | None = None) -> list[str]:
         engine: the engine of the gallery.
         identity: an identity that was removed; its remaining records and log entries are faults too.
     """
-    faults = list[str]()
+    faults = engine.faults()
+    if faults:
+        return faults  # what follows reads the same data
     seen = set[str]()
     width = engine.info.width
     for record in engine.scan():
@@ -29,13 +31,11 @@ def verify(engine: Engine, identity: str | None = None) -> list[str]:
             faults.append(f"record {record.id!r} has the identity {identity!r}")
     if len(seen) != engine.count():
         faults.append(f"{len(seen)} records can be read, and the engine counts {engine.count()}")
-    for entry in engine.read_log():
-        if identity is not None and identity in (entry["identity"], *entry["before"].values()):
+    for entry in engine.assignments():
+        if identity is not None and identity in (entry.identity, *entry.before.values()):
             faults.append(f"the log of assignments still has the identity {identity!r}")
         faults += [
-            f"the log of assignments has the record {i!r}, which does not exist"
-            for i in entry["before"]
-            if i not in seen
+            f"the log of assignments has the record {i!r}, which does not exist" for i in entry.before if i not in seen
         ]
     return faults
 
@@ -98,8 +98,8 @@ def copy(engine: Engine, other: Engine) -> int:
     for batch in _batches(engine.scan(), 2000):
         other.add(batch)
         count += len(batch)
-    log = other.read_log()
-    other.write_log([*log, *(entry for entry in engine.read_log() if entry not in log)])
+    log = other.assignments()
+    other.add_assignments([entry for entry in engine.assignments() if entry not in log])
     return count
 
 

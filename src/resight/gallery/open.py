@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from resight.config.sections import Precision
+from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import GalleryInfo
-from resight.gallery.url import create_engine, exists, open_engine
+from resight.gallery.url import create_engine, exists, folder_of, open_engine
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
 from resight.models.checkpoint import read_calibration
@@ -70,6 +71,8 @@ def open_gallery(
 def copy_gallery(url: str | Path, to: str | Path) -> int:
     """Copy all records and the log to another gallery, which is created if it does not exist.
 
+    From folder to new folder the database is copied as one state, also while other processes use it.
+
     Returns:
         the number of records.
 
@@ -77,6 +80,9 @@ def copy_gallery(url: str | Path, to: str | Path) -> int:
         GalleryError: the other gallery is of another model.
     """
     with open_gallery(url) as gallery:
+        folder = folder_of(str(to))
+        if isinstance(gallery.engine, SQLiteEngine) and folder is not None and not exists(str(to)):
+            return gallery.engine.backup(folder)
         engine = open_engine(str(to)) if exists(str(to)) else create_engine(str(to), gallery.info)
         with Gallery(engine) as other:
             return gallery.copy_to(other)

@@ -89,6 +89,18 @@ def read_gallery_info(text: str, where: str) -> GalleryInfo:
         raise GalleryError(f"{where} is corrupt: it does not describe the gallery's model") from error
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """One entry of the log of assignments, which `Gallery.undo` takes back."""
+
+    at: str
+    """When it was made, in UTC (ISO 8601)."""
+    identity: str | None
+    """The new identity; None for unknown."""
+    before: Mapping[str, str | None]
+    """The identity that each record had before, by record id."""
+
+
 def require_vectors(records: Sequence[Record], width: int) -> None:
     """Check that the vectors of records are finite, of unit length and of a width.
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from resight.errors import unknown
 from resight.gallery.engines.contract import Engine
-from resight.gallery.engines.folder import INFO, FolderEngine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
-from resight.gallery.engines.qdrant_edge import EdgeEngine
 from resight.gallery.engines.qdrant_server import connect
+from resight.gallery.engines.sqlite.connection import DATABASE
+from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.record import GalleryInfo
 
 _KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
@@ -26,13 +26,13 @@ def open_engine(url: str) -> Engine:
     """
     match _scheme(url):
         case "exact":
-            return FolderEngine(_path(url))
+            return SQLiteEngine(_path(url), indexed=False)
         case "qdrant" | "qdrant+https":
             return QdrantEngine(*connect(url))
         case "postgresql" | "postgres":
             return PostgresEngine(url)
         case _:
-            return EdgeEngine(_path(url))
+            return SQLiteEngine(_path(url))
 
 
 def create_engine(url: str, info: GalleryInfo) -> Engine:
@@ -52,7 +52,7 @@ def create_engine(url: str, info: GalleryInfo) -> Engine:
         case "postgresql" | "postgres":
             return PostgresEngine.create(url, info)
         case _:
-            FolderEngine.create(_path(url), info).close()
+            SQLiteEngine.create(_path(url), info)
             return open_engine(url)
 
 
@@ -72,7 +72,16 @@ def exists(url: str) -> bool:
         case "postgresql" | "postgres":
             return PostgresEngine.exists(url)
         case _:
-            return (_path(url) / INFO).is_file()
+            return (_path(url) / DATABASE).is_file()
+
+
+def folder_of(url: str) -> Path | None:
+    """Return the folder of a gallery's URL; None for a server.
+
+    Raises:
+        ConfigError: the URL has an unknown scheme.
+    """
+    return _path(url) if _scheme(url) in ("", "exact") else None
 
 
 def _scheme(url: str) -> str:

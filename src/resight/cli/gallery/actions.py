@@ -132,7 +132,7 @@ def undo(options: kinds.Undo) -> None:
 
     with open_gallery(options.gallery) as gallery:
         last = gallery.undo()
-    print(f"taken back: {len(last['before'])} records assigned to {last['identity'] or 'unknown'} at {last['at']}")
+    print(f"taken back: {len(last.before)} records assigned to {last.identity or 'unknown'} at {last.at}")
 
 
 def cluster(options: kinds.Cluster) -> None:

@@ -1,11 +1,11 @@
 """The interface of gallery engines, which store records. tests/gallery/test_engines.py runs over every engine."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
-from resight.gallery.record import Filter, GalleryInfo, Hit, Record
+from resight.gallery.record import Assignment, Filter, GalleryInfo, Hit, Record
 
 EVERYTHING: Final = Filter()
 EXACT_UNDER: Final = 20_000
@@ -13,7 +13,7 @@ EXACT_UNDER: Final = 20_000
 
 
 class Engine(Protocol):
-    """Stores records; when a method returns, its changes are on disk."""
+    """Stores records. When a method returns, its changes are on disk; if it fails, it has changed nothing."""
 
     @property
     def info(self) -> GalleryInfo:
@@ -43,24 +43,52 @@ class Engine(Protocol):
         """Return the number of records that match."""
         ...
 
-    def assign(self, ids: Sequence[str], identity: str | None) -> None:
-        """Set the identity of the records with these ids; None makes it unknown. Ids that do not exist are ignored."""
-        ...
-
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove records and everything derived from them; return how many existed."""
-        ...
-
     def fields(self) -> set[str]:
         """Return the names of all metadata fields that occur in any record."""
         ...
 
-    def read_log(self) -> list[dict[str, Any]]:
-        """Return the log of assignments, oldest first."""
+    def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
+        """Set the identity of records, and log the assignment.
+
+        Args:
+            ids: record ids.
+            identity: the new identity; None makes the records unknown.
+            of: also assign all records of this identity.
+
+        Returns:
+            the number of records.
+
+        Raises:
+            GalleryError: an id does not exist, or there is nothing to assign.
+        """
         ...
 
-    def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Replace the log of assignments."""
+    def undo(self) -> Assignment:
+        """Undo the last assignment, remove it from the log, and return it.
+
+        Raises:
+            GalleryError: there is no assignment to undo.
+        """
+        ...
+
+    def remove(self, ids: Sequence[str], identity: str | None = None) -> int:
+        """Remove records, or all of an identity, with everything derived from them and their part of the log.
+
+        Returns:
+            how many existed.
+        """
+        ...
+
+    def assignments(self) -> list[Assignment]:
+        """Return the assignments that can be undone, oldest first."""
+        ...
+
+    def add_assignments(self, entries: Sequence[Assignment]) -> None:
+        """Add assignments of another gallery to the log, without changing records."""
+        ...
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the stored data, beyond what reading every record shows."""
         ...
 
     def close(self) -> None:

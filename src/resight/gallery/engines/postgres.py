@@ -14,8 +14,10 @@ import numpy as np
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.database import Database
+from resight.gallery.identities import entry_to_text, new_assignment, require_assignable, without_records
 from resight.gallery.record import (
     LABELS,
+    Assignment,
     Filter,
     GalleryInfo,
     Hit,
@@ -168,38 +170,74 @@ class PostgresEngine:
         condition, values = _where(where)
         return self._database.rows(f"SELECT count(*) FROM {{s}}.records WHERE {condition}", values)[0][0]
 
-    def assign(self, ids: Sequence[str], identity: str | None) -> None:
-        """Write the identity in one statement."""
-        self._database.rows("UPDATE {s}.records SET identity = %s WHERE id = ANY(%s)", [identity, list(ids)])
+    def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
+        """Write the identity and the log in one transaction."""
+        with self._database.transaction():
+            query = "SELECT id, identity FROM {s}.records WHERE id = ANY(%s) OR identity = %s FOR UPDATE"
+            before = require_assignable(dict(self._database.rows(query, [list(ids), of])), ids)  # pyright: ignore[reportArgumentType]
+            self._set_identity(list(before), identity)
+            self._log(new_assignment(identity, before))
+        return len(before)
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Delete the records, and rewrite tables and indexes, so that deleted rows leave their files too.
+    def undo(self) -> Assignment:
+        """Restore the identities, and remove the assignment from the log, in one transaction."""
+        with self._database.transaction():
+            rows = self._database.rows("SELECT place, entry FROM {s}.log ORDER BY place DESC LIMIT 1 FOR UPDATE")
+            if not rows:
+                raise GalleryError("there is no assignment to take back")
+            last = Assignment(**json.loads(rows[0][1]))
+            for identity in dict.fromkeys(last.before.values()):
+                self._set_identity([i for i, before in last.before.items() if before == identity], identity)
+            self._database.rows("DELETE FROM {s}.log WHERE place = %s", [rows[0][0]])
+        return last
+
+    def remove(self, ids: Sequence[str], identity: str | None = None) -> int:
+        """Remove the records in one transaction, then rewrite the tables, so that deleted rows leave their files too.
 
         The server's write-ahead log and backups are not changed.
         """
-        deleted = self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s) RETURNING 1", [list(ids)])
+        with self._database.transaction():
+            query = "DELETE FROM {s}.records WHERE id = ANY(%s) OR identity = %s RETURNING id"
+            removed = {row[0] for row in self._database.rows(query, [list(ids), identity])}
+            for place, text in self._database.rows("SELECT place, entry FROM {s}.log"):
+                entry = Assignment(**json.loads(text))
+                rest = without_records(entry, removed | set(ids), identity)
+                if rest is None:
+                    self._database.rows("DELETE FROM {s}.log WHERE place = %s", [place])
+                elif rest != entry:
+                    self._database.rows("UPDATE {s}.log SET entry = %s WHERE place = %s", [entry_to_text(rest), place])
         for table in ("records", "log"):
             self._database.rows(f"VACUUM (FULL, ANALYZE) {{s}}.{table}")
-        return len(deleted)
+        return len(removed)
 
     def fields(self) -> set[str]:
         """Collect the names from every record."""
         return {row[0] for row in self._database.rows("SELECT DISTINCT jsonb_object_keys(metadata) FROM {s}.records")}
 
-    def read_log(self) -> list[dict[str, Any]]:
+    def assignments(self) -> list[Assignment]:
         """Read the table `log`."""
-        return [json.loads(row[0]) for row in self._database.rows("SELECT entry FROM {s}.log ORDER BY place")]
+        rows = self._database.rows("SELECT entry FROM {s}.log ORDER BY place")
+        return [Assignment(**json.loads(row[0])) for row in rows]
 
-    def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Replace the rows of the table `log` in one transaction."""
+    def add_assignments(self, entries: Sequence[Assignment]) -> None:
+        """Add rows to the table `log` in one transaction."""
         with self._database.transaction():
-            self._database.rows("DELETE FROM {s}.log")
             for entry in entries:
-                self._database.rows("INSERT INTO {s}.log (entry) VALUES (%s)", [json.dumps(entry)])
+                self._log(entry)
+
+    def faults(self) -> list[str]:
+        """None are known: the server checks its own pages."""
+        return []
 
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
+
+    def _set_identity(self, ids: Sequence[str], identity: str | None) -> None:
+        self._database.rows("UPDATE {s}.records SET identity = %s WHERE id = ANY(%s)", [identity, list(ids)])
+
+    def _log(self, entry: Assignment) -> None:
+        self._database.rows("INSERT INTO {s}.log (entry) VALUES (%s)", [entry_to_text(entry)])
 
     def _few(self, where: Filter) -> bool:
         """Whether at most `exact_under` records match; counts no further than that."""

@@ -18,7 +18,8 @@ from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.points import conditions, number_of, to_point, to_record
 from resight.gallery.engines.qdrant_server import info_collection, translated_errors
-from resight.gallery.record import LABELS, Filter, GalleryInfo, Hit, Record, read_gallery_info
+from resight.gallery.identities import entry_to_text, new_assignment, require_assignable, without_records
+from resight.gallery.record import LABELS, Assignment, Filter, GalleryInfo, Hit, Record, read_gallery_info
 
 _CANDIDATES: Final = 512  # of HNSW, as for `FOLDER`
 _FILTERED_CANDIDATES: Final = 1024  # of HNSW with a filter, which rejects many of them
@@ -168,15 +169,32 @@ class QdrantEngine:
         with translated_errors():
             return self._client.count(self._collection, count_filter=conditions(self._models, where), exact=True).count
 
-    def assign(self, ids: Sequence[str], identity: str | None) -> None:
-        """Write the identity in one request."""
-        if points := self._existing(ids):
-            with translated_errors():
-                self._client.set_payload(self._collection, {"identity": identity}, points, wait=True)
+    def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
+        """Write the log, then the identities: after an interruption, undoing the assignment changes nothing else."""
+        members = [] if of is None else [record.id for record in self.scan(Filter(identity=(of,)))]
+        stored = {record.id: record.identity for record in self.get([*ids, *members])}
+        before = require_assignable(stored, ids)
+        self._write_log([*self.assignments(), new_assignment(identity, before)])
+        self._set_identity(list(before), identity)
+        return len(before)
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Delete the points; the server frees their disk space when it next optimizes its segments."""
-        if points := self._existing(ids):
+    def undo(self) -> Assignment:
+        """Restore the identities, then remove the assignment from the log: an interrupted undo can be run again."""
+        log = self.assignments()
+        if not log:
+            raise GalleryError("there is no assignment to take back")
+        for identity in dict.fromkeys(log[-1].before.values()):
+            self._set_identity([i for i, before in log[-1].before.items() if before == identity], identity)
+        self._write_log(log[:-1])
+        return log[-1]
+
+    def remove(self, ids: Sequence[str], identity: str | None = None) -> int:
+        """Remove the log's entries, then the points; the server frees their space when it optimizes its segments."""
+        members = [] if identity is None else [record.id for record in self.scan(Filter(identity=(identity,)))]
+        removed = {*ids, *members}
+        rest = [without_records(entry, removed, identity) for entry in self.assignments()]
+        self._write_log([entry for entry in rest if entry is not None])
+        if points := self._existing(sorted(removed)):
             with translated_errors():
                 self._client.delete(self._collection, points, wait=True)
         return len(points)
@@ -186,16 +204,29 @@ class QdrantEngine:
         with translated_errors():
             return {str(hit.value) for hit in self._client.facet(self._collection, "fields", limit=_MAX_FIELDS).hits}
 
-    def read_log(self) -> list[dict[str, Any]]:
+    def assignments(self) -> list[Assignment]:
         """Read the log from the second collection, after its first point, the gallery's `GalleryInfo`."""
-        return self._entries()[1:]
+        return [Assignment(**entry) for entry in self._entries()[1:]]
 
-    def write_log(self, entries: Sequence[dict[str, Any]]) -> None:
+    def add_assignments(self, entries: Sequence[Assignment]) -> None:
+        """Write the log with the new entries."""
+        self._write_log([*self.assignments(), *entries])
+
+    def faults(self) -> list[str]:
+        """None are known: the server checks its own storage."""
+        return []
+
+    def _set_identity(self, ids: Sequence[str], identity: str | None) -> None:
+        if points := self._existing(ids):
+            with translated_errors():
+                self._client.set_payload(self._collection, {"identity": identity}, points, wait=True)
+
+    def _write_log(self, entries: Sequence[Assignment]) -> None:
         """Write the new entries, then delete old ones that are left over."""
         models = self._models
         count = len(self._entries())
         points = [
-            models.PointStruct(id=n, vector={}, payload={"entry": json.dumps(entry)})
+            models.PointStruct(id=n, vector={}, payload={"entry": entry_to_text(entry)})
             for n, entry in enumerate(entries, 1)
         ]
         with translated_errors():

@@ -1,0 +1,1 @@
+"""The engine of galleries in a folder."""

@@ -1,0 +1,287 @@
+"""`index/`: a gallery's approximate index (Qdrant Edge: HNSW over int8), derived from `gallery.sqlite`.
+
+One process at a time has the index open; others search exactly. `index.json` says which transaction of the database
+the index follows, and the checksums of its files as they were last left; while they change it has none. Opening checks
+the small files, which loading rewrites; `faults` checks all. The folder can be deleted.
+"""
+
+import fcntl
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from resight.errors import GalleryError
+from resight.files import write_file
+from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
+from resight.gallery.engines.points import edge_conditions
+from resight.gallery.record import LABELS, Filter
+
+INDEX: Final = "index"
+STATE: Final = "index.json"
+LOCK: Final = "index.lock"
+_FORMAT: Final = 3
+_BATCH: Final = 2000
+_RECENT: Final = 1_000_000_000  # nanoseconds
+_SMALL: Final = 65_536  # bytes of a file that is checked when the index is opened
+_HNSW_LINKS: Final = 16  # of a node
+_HNSW_BUILD_CANDIDATES: Final = 128
+_CANDIDATES: Final = 512  # of HNSW in a search
+_FILTERED_CANDIDATES: Final = 1024  # of HNSW with a filter, which rejects many of them
+_RECORDS_PER_CANDIDATE: Final = 500  # a large gallery has more records of nearly equal similarity
+_INDEX_SEGMENTS: Final = 8  # adding or removing records rebuilds one of them, not the whole index
+_OVERSAMPLING: Final = 3.0  # times k records found with int8 are scored again with the float32 vectors
+
+Sums = tuple[int, int, int]
+"""Size, time of modification in nanoseconds (0 where the file must be read again), and CRC-32 of a file."""
+Row = tuple[int, bytes, tuple[str | None, ...], float | None, dict[str, Any]]
+"""Number, vector, labels, time and metadata of a record."""
+
+
+class Index:
+    """The open index of a gallery.
+
+    Args:
+        folder: of the gallery.
+        width: numbers of a vector.
+        gallery_id: of the gallery that the index must belong to.
+    """
+
+    def __init__(self, folder: Path, width: int, gallery_id: str) -> None:
+        self.path = folder / INDEX
+        self._state = folder / STATE
+        self._width = width
+        self._gallery = gallery_id
+        self._edge: Any = None
+        self._lock: IO[str] | None = None
+        self._shard: Any = None
+        self._unindexed = 0  # points that were added after the index was last optimized
+        self._sums: dict[str, Sums] = {}
+        self.generation = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has the index."""
+        return self._shard is not None
+
+    def open(self) -> bool:
+        """Open the index, or create an empty one; False where another process has it.
+
+        An index that cannot be opened, or is of another gallery, is created again.
+        """
+        lock = (self.path.parent / LOCK).open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return False
+        self._lock = lock
+        self._edge = _import_qdrant_edge()
+        state = self.read_state()
+        self._sums = {} if state is None else {name: tuple(sums) for name, sums in (state["files"] or {}).items()}
+        clean = state is not None and bool(self._sums)
+        self.generation = 0 if state is None else int(state["generation"])
+        try:
+            whole = state is not None and not (clean and self._differing(small=True))
+            self._shard = self._edge.EdgeShard.load(str(self.path)) if whole else self._create()
+        except Exception:
+            self._shard = self._create()
+        if clean and self.generation:
+            self._shard.flush()
+            self._write_state(self.generation, self._checksums())
+        counts = self._shard.info()
+        self._unindexed = counts.points_count - counts.indexed_vectors_count
+        return True
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What `index.json` says; None where there is no complete index of this gallery."""
+        try:
+            state = json.loads(self._state.read_text())
+            complete = state["format"] == _FORMAT and state["gallery"] == self._gallery and self.path.is_dir()
+            return state if complete and isinstance(state["generation"], int) and "files" in state else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def follow(self, changed: Iterable[Row], removed: Sequence[int], generation: int, count: int) -> None:
+        """Bring the index up to a generation of the database.
+
+        Args:
+            changed: records that were added or assigned since.
+            removed: numbers of records that were removed since; they leave the index's files too.
+            generation: of the database.
+            count: records in the gallery.
+        """
+        self._write_state(self.generation)  # without checksums: the files are about to change
+        if removed:
+            self._shard.update(self._edge.UpdateOperation.delete_points(list(removed)))
+        batch = list[Row]()
+        for row in changed:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                self._upsert(batch)
+                batch = []
+        self._upsert(batch)
+        if removed or self._unindexed > max(EXACT_UNDER // 2, count // 20):
+            self._optimize()
+        self._shard.flush()
+        self.generation = generation
+        self._write_state(generation)
+
+    def nearest(self, queries: np.ndarray, k: int, where: Filter, count: int) -> list[list[tuple[float, int]]]:
+        """For each query similarity and number of about the k nearest records that match, nearest first."""
+        edge = self._edge
+        candidates = _CANDIDATES if where == EVERYTHING else _FILTERED_CANDIDATES
+        params = edge.SearchParams(
+            hnsw_ef=max(candidates, count // _RECORDS_PER_CANDIDATE, 4 * k),
+            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
+        )
+        matches = edge_conditions(edge, where)
+        found = list[list[tuple[float, int]]]()
+        for vector in queries:
+            request = edge.QueryRequest(k, query=edge.Query.Nearest(vector.tolist()), filter=matches, params=params)
+            points = [(-float(point.score), int(point.id)) for point in self._shard.query(request)]
+            found.append([(-distance, number) for distance, number in sorted(points)])
+        return found
+
+    def vectors(self) -> dict[int, np.ndarray]:
+        """Every vector in the index, float32 [D], by number."""
+        vectors: dict[int, np.ndarray] = {}
+        offset = None
+        while True:
+            request = self._edge.ScrollRequest(offset=offset, limit=_BATCH, with_payload=False, with_vector=True)
+            points, offset = self._shard.scroll(request)
+            vectors |= {int(point.id): np.array(point.vector, np.float32) for point in points}
+            if offset is None:
+                return vectors
+
+    def faults(self) -> list[str]:
+        """The files that differ from the checksums of when the index was last closed."""
+        state = self.read_state()
+        if state is None:
+            return [f"{self.path} has no readable {STATE}"] if self.path.exists() else []
+        if state["files"] is None:  # they have changed since the index was opened
+            return []
+        return [f"the index file {name} is corrupt" for name in self._differing()]
+
+    def close(self, store_checksums: bool = True) -> None:
+        """Write everything to disk, and let another process have the index."""
+        if self._shard is not None:
+            self._shard.flush()
+            self._shard.close()
+            self._shard = None
+            state = self.read_state()
+            if store_checksums and state is not None and state["files"] is None:
+                self._write_state(self.generation, self._checksums())
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def delete(self) -> None:
+        """Delete the index from disk; it is built again when it is needed."""
+        self.close(store_checksums=False)
+        self._state.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _create(self) -> Any:
+        edge = self._edge
+        self.generation = 0
+        self._sums = {}
+        self._state.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700)
+        shard = edge.EdgeShard.create(
+            str(self.path),
+            edge.EdgeConfig(
+                wal_enabled=False,  # the index can be rebuilt, and a log would keep removed records
+                vectors=edge.EdgeVectorParams(self._width, edge.Distance.Dot),
+                hnsw_config=edge.HnswIndexConfig(_HNSW_LINKS, _HNSW_BUILD_CANDIDATES, 10_000),
+                quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
+                optimizers=edge.EdgeOptimizersConfig(
+                    deleted_threshold=1e-9, vacuum_min_vector_number=1, default_segment_number=_INDEX_SEGMENTS
+                ),
+            ),
+        )
+        for name in (*LABELS, "tags"):
+            shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
+        shard.update(edge.UpdateOperation.create_field_index("time", edge.PayloadSchemaType.Float))
+        return shard
+
+    def _upsert(self, rows: Sequence[Row]) -> None:
+        points = [
+            self._edge.Point(
+                number,
+                np.frombuffer(vector, "<f4").tolist(),
+                {
+                    **dict(zip(LABELS, labels, strict=True)),
+                    "time": time,
+                    "tags": [json.dumps(pair) for pair in metadata.items()],
+                },
+            )
+            for number, vector, labels, time, metadata in rows
+        ]
+        if points:
+            self._shard.update(self._edge.UpdateOperation.upsert_points(points))
+            self._unindexed += len(points)
+
+    def _optimize(self) -> None:
+        """Add new points to the HNSW graph, and drop removed ones from the files."""
+        self._shard.optimize()
+        self._unindexed = 0
+
+    def _write_state(self, generation: int, files: dict[str, Sums] | None = None) -> None:
+        state = {"format": _FORMAT, "gallery": self._gallery, "generation": generation, "files": files}
+        write_file(self._state, json.dumps(state))
+
+    def _checksums(self) -> dict[str, Sums]:
+        """Of each file of the index; read is only what has changed since the last time."""
+        sums: dict[str, Sums] = {}
+        recent = time.time_ns() - _RECENT  # a file that has just changed may change again at the same time
+        for name, file in self._files().items():
+            size, changed = file.stat().st_size, file.stat().st_mtime_ns
+            known = self._sums.get(name)
+            same = known is not None and known[:2] == (size, changed)
+            sums[name] = known if known and same else (size, changed if changed < recent else 0, _crc(file))
+        self._sums = sums
+        return sums
+
+    def _differing(self, small: bool = False) -> list[str]:
+        """The files that differ from their checksums; `small` for those that loading may rewrite."""
+        files = self._files()
+        if files.keys() != self._sums.keys():
+            return sorted(files.keys() ^ self._sums.keys())
+        return [
+            name
+            for name, file in files.items()
+            if file.stat().st_size != self._sums[name][0]
+            or (not (small and _is_large(file)) and _crc(file) != self._sums[name][2])
+        ]
+
+    def _files(self) -> dict[str, Path]:
+        return {str(file.relative_to(self.path)): file for file in sorted(self.path.rglob("*")) if file.is_file()}
+
+
+def _is_large(file: Path) -> bool:
+    return file.stat().st_size > _SMALL and file.name != "tracker_journal.dat"
+
+
+def _crc(file: Path) -> int:
+    total = 0
+    with file.open("rb") as opened:
+        while data := opened.read(1 << 20):
+            total = zlib.crc32(data, total)
+    return total
+
+
+def _import_qdrant_edge() -> Any:
+    try:
+        return import_module("qdrant_edge")
+    except ImportError as error:
+        raise GalleryError(
+            "a gallery of this size needs Qdrant Edge: pip install 'qdrant-edge-py==0.9.*', or open it as exact:FOLDER"
+        ) from error

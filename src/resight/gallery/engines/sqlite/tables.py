@@ -1,0 +1,142 @@
+"""The tables of `gallery.sqlite`, and what stands in their rows."""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from resight.errors import GalleryError
+from resight.gallery.identities import entry_to_text
+from resight.gallery.record import LABELS, Assignment, Filter, Record, Value, images_from_text, images_to_text
+
+APPLICATION: Final = 0x52455347  # "RESG"
+FORMAT: Final = 3
+LABEL_COLUMNS: Final = ", ".join(LABELS)
+FIELDS: Final = f"number, id, {LABEL_COLUMNS}, time, images, metadata"
+"""The columns of a record that its checksum covers."""
+RECORD_COLUMNS: Final = ", ".join(f"r.{name.strip()}" for name in FIELDS.split(","))
+RECORD: Final = f"{RECORD_COLUMNS}, r.checksum, v.vector, v.checksum, t.jpeg, t.checksum"
+RECORDS: Final = "records r LEFT JOIN vectors v USING (number) LEFT JOIN thumbnails t USING (number)"
+SCHEMA: Final = f"""
+CREATE TABLE info (
+    one INTEGER PRIMARY KEY CHECK (one = 1), gallery_id TEXT NOT NULL, info TEXT NOT NULL, generation INTEGER NOT NULL,
+    last_number INTEGER NOT NULL, erasure_pending INTEGER NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE records (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, {", ".join(f"{name} TEXT" for name in LABELS)}, time REAL,
+    images TEXT NOT NULL, metadata TEXT NOT NULL, checksum INTEGER NOT NULL, changed INTEGER NOT NULL
+);
+CREATE TABLE vectors (number INTEGER PRIMARY KEY REFERENCES records, vector BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE thumbnails (number INTEGER PRIMARY KEY REFERENCES records, jpeg BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE fields (number INTEGER NOT NULL REFERENCES records, name TEXT NOT NULL, value TEXT NOT NULL);
+CREATE TABLE removed (number INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
+CREATE TABLE log (
+    place INTEGER PRIMARY KEY, at TEXT NOT NULL, action TEXT NOT NULL, count INTEGER NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE assignments (
+    place INTEGER PRIMARY KEY REFERENCES log, entry TEXT NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX records_changed ON records (changed);
+CREATE INDEX records_identity ON records (identity);
+CREATE INDEX records_camera ON records (camera, time);
+CREATE INDEX records_modality ON records (modality);
+CREATE INDEX records_tracklet ON records (tracklet);
+CREATE INDEX records_time ON records (time);
+CREATE INDEX fields_name ON fields (name, value, number);
+CREATE INDEX fields_number ON fields (number);
+CREATE INDEX removed_generation ON removed (generation);
+"""
+"""`removed` keeps the numbers of removed records, and nothing else of them, so that derived data can follow. `log` has
+neither ids nor names; what `undo` needs of an assignment is in `assignments`, and leaves it with the records."""
+
+
+def checksum(*values: Any) -> int:
+    """Return the CRC-32 of some columns: bytes as they are, everything else as JSON."""
+    total = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else (json.dumps(value) + "\n").encode()
+        total = zlib.crc32(data, total)
+    return total
+
+
+def record_rows(number: int, record: Record, generation: int) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of a record, by table."""
+    vector = np.ascontiguousarray(record.vector, "<f4").tobytes()
+    labels = [getattr(record, name) for name in LABELS]
+    time = None if record.time is None else float(record.time)
+    fields = (number, record.id, *labels, time, images_to_text(record.images), json.dumps(dict(record.metadata)))
+    rows: dict[str, list[tuple[Any, ...]]] = {
+        "records": [(*fields, checksum(*fields), generation)],
+        "vectors": [(number, vector, checksum(number, vector))],
+        "fields": [(number, name, json.dumps(value)) for name, value in record.metadata.items()],
+        "thumbnails": [],
+    }
+    if record.thumbnail is not None:
+        rows["thumbnails"] = [(number, record.thumbnail, checksum(number, record.thumbnail))]
+    return rows
+
+
+def to_record(row: Sequence[Any], width: int) -> Record:
+    """Convert a row of the columns RECORD to a record.
+
+    Raises:
+        GalleryError: a checksum does not match.
+    """
+    number = row[0]
+    *fields, stated, vector, vector_stated, jpeg, jpeg_stated = row
+    whole = (
+        checksum(*fields) == stated
+        and isinstance(vector, bytes)
+        and len(vector) == 4 * width
+        and checksum(number, vector) == vector_stated
+        and (jpeg_stated is None or (isinstance(jpeg, bytes) and checksum(number, jpeg) == jpeg_stated))
+    )
+    if not whole:
+        raise GalleryError(
+            f"record {row[1]!r} is corrupt: its checksum does not match; resight gallery repair copies the records "
+            "that are whole to a new gallery"
+        )
+    values = dict(zip(("id", *LABELS, "time"), fields[1:], strict=False))
+    metadata: Mapping[str, Value] = json.loads(fields[-1])
+    images = images_from_text(fields[-2])
+    return Record(
+        **values, vector=np.frombuffer(vector, "<f4").copy(), images=images, metadata=metadata, thumbnail=jpeg
+    )
+
+
+def conditions(where: Filter) -> tuple[str, list[Any]]:
+    """A filter as an SQL condition on `records r`, and the values of its parameters."""
+    found = ["1"]
+    values = list[Any]()
+    for name in LABELS:
+        if labels := getattr(where, name):
+            found.append(f"r.{name} IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(labels)))
+    for operator, seconds in ((">=", where.after), ("<", where.before)):
+        if seconds is not None:
+            found.append(f"r.time {operator} ?")
+            values.append(float(seconds))
+    for name, value in where.metadata.items():
+        found.append("r.number IN (SELECT number FROM fields WHERE name = ? AND value = ?)")
+        values += [name, json.dumps(value)]  # JSON keeps 2, 2.0 and true apart
+    return " AND ".join(found), values
+
+
+def write_entry(connection: sqlite3.Connection, place: int, entry: Assignment) -> None:
+    """Store what is needed to undo the assignment of a log row; an entry that exists is replaced."""
+    text = entry_to_text(entry)
+    connection.execute("INSERT OR REPLACE INTO assignments VALUES (?, ?, ?)", [place, text, checksum(place, text)])
+
+
+def read_entry(row: Sequence[Any]) -> Assignment:
+    """Read a row of `assignments`.
+
+    Raises:
+        GalleryError: its checksum does not match.
+    """
+    if checksum(row[0], row[1]) != row[2]:
+        raise GalleryError(f"the log of assignments is corrupt at place {row[0]}: its checksum does not match")
+    return Assignment(**json.loads(row[1]))

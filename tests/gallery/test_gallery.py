@@ -173,7 +173,7 @@ def test_bad_queries_are_refused(tmp_path):
     gallery.add(records(12))
     vector = records(1)[0].vector
     for k in (0, -1):
-        with pytest.raises(ConfigError, match=f"k must be 1 or more, not {k}"):
+        with pytest.raises(ConfigError, match=f"k must be a whole number of 1 or more, not {k}"):
             gallery.search(vector, k=k)
         with pytest.raises(ConfigError, match=f"k must be 1 or more, not {k}"):
             gallery.similar("r1", k=k)

@@ -16,10 +16,9 @@ import resight as api
 from resight.config.sections import Embedding
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.errors import ConfigError, DatasetError, GalleryError
-from resight.files import write_file
 from resight.gallery.ingest import sighting_id, thumbnail
 from resight.inference.embedder import Embedder
-from resight.inference.embeddings import Embeddings, EmbeddingsInfo, embeddings_table, parquet, write_embeddings
+from resight.inference.embeddings import Embeddings, EmbeddingsInfo, embeddings_table, write_embeddings, write_tables
 from resight.inference.load import load
 
 
@@ -121,7 +120,7 @@ def test_all_sightings_are_joined_to_the_identities_that_they_belong_to(tmp_path
         clustering = gallery.cluster(threshold=-1.0, include_named=True)
         assert len(clustering.records) == 7
         assert clustering.sizes.tolist() == [7]
-        assert gallery.cluster(threshold=1.01, include_named=True).sizes.tolist() == [1] * 7
+        assert gallery.cluster(threshold=1.0, include_named=True).sizes.tolist() == [1] * 7
 
 
 def test_sightings_in_several_chunks_get_the_embeddings_of_one_call(tmp_path, model, sightings):
@@ -237,7 +236,7 @@ def test_embeddings_with_boxes_of_one_video_are_one_record_each(tmp_path, model)
     edges = {"left": [1.0, 7.0, 1.0], "top": [0.0] * 3, "right": [5.0, 12.0, 5.0], "bottom": [9.0] * 3}
     columns |= {name: pa.array(values, pa.float64()) for name, values in edges.items()}
     table = embeddings_table(np.eye(3, embedder.width, dtype=np.float32), sightings.arrow, columns)
-    write_file(tmp_path / "boxes.parquet", parquet(table, info))
+    write_tables(tmp_path / "boxes.parquet", [table], info)
     with api.create_gallery(tmp_path / "g", embedder) as gallery:
         report = gallery.ingest_embeddings(tmp_path / "boxes.parquet", {"gate": "north"})
         assert (report.added, report.already_present) == (3, 0)

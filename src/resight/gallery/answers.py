@@ -63,10 +63,10 @@ def require_k(k: int) -> None:
     """Check the number of answers.
 
     Raises:
-        ConfigError: k is less than 1.
+        ConfigError: k is no whole number of 1 or more.
     """
-    if k < 1:
-        raise ConfigError(f"k must be 1 or more, not {k}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"k must be a whole number of 1 or more, not {k}")
 
 
 def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
@@ -77,13 +77,15 @@ def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
         width: D of the gallery's embeddings.
 
     Raises:
-        GalleryError: the vectors have another width, or are not finite.
+        GalleryError: the vectors have another width, are not finite, or zero.
     """
     queries = np.atleast_2d(np.asarray(vectors, np.float32))
     if queries.shape[1] != width:
         raise GalleryError(f"a query has {queries.shape[1]} numbers, and the gallery's records have {width}")
     if not np.isfinite(queries).all():
         raise GalleryError("a query vector is not finite (NaN or infinity)")
+    if not np.linalg.norm(queries, axis=1).all():
+        raise GalleryError("a query vector is zero, so no similarity to it is defined")
     return queries
 
 

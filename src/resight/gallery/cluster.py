@@ -6,6 +6,7 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
+from resight.errors import ConfigError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record
 from resight.retrieval.neighbors import nearest
@@ -185,7 +186,14 @@ def cluster_records(engine: Engine, threshold: float, neighbors: int = 20, inclu
         threshold: the lowest mean similarity at which groups are joined.
         neighbors: nearest neighbors of each record that are considered.
         include_named: also group records that have an identity.
+
+    Raises:
+        ConfigError: the threshold is not between -1 and 1, or there are fewer than 1 neighbors.
     """
+    if not -1 <= threshold <= 1:
+        raise ConfigError(f"a threshold is a similarity between -1 and 1, not {threshold:g}")
+    if neighbors < 1:
+        raise ConfigError(f"the number of neighbors must be 1 or more, not {neighbors}")
     records = [record for record in engine.scan() if include_named or record.identity is None]
     vectors = np.stack([record.vector for record in records]) if records else np.zeros((0, 1), np.float32)
     must_link = [None if r.tracklet is None else (r.camera, r.tracklet) for r in records]

@@ -16,7 +16,8 @@ from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answ
 from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
-from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_vectors
+from resight.gallery.parquet import read_parquet, write_parquet
+from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_valid
 from resight.inference.embedder import Embedder, Image
 from resight.inference.inputs import Label
 from resight.inference.load import load
@@ -118,9 +119,9 @@ class Gallery(AbstractContextManager["Gallery"]):
         """Store records, and return their ids; when the method returns, the records are on disk.
 
         Raises:
-            GalleryError: a vector has another width, is not finite, or not of unit length.
+            GalleryError: a vector has another width, is not finite or not of unit length, or a value cannot be stored.
         """
-        require_vectors(records, self.info.width)
+        require_valid(records, self.info.width)
         self.engine.add(records)
         return [record.id for record in records]
 
@@ -246,6 +247,14 @@ class Gallery(AbstractContextManager["Gallery"]):
     def stats(self) -> maintenance.Stats:
         """Count records by label."""
         return maintenance.stats(self.engine)
+
+    def to_parquet(self, file: str | Path) -> int:
+        """Write every record to a Parquet file; see `resight.gallery.parquet.write_parquet`."""
+        return write_parquet(self.engine, Path(file))
+
+    def add_parquet(self, file: str | Path) -> int:
+        """Add every record of a file that `to_parquet` wrote; see `resight.gallery.parquet.read_parquet`."""
+        return read_parquet(self.engine, Path(file))
 
     def copy_to(self, other: "Gallery") -> int:
         """Copy all records and the log to another gallery of the same model; return the number of records.

@@ -16,7 +16,7 @@ from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.device import available_cores
 from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
-from resight.gallery.record import Record, Value
+from resight.gallery.record import Record, Value, require_valid
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import read_batches, read_info
 
@@ -80,6 +80,7 @@ def ingest(
                 _record_of(record_id, new[record_id], vector, images[record_id] if thumbnails else None, metadata or {})
                 for record_id, vector in zip(images, vectors, strict=True)
             ]
+            require_valid(records, engine.info.width)
             engine.add(records)
             report.added += len(records)
             count += len(chunk)
@@ -118,6 +119,7 @@ def ingest_embeddings(
             _record_of_row(row, np.asarray(vector, np.float32), metadata or {})
             for row, vector in zip(table.to_pylist(), vectors, strict=True)
         ]
+        require_valid(records, engine.info.width)
         present = {record.id for record in engine.get([record.id for record in records])}
         engine.add([record for record in records if record.id not in present])
         report.already_present += len(present)

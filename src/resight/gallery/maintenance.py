@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resight.gallery.engines.contract import Engine
-from resight.gallery.record import Record
+from resight.gallery.record import MAX_LENGTH_ERROR, Record
 
 
 def verify(engine: Engine, identity: str | None = None) -> list[str]:
@@ -25,7 +25,7 @@ def verify(engine: Engine, identity: str | None = None) -> list[str]:
         if record.id in seen:
             faults.append(f"record {record.id!r} is stored twice")
         seen.add(record.id)
-        if record.vector.shape != (width,) or abs(float(np.linalg.norm(record.vector)) - 1) > 1e-2:
+        if record.vector.shape != (width,) or abs(float(np.linalg.norm(record.vector)) - 1) > MAX_LENGTH_ERROR:
             faults.append(f"the vector of record {record.id!r} is corrupt")
         if identity is not None and record.identity == identity:
             faults.append(f"record {record.id!r} has the identity {identity!r}")

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from resight.config.sections import Precision
+from resight.errors import ConfigError
 from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.salvage import RepairReport, repair
 from resight.gallery.gallery import Gallery
+from resight.gallery.parquet import parquet_info
 from resight.gallery.record import GalleryInfo
 from resight.gallery.url import create_engine, exists, folder_of, open_engine
 from resight.inference.embedder import Embedder
@@ -86,6 +89,35 @@ def copy_gallery(url: str | Path, to: str | Path) -> int:
         engine = open_engine(str(to)) if exists(str(to)) else create_engine(str(to), gallery.info)
         with Gallery(engine) as other:
             return gallery.copy_to(other)
+
+
+def gallery_from_parquet(file: str | Path, url: str | Path) -> int:
+    """Add the records of a file that `Gallery.to_parquet` wrote to a gallery, which is created if it does not exist.
+
+    Returns:
+        the number of records.
+
+    Raises:
+        DatasetError: it is no such file.
+        GalleryError: the gallery is of another model.
+    """
+    info = parquet_info(Path(file))
+    engine = open_engine(str(url)) if exists(str(url)) else create_engine(str(url), info)
+    with Gallery(engine) as gallery:
+        return gallery.add_parquet(file)
+
+
+def repair_gallery(url: str | Path, to: str | Path) -> RepairReport:
+    """Copy what is whole of a corrupt gallery in a folder to a new folder; the corrupt one is not changed.
+
+    Raises:
+        GalleryError: there is no gallery in the folder, its description is corrupt, or the new folder is not empty.
+        ConfigError: one of them is not a folder; servers repair their own storage.
+    """
+    folders = [folder_of(str(place)) for place in (url, to)]
+    if folders[0] is None or folders[1] is None:
+        raise ConfigError("only a gallery in a folder can be repaired, into a folder; servers repair their own storage")
+    return repair(folders[0], folders[1])
 
 
 def _calibration(info: GalleryInfo) -> Calibration | None:

@@ -14,6 +14,8 @@ FORMAT: Final = 2
 Value = str | int | float | bool
 """The value of a metadata field."""
 
+MAX_LENGTH_ERROR: Final = 1e-2
+"""How far the length of a vector may be from 1."""
 LABELS: Final = ("identity", "camera", "modality", "tracklet")
 
 
@@ -101,19 +103,58 @@ class Assignment:
     """The identity that each record had before, by record id."""
 
 
-def require_vectors(records: Sequence[Record], width: int) -> None:
-    """Check that the vectors of records are finite, of unit length and of a width.
+def require_valid(records: Sequence[Record], width: int) -> None:
+    """Check that records can be stored and given back unchanged.
+
+    Args:
+        records: the records.
+        width: numbers that a vector of the gallery has.
 
     Raises:
-        GalleryError: one is not.
+        GalleryError: a vector has another width, is not finite or not of unit length; an id is empty; an id or label is
+            no text, a time no finite number, or a field of metadata neither text nor a finite number nor a truth value.
     """
     for record in records:
-        vector = np.asarray(record.vector)
-        if vector.shape != (width,) or not np.isfinite(vector).all() or abs(np.linalg.norm(vector) - 1) > 1e-2:
-            raise GalleryError(
-                f"the vector of record {record.id!r} must be {width} finite numbers of unit length, as the gallery's "
-                "model gives them"
-            )
+        fault = _fault(record, width)
+        if fault:
+            raise GalleryError(f"record {record.id!r} cannot be stored: {fault}")
+
+
+def _fault(record: Record, width: int) -> str:
+    vector = np.asarray(record.vector)
+    if vector.shape != (width,) or not np.isfinite(vector).all() or abs(np.linalg.norm(vector) - 1) > MAX_LENGTH_ERROR:
+        return f"its vector must be {width} finite numbers of unit length, as the gallery's model gives them"
+    if not _is_text(record.id) or not record.id:
+        return "its id must be a text that is not empty"
+    for name in LABELS:
+        if not (getattr(record, name) is None or _is_text(getattr(record, name))):
+            return f"its {name} must be a text or None, not {getattr(record, name)!r}"
+    if not (record.time is None or (_is_number(record.time) and np.isfinite(record.time))):
+        return f"its time must be a finite number of seconds or None, not {record.time!r}"
+    for name, value in record.metadata.items():
+        valid = _is_text(value) or isinstance(value, bool) or (_is_number(value) and np.isfinite(value))
+        if not _is_text(name) or not valid:
+            return f"the field {name!r} of its metadata must be a text, a finite number or a truth value, not {value!r}"
+    if not all(_is_text(text) for pair in record.images.items() for text in pair):
+        return "its images must be paths by modality, both texts"
+    if not (record.thumbnail is None or isinstance(record.thumbnail, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return "its thumbnail must be bytes or None"
+    return ""
+
+
+def _is_text(value: object) -> bool:
+    """A text that every engine can store: UTF-8, without NUL."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def images_to_text(images: Mapping[str, str]) -> str:

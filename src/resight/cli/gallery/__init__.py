@@ -18,6 +18,9 @@ _ACTIONS: Final = {
     "stats": (options.Stats, actions.stats),
     "verify": (options.Verify, actions.verify),
     "copy": (options.Copy, actions.copy),
+    "repair": (options.Repair, actions.repair),
+    "to-parquet": (options.ToParquet, actions.to_parquet),
+    "from-parquet": (options.FromParquet, actions.from_parquet),
 }
 
 

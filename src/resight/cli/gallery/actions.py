@@ -209,6 +209,31 @@ def copy(options: kinds.Copy) -> None:
     print(f"{copy_gallery(options.gallery, options.to)} records copied to {options.to}")
 
 
+def repair(options: kinds.Repair) -> None:
+    """Copy what is whole; anything lost ends with status 2."""
+    from resight.gallery.open import repair_gallery
+
+    report = repair_gallery(options.gallery, options.to)
+    print(f"{report.copied} records copied to {options.to}")
+    if report.lost:
+        raise GalleryError(f"{len(report.lost)} not whole: " + "; ".join(report.lost[:20]))
+
+
+def to_parquet(options: kinds.ToParquet) -> None:
+    """Write a Parquet file."""
+    from resight.gallery.open import open_gallery
+
+    with open_gallery(options.gallery) as gallery:
+        print(f"{gallery.to_parquet(options.file)} records written to {options.file}")
+
+
+def from_parquet(options: kinds.FromParquet) -> None:
+    """Add the records of a Parquet file."""
+    from resight.gallery.open import gallery_from_parquet
+
+    print(f"{gallery_from_parquet(options.file, options.gallery)} records added to {options.gallery}")
+
+
 def _values(pairs: tuple[str, ...]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for pair in pairs:

@@ -176,3 +176,33 @@ class Copy:
     """The gallery."""
     to: Positional[str]
     """The other gallery."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Copy what is whole of a corrupt gallery to a new one, and say what is not."""
+
+    gallery: Positional[str]
+    """The corrupt gallery, a folder; it is not changed."""
+    to: Positional[str]
+    """A folder that does not exist or is empty."""
+
+
+@dataclass(frozen=True)
+class ToParquet:
+    """Write all records to one Parquet file, for other tools."""
+
+    gallery: Positional[str]
+    """The gallery."""
+    file: Positional[Path]
+    """The file to write."""
+
+
+@dataclass(frozen=True)
+class FromParquet:
+    """Add the records of a file of `resight gallery to-parquet`."""
+
+    file: Positional[Path]
+    """The file."""
+    gallery: Positional[str]
+    """The gallery, which is created if it does not exist."""

@@ -38,7 +38,7 @@ class Derived:
         self.folder = folder
         self.matrix = Matrix(folder / MATRIX, width, gallery_id)
         self.index = Index(folder, width, gallery_id)
-        self._own_matrix = None if place == folder else Matrix(place / MATRIX, width, gallery_id)
+        self._private_matrix = None if place == folder else Matrix(place / MATRIX, width, gallery_id)
         self._indexed = indexed and place == folder
         self._exact_under = exact_under
         self._generation = -1
@@ -59,8 +59,8 @@ class Derived:
         if current is not None and current[0] > state.generation:
             raise GalleryError(_AHEAD.format(file=self.matrix.file))
         if current is None or current[0] < state.generation:
-            if self._own_matrix is not None:
-                self.matrix = self._own_matrix
+            if self._private_matrix is not None:
+                self.matrix = self._private_matrix
                 with database.transaction() as connection:
                     self._fill_matrix(connection)
             else:

@@ -14,7 +14,6 @@ import json
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,41 +24,21 @@ from resight.errors import GalleryError, StorageError
 from resight.files import make_folder, move
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.sqlite import erasure, verification
+from resight.gallery.engines.sqlite.changes import ASSIGN, OF_IDS, Change, insert_records, remove_records, write_log
 from resight.gallery.engines.sqlite.connection import DATABASE, Connection, wrong_format
 from resight.gallery.engines.sqlite.derived import Derived
 from resight.gallery.engines.sqlite.state import State, read_state, write_state
 from resight.gallery.engines.sqlite.tables import (
-    FIELDS,
     RECORD,
     RECORDS,
-    checksum,
     read_entry,
-    record_rows,
     to_record,
-    write_entry,
 )
-from resight.gallery.identities import new_assignment, now, require_assignable, without_records
+from resight.gallery.identities import new_assignment, require_assignable
 from resight.gallery.record import Assignment, Filter, GalleryInfo, Hit, Record, read_gallery_info
 
 _PAGE: Final = 2000
-_OF_IDS: Final = "id IN (SELECT value FROM json_each(?))"
-_ASSIGN: Final = (
-    f"UPDATE records SET identity = ?, changed = ?, checksum = record_checksum({FIELDS.replace('identity', '?')}) "
-    f"WHERE {_OF_IDS}"
-)
 _OLD: Final = "gallery.json"  # of formats 1 and 2
-
-
-@dataclass
-class _Change:
-    """What one transaction does, as its log says it."""
-
-    generation: int
-    last_number: int
-    counts: dict[str, int] = field(default_factory=dict[str, int])
-    """Records, by action: a line of the log for each."""
-    entry: Assignment | None = None
-    erase: bool = False
 
 
 class SQLiteEngine:
@@ -122,18 +101,7 @@ class SQLiteEngine:
         if not by_id:
             return
         with self._write() as (connection, change):
-            replaced = _numbers(connection, list(by_id))
-            _delete(connection, replaced, change.generation)
-            first = change.last_number + 1
-            rows = [record_rows(first + n, record, change.generation) for n, record in enumerate(by_id.values())]
-            for table in ("records", "vectors", "thumbnails", "fields"):
-                values = [row for record in rows for row in record[table]]
-                if values:
-                    places = ", ".join("?" * len(values[0]))
-                    connection.executemany(f"INSERT INTO {table} VALUES ({places})", values)
-            self.derived.matrix.put((row["vectors"][0][0], row["vectors"][0][1]) for row in rows)
-            change.last_number += len(rows)
-            change.counts = {"add": len(rows), "replace": len(replaced)}
+            self.derived.matrix.put(insert_records(connection, list(by_id.values()), change))
 
     def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
         """Search exactly, or through the index if many records match the filter."""
@@ -147,7 +115,7 @@ class SQLiteEngine:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Read the records in one statement."""
-        rows = self._database.rows(f"SELECT {RECORD} FROM {RECORDS} WHERE r.{_OF_IDS}", [json.dumps(list(ids))])
+        rows = self._database.rows(f"SELECT {RECORD} FROM {RECORDS} WHERE r.{OF_IDS}", [json.dumps(list(ids))])
         records = {row[1]: to_record(row, self._info.width) for row in rows}
         return [records[record_id] for record_id in ids if record_id in records]
 
@@ -172,9 +140,9 @@ class SQLiteEngine:
     def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
         """Write the identity and the log in one transaction."""
         with self._write() as (connection, change):
-            query = f"SELECT id, identity FROM records WHERE {_OF_IDS} OR identity = ?"
+            query = f"SELECT id, identity FROM records WHERE {OF_IDS} OR identity = ?"
             before = require_assignable(dict(connection.execute(query, [json.dumps(list(ids)), of])), ids)
-            connection.execute(_ASSIGN, [identity, change.generation, identity, json.dumps(list(before))])
+            connection.execute(ASSIGN, [identity, change.generation, identity, json.dumps(list(before))])
             change.counts = {"assign": len(before)}
             change.entry = new_assignment(identity, before)
         return len(before)
@@ -188,7 +156,7 @@ class SQLiteEngine:
             last = read_entry(row)
             for identity in dict.fromkeys(last.before.values()):
                 ids = json.dumps([i for i, before in last.before.items() if before == identity])
-                connection.execute(_ASSIGN, [identity, change.generation, identity, ids])
+                connection.execute(ASSIGN, [identity, change.generation, identity, ids])
             connection.execute("DELETE FROM assignments WHERE place = ?", [row[0]])
             change.counts = {"undo": len(last.before)}
         return last
@@ -253,60 +221,23 @@ class SQLiteEngine:
 
     def _remove(self, ids: Sequence[str], identity: str | None, follow: bool = True) -> int:
         with self._write(follow) as (connection, change):
-            query = f"SELECT number, id FROM records WHERE {_OF_IDS} OR identity = ?"
-            removed: dict[int, str] = dict(connection.execute(query, [json.dumps(list(ids)), identity]))
-            for row in connection.execute("SELECT * FROM assignments").fetchall():
-                entry = read_entry(row)
-                rest = without_records(entry, set(ids) | set(removed.values()), identity)
-                if rest != entry:
-                    change.erase = True
-                    connection.execute("DELETE FROM assignments WHERE place = ?", [row[0]])
-                    if rest is not None:
-                        write_entry(connection, row[0], rest)
-            if removed or change.erase:
-                _delete(connection, list(removed), change.generation)
-                change.erase = True
-                change.counts = {"remove": len(removed)}
-        return len(removed)
+            return remove_records(connection, ids, identity, change)
 
     @contextmanager
-    def _write(self, follow: bool = True) -> Generator[tuple[Any, _Change]]:
+    def _write(self, follow: bool = True) -> Generator[tuple[Any, Change]]:
         """One change: a transaction with its lines of the log, which derived data follow when it has ended."""
         with self._database.transaction(write=True) as connection:
             state = read_state(connection)
-            change = _Change(state.generation + 1, state.last_number)
+            change = Change(state.generation + 1, state.last_number)
             yield connection, change
             if not change.counts:
                 return
-            _log(connection, change)
+            write_log(connection, change)
             pending = int(state.erasure_pending or change.erase)
             ended = State(state.gallery_id, state.info, change.generation, change.last_number, pending)
             write_state(connection, ended)
         if follow:
             self.derived.catch_up(self._database)
-
-
-def _log(connection: Any, change: _Change) -> None:
-    at = now()
-    for action, count in change.counts.items():
-        if count or action in ("remove", "assign", "undo"):
-            place = connection.execute("SELECT coalesce(max(place), 0) + 1 FROM log").fetchone()[0]
-            row = (place, at, action, count)
-            connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", [*row, checksum(*row)])
-            if change.entry is not None:
-                write_entry(connection, place, change.entry)
-
-
-def _numbers(connection: Any, ids: Sequence[str]) -> list[int]:
-    return [row[0] for row in connection.execute(f"SELECT number FROM records WHERE {_OF_IDS}", [json.dumps(ids)])]
-
-
-def _delete(connection: Any, numbers: Sequence[int], generation: int) -> None:
-    """Delete the rows of records; their numbers are kept, so that derived data can follow."""
-    text = json.dumps(list(numbers))
-    for table in ("fields", "thumbnails", "vectors", "records"):
-        connection.execute(f"DELETE FROM {table} WHERE number IN (SELECT value FROM json_each(?))", [text])
-    connection.executemany("INSERT INTO removed VALUES (?, ?)", [(number, generation) for number in numbers])
 
 
 def _why_no_gallery(path: Path) -> str:

@@ -8,8 +8,6 @@ the small files, which loading rewrites; `faults` checks all. The folder can be 
 import fcntl
 import json
 import shutil
-import time
-import zlib
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +19,7 @@ from resight.errors import GalleryError
 from resight.files import write_file
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.points import edge_conditions
+from resight.gallery.engines.sqlite.checksums import FolderChecksums, Sums, boot_id
 from resight.gallery.record import LABELS, Filter
 
 INDEX: Final = "index"
@@ -28,8 +27,6 @@ STATE: Final = "index.json"
 LOCK: Final = "index.lock"
 _FORMAT: Final = 3
 _BATCH: Final = 2000
-_RECENT: Final = 1_000_000_000  # nanoseconds
-_SMALL: Final = 65_536  # bytes of a file that is checked when the index is opened
 _HNSW_LINKS: Final = 16  # of a node
 _HNSW_BUILD_CANDIDATES: Final = 128
 _CANDIDATES: Final = 512  # of HNSW in a search
@@ -38,8 +35,6 @@ _RECORDS_PER_CANDIDATE: Final = 500  # a large gallery has more records of nearl
 _INDEX_SEGMENTS: Final = 8  # adding or removing records rebuilds one of them, not the whole index
 _OVERSAMPLING: Final = 3.0  # times k records found with int8 are scored again with the float32 vectors
 
-Sums = tuple[int, int, int]
-"""Size, time of modification in nanoseconds (0 where the file must be read again), and CRC-32 of a file."""
 Row = tuple[int, bytes, tuple[str | None, ...], float | None, dict[str, Any]]
 """Number, vector, labels, time and metadata of a record."""
 
@@ -62,7 +57,7 @@ class Index:
         self._lock: IO[str] | None = None
         self._shard: Any = None
         self._unindexed = 0  # points that were added after the index was last optimized
-        self._sums: dict[str, Sums] = {}
+        self._checksums = FolderChecksums(self.path)
         self.generation = 0
 
     @property
@@ -84,17 +79,19 @@ class Index:
         self._lock = lock
         self._edge = _import_qdrant_edge()
         state = self.read_state()
-        self._sums = {} if state is None else {name: tuple(sums) for name, sums in (state["files"] or {}).items()}
-        clean = state is not None and bool(self._sums)
+        if state is not None and state["files"] is None and state["boot"] != boot_id():
+            state = None  # the system stopped while the files changed: what reached the disk is not known
+        self._checksums.restore(None if state is None else state["files"])
+        clean = state is not None and bool(self._checksums.sums)
         self.generation = 0 if state is None else int(state["generation"])
         try:
-            whole = state is not None and not (clean and self._differing(small=True))
-            self._shard = self._edge.EdgeShard.load(str(self.path)) if whole else self._create()
+            usable = state is not None and not (clean and self._checksums.differing(small=True))
+            self._shard = self._edge.EdgeShard.load(str(self.path)) if usable else self._create()
         except Exception:
             self._shard = self._create()
         if clean and self.generation:
             self._shard.flush()
-            self._write_state(self.generation, self._checksums())
+            self._write_state(self.generation, self._checksums.measure())
         counts = self._shard.info()
         self._unindexed = counts.points_count - counts.indexed_vectors_count
         return True
@@ -104,7 +101,11 @@ class Index:
         try:
             state = json.loads(self._state.read_text())
             complete = state["format"] == _FORMAT and state["gallery"] == self._gallery and self.path.is_dir()
-            return state if complete and isinstance(state["generation"], int) and "files" in state else None
+            return (
+                state
+                if complete and isinstance(state["generation"], int) and "files" in state and "boot" in state
+                else None
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -142,12 +143,12 @@ class Index:
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         )
         matches = edge_conditions(edge, where)
-        found = list[list[tuple[float, int]]]()
+        nearest = list[list[tuple[float, int]]]()
         for vector in queries:
             request = edge.QueryRequest(k, query=edge.Query.Nearest(vector.tolist()), filter=matches, params=params)
             points = [(-float(point.score), int(point.id)) for point in self._shard.query(request)]
-            found.append([(-distance, number) for distance, number in sorted(points)])
-        return found
+            nearest.append([(-distance, number) for distance, number in sorted(points)])
+        return nearest
 
     def vectors(self) -> dict[int, np.ndarray]:
         """Every vector in the index, float32 [D], by number."""
@@ -167,7 +168,7 @@ class Index:
             return [f"{self.path} has no readable {STATE}"] if self.path.exists() else []
         if state["files"] is None:  # they have changed since the index was opened
             return []
-        return [f"the index file {name} is corrupt" for name in self._differing()]
+        return [f"the index file {name} is corrupt" for name in self._checksums.differing()]
 
     def close(self, store_checksums: bool = True) -> None:
         """Write everything to disk, and let another process have the index."""
@@ -177,7 +178,7 @@ class Index:
             self._shard = None
             state = self.read_state()
             if store_checksums and state is not None and state["files"] is None:
-                self._write_state(self.generation, self._checksums())
+                self._write_state(self.generation, self._checksums.measure())
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -191,7 +192,7 @@ class Index:
     def _create(self) -> Any:
         edge = self._edge
         self.generation = 0
-        self._sums = {}
+        self._checksums.restore(None)
         self._state.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(mode=0o700)
@@ -235,47 +236,14 @@ class Index:
         self._unindexed = 0
 
     def _write_state(self, generation: int, files: dict[str, Sums] | None = None) -> None:
-        state = {"format": _FORMAT, "gallery": self._gallery, "generation": generation, "files": files}
+        state = {
+            "format": _FORMAT,
+            "gallery": self._gallery,
+            "generation": generation,
+            "files": files,
+            "boot": boot_id(),
+        }
         write_file(self._state, json.dumps(state))
-
-    def _checksums(self) -> dict[str, Sums]:
-        """Of each file of the index; read is only what has changed since the last time."""
-        sums: dict[str, Sums] = {}
-        recent = time.time_ns() - _RECENT  # a file that has just changed may change again at the same time
-        for name, file in self._files().items():
-            size, changed = file.stat().st_size, file.stat().st_mtime_ns
-            known = self._sums.get(name)
-            same = known is not None and known[:2] == (size, changed)
-            sums[name] = known if known and same else (size, changed if changed < recent else 0, _crc(file))
-        self._sums = sums
-        return sums
-
-    def _differing(self, small: bool = False) -> list[str]:
-        """The files that differ from their checksums; `small` for those that loading may rewrite."""
-        files = self._files()
-        if files.keys() != self._sums.keys():
-            return sorted(files.keys() ^ self._sums.keys())
-        return [
-            name
-            for name, file in files.items()
-            if file.stat().st_size != self._sums[name][0]
-            or (not (small and _is_large(file)) and _crc(file) != self._sums[name][2])
-        ]
-
-    def _files(self) -> dict[str, Path]:
-        return {str(file.relative_to(self.path)): file for file in sorted(self.path.rglob("*")) if file.is_file()}
-
-
-def _is_large(file: Path) -> bool:
-    return file.stat().st_size > _SMALL and file.name != "tracker_journal.dat"
-
-
-def _crc(file: Path) -> int:
-    total = 0
-    with file.open("rb") as opened:
-        while data := opened.read(1 << 20):
-            total = zlib.crc32(data, total)
-    return total
 
 
 def _import_qdrant_edge() -> Any:

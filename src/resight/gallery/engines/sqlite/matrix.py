@@ -6,6 +6,7 @@ zeroes removed ones after that; the header says which transaction the file follo
 write lock changes the file.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -24,6 +25,7 @@ _LAYOUT: Final = struct.Struct("<8sII16sQQ")  # magic, format, width, gallery, g
 _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
+_RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
 
 
@@ -66,7 +68,7 @@ class Matrix:
             with _opened(partial) as handle:
                 os.ftruncate(handle.fd, self._offset(last_number + 1))
                 for number, data in vectors:
-                    os.pwrite(handle.fd, data, self._offset(number))
+                    _write(handle.fd, [data], self._offset(number))
                 self._write_header(handle.fd, generation, last_number)
                 os.fsync(handle.fd)
             move(partial, self.file)
@@ -77,14 +79,14 @@ class Matrix:
             run = list[bytes]()
             first = 0
             for number, data in vectors:
-                if run and (number != first + len(run) or len(run) == _BLOCK // 16):
-                    os.pwrite(handle.fd, b"".join(run), self._offset(first))
+                if run and (number != first + len(run) or len(run) == _RUN):
+                    _write(handle.fd, run, self._offset(first))
                     run = []
                 if not run:
                     first = number
                 run.append(data)
             if run:
-                os.pwrite(handle.fd, b"".join(run), self._offset(first))
+                _write(handle.fd, run, self._offset(first))
             os.fdatasync(handle.fd)
 
     def zero(self, numbers: Sequence[int]) -> None:
@@ -140,17 +142,17 @@ class Matrix:
             scores = queries @ (block if dense else block[selected - start]).T  # [Q, n]
             if dense and len(selected) < len(block):
                 scores = scores[:, selected - start]
-            for query, row, found in zip(queries, scores, best, strict=True):
+            for query, row_scores, nearest in zip(queries, scores, best, strict=True):
                 # Take every row that may be among the k nearest of this block and those before it
-                lowest = np.partition(row, -k)[-k] - _ROUNDING if k < len(row) else -np.inf
-                if len(found) >= k:
-                    lowest = max(lowest, -found[k - 1][0] - _ROUNDING)
-                candidates = selected[row >= lowest]
+                lowest = np.partition(row_scores, -k)[-k] - _ROUNDING if k < len(row_scores) else -np.inf
+                if len(nearest) >= k:
+                    lowest = max(lowest, -nearest[k - 1][0] - _ROUNDING)
+                candidates = selected[row_scores >= lowest]
                 exact = (matrix[candidates].astype(np.float64) * query).sum(1).astype(np.float32)
-                found += [(-float(score), int(place) + 1) for score, place in zip(exact, candidates, strict=True)]
-                found.sort()
-                del found[k:]
-        return [[(-distance, number) for distance, number in found] for found in best]
+                nearest += [(-float(score), int(place) + 1) for score, place in zip(exact, candidates, strict=True)]
+                nearest.sort()
+                del nearest[k:]
+        return [[(-distance, number) for distance, number in row] for row in best]
 
     def close(self) -> None:
         """Forget the mapping."""
@@ -168,6 +170,11 @@ class Matrix:
     def _write_header(self, fd: int, generation: int, last_number: int) -> None:
         data = _LAYOUT.pack(_MAGIC, _FORMAT, self.width, self._gallery, generation, last_number)
         os.pwrite(fd, data + zlib.crc32(data).to_bytes(4, "little"), 0)
+
+
+def _write(fd: int, rows: Sequence[bytes], offset: int) -> None:
+    if os.pwritev(fd, rows, offset) != sum(map(len, rows)):  # the system writes what there is room for
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class _opened:  # noqa: N801

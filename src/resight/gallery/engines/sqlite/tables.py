@@ -54,12 +54,14 @@ neither ids nor names; what `undo` needs of an assignment is in `assignments`, a
 
 
 def checksum(*values: Any) -> int:
-    """Return the CRC-32 of some columns: bytes as they are, everything else as JSON."""
-    total = 0
-    for value in values:
-        data = value if isinstance(value, bytes) else (json.dumps(value) + "\n").encode()
-        total = zlib.crc32(data, total)
-    return total
+    """Return the CRC-32 of some columns, which are texts, numbers or NULL."""
+    text = "\x1f".join(["\0" if value is None else str(value) for value in values])
+    return zlib.crc32(text.encode(errors="surrogatepass"))
+
+
+def blob_checksum(number: int, data: bytes) -> int:
+    """Return the CRC-32 of the bytes that belong to a record."""
+    return zlib.crc32(data, number & 0xFFFFFFFF)
 
 
 def record_rows(number: int, record: Record, generation: int) -> dict[str, list[tuple[Any, ...]]]:
@@ -70,12 +72,12 @@ def record_rows(number: int, record: Record, generation: int) -> dict[str, list[
     fields = (number, record.id, *labels, time, images_to_text(record.images), json.dumps(dict(record.metadata)))
     rows: dict[str, list[tuple[Any, ...]]] = {
         "records": [(*fields, checksum(*fields), generation)],
-        "vectors": [(number, vector, checksum(number, vector))],
+        "vectors": [(number, vector, blob_checksum(number, vector))],
         "fields": [(number, name, json.dumps(value)) for name, value in record.metadata.items()],
         "thumbnails": [],
     }
     if record.thumbnail is not None:
-        rows["thumbnails"] = [(number, record.thumbnail, checksum(number, record.thumbnail))]
+        rows["thumbnails"] = [(number, record.thumbnail, blob_checksum(number, record.thumbnail))]
     return rows
 
 
@@ -87,14 +89,14 @@ def to_record(row: Sequence[Any], width: int) -> Record:
     """
     number = row[0]
     *fields, stated, vector, vector_stated, jpeg, jpeg_stated = row
-    whole = (
+    intact = (
         checksum(*fields) == stated
         and isinstance(vector, bytes)
         and len(vector) == 4 * width
-        and checksum(number, vector) == vector_stated
-        and (jpeg_stated is None or (isinstance(jpeg, bytes) and checksum(number, jpeg) == jpeg_stated))
+        and blob_checksum(number, vector) == vector_stated
+        and (jpeg_stated is None or (isinstance(jpeg, bytes) and blob_checksum(number, jpeg) == jpeg_stated))
     )
-    if not whole:
+    if not intact:
         raise GalleryError(
             f"record {row[1]!r} is corrupt: its checksum does not match; resight gallery repair copies the records "
             "that are whole to a new gallery"
@@ -109,20 +111,20 @@ def to_record(row: Sequence[Any], width: int) -> Record:
 
 def conditions(where: Filter) -> tuple[str, list[Any]]:
     """A filter as an SQL condition on `records r`, and the values of its parameters."""
-    found = ["1"]
+    parts = ["1"]
     values = list[Any]()
     for name in LABELS:
         if labels := getattr(where, name):
-            found.append(f"r.{name} IN (SELECT value FROM json_each(?))")
+            parts.append(f"r.{name} IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(list(labels)))
     for operator, seconds in ((">=", where.after), ("<", where.before)):
         if seconds is not None:
-            found.append(f"r.time {operator} ?")
+            parts.append(f"r.time {operator} ?")
             values.append(float(seconds))
     for name, value in where.metadata.items():
-        found.append("r.number IN (SELECT number FROM fields WHERE name = ? AND value = ?)")
+        parts.append("r.number IN (SELECT number FROM fields WHERE name = ? AND value = ?)")
         values += [name, json.dumps(value)]  # JSON keeps 2, 2.0 and true apart
-    return " AND ".join(found), values
+    return " AND ".join(parts), values
 
 
 def write_entry(connection: sqlite3.Connection, place: int, entry: Assignment) -> None:

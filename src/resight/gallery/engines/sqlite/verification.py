@@ -17,17 +17,17 @@ _INDEX_ROUNDING = 1e-6
 
 def faults(database: Connection, derived: Derived, width: int) -> list[str]:
     """Return what is wrong, a sentence each; an empty list if there is nothing."""
-    found = list[str]()
+    messages = list[str]()
     try:
         with database.transaction() as connection:
             for part in (_structure, _checksums, _counts):
-                found += part(connection, width)
-            if not found:
-                found += _matrix(connection, derived, width)
-                found += _index(connection, derived)
+                messages += part(connection, width)
+            if not messages:
+                messages += _matrix(connection, derived, width)
+                messages += _index(connection, derived)
     except GalleryError as error:
-        found.append(str(error))
-    return found
+        messages.append(str(error))
+    return messages
 
 
 def _structure(connection: sqlite3.Connection, width: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resight.config.sections import Augmentation
+from resight.data.decode import FORMATS
 from resight.models.blocks import OverlapPatchEmbed
 from resight.models.jpm import rearrange
 
@@ -74,7 +75,7 @@ def plain_batch(paths: Sequence[Path], size: tuple[int, int], augmentation: Augm
 def _image(path: Path, size: tuple[int, int], augmentation: Augmentation) -> Tensor:
     height, width = size
     pad = augmentation.pad
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         image = file.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     if random.random() < augmentation.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

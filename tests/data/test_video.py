@@ -1,13 +1,16 @@
 """Boxes in a video: read in the forms that trackers and detectors write, cut out of the right frames, embedded."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import small_model
 from numpy.testing import assert_allclose
 
@@ -211,6 +214,139 @@ def test_embeddings_of_another_model_or_none_are_refused(tmp_path, capsys):
         assert message in capsys.readouterr().err.replace("\n", " ")
     with resight.open_gallery(gallery) as opened:
         assert len(opened) == 0
+
+
+def numbers(**changes):
+    """What torchcodec states of a video."""
+    figures = {"average_fps": 10.0, "begin_stream_seconds": 0.0, "end_stream_seconds": 1.0, "width": 64, "height": 48}
+    return SimpleNamespace(**{**figures, **changes})
+
+
+class FakeDecoder:
+    """A decoder of a video of 10 frames."""
+
+    def __init__(self, metadata, frames=10, seconds=0.0):
+        self.metadata = metadata
+        self.frames = frames
+        self.seconds = seconds
+        self.calls = []
+
+    def __len__(self):
+        return self.frames
+
+    def get_frames_at(self, frames):
+        self.calls.append(frames)
+        seconds = torch.tensor([self.seconds] * len(frames), dtype=torch.float64)
+        return SimpleNamespace(data=torch.zeros(len(frames), 3, 48, 64, dtype=torch.uint8), pts_seconds=seconds)
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """Open a file of 100 bytes as a video, with a decoder of the test's own."""
+
+    def open_with(decoder):
+        def create(path):
+            if isinstance(decoder, Exception):
+                raise decoder
+            return decoder
+
+        monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=create))
+        (tmp_path / "a.mp4").write_bytes(bytes(100))
+        return Video(tmp_path / "a.mp4")
+
+    return open_with
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (FakeDecoder(numbers(), frames=0), "it states 0 frames in 100 bytes"),
+        (FakeDecoder(numbers(), frames=-1), "a number in its header is not possible .ValueError"),
+        (FakeDecoder(numbers(), frames=2**31 - 1), f"it states {2**31 - 1} frames in 100 bytes"),
+        (FakeDecoder(numbers(average_fps=float("inf"))), "it states a frame rate of inf"),
+        (FakeDecoder(numbers(average_fps=float("nan"))), "it states a frame rate of nan"),
+        (FakeDecoder(numbers(begin_stream_seconds=float("-inf"))), "it states a start of -inf"),
+        (FakeDecoder(numbers(end_stream_seconds=float("nan"))), "it states an end of nan"),
+        (FakeDecoder(numbers(width=20000, height=20000)), "a frame of .* has 20000 x 20000 pixels, and the limit is"),
+        (ZeroDivisionError("Fraction(241, 0)"), "a number in its header is not possible .ZeroDivisionError Fraction"),
+        (ValueError("The best video stream is unknown and"), "it has no video stream"),
+        (AssertionError(), "a number in its header is not possible .AssertionError"),
+        (RuntimeError("scan, /a/b.cpp:232, Could not seek\nmore"), "can decode: Could not seek$"),
+    ],
+)
+def test_impossible_numbers_of_a_video_are_one_sentence(opened, decoder, message):
+    with pytest.raises(PictureError, match=message) as raised:
+        opened(decoder)
+    assert str(raised.value).isprintable()
+
+
+def test_frames_without_a_time_or_of_any_size_are_cropped_in_parts(opened):
+    boxes = [Box(n, 0, 0, 9, 9) for n in range(-1, 10)]
+    for seconds in (float("nan"), float("inf")):
+        results = list(opened(FakeDecoder(numbers(), seconds=seconds)).crops(boxes[1:]))
+        assert [time for _, time, _ in results] == [0.0] * 10
+        assert all(f"has no time: the file states {seconds} seconds" in reason for _, _, reason in results)
+    for (width, height), calls in (((64, 48), 2), ((1920, 1080), 2), ((3840, 2160), 5), ((9000, 9000), 10)):
+        decoder = FakeDecoder(numbers(width=width, height=height))
+        results = list(opened(decoder).crops(boxes))
+        assert len(decoder.calls) == calls
+        assert sum(not isinstance(crop, str) for _, _, crop in results) == 10
+        assert results[-1][2].endswith("a.mp4 has no frame -1, only 10 of them")
+
+
+def test_frames_that_cannot_be_decoded_are_reasons(opened, monkeypatch):
+    decoder = FakeDecoder(numbers())
+    monkeypatch.setattr(decoder, "get_frames_at", lambda frames: 1 // 0)
+    results = list(opened(decoder).crops([Box(n, 0, 0, 9, 9) for n in range(10)]))
+    assert "frames 0 to 7, cannot be decoded: a number in its header is not possible" in results[0][2]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("kind", ["sound", "none", "header"])
+def test_a_file_without_frames_is_one_sentence(tmp_path, kind):
+    path = tmp_path / f"{kind}.mp4"
+    source = "sine=d=1" if kind == "sound" else "testsrc=s=64x48:r=10:d=1"
+    options = {"sound": [], "none": ["-frames:v", "0"], "header": ["-movflags", "frag_keyframe+empty_moov"]}[kind]
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, *options, str(path)], check=True)
+    if kind == "header":
+        path.write_bytes(path.read_bytes()[: path.read_bytes().index(b"moof") - 4])
+    with pytest.raises(PictureError, match=r"is no video that FFmpeg can decode|cannot be decoded") as raised:
+        Video(path)
+    assert str(raised.value).isprintable()
+    assert ".cpp" not in str(raised.value)
+
+
+@needs_ffmpeg
+def test_a_video_whose_header_was_changed_gives_crops_or_a_sentence(video, tmp_path):
+    path, _ = video
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    changed = tmp_path / "changed.mkv"
+    for _ in range(300):
+        copy = bytearray(data)
+        for position in rng.integers(0, 600, 3):
+            copy[position : position + 4] = [b"\0\0\0\0", b"\xff" * 4, b"\x7f\xc0\0\0", rng.bytes(4)][rng.integers(4)]
+        changed.write_bytes(copy)
+        try:
+            opened = Video(changed)
+        except PictureError:
+            continue
+        for _, seconds, crop in opened.crops(BOXES[:3]):
+            assert np.isfinite(seconds)
+            assert isinstance(crop, str) or crop.shape[0] == 3
+
+
+def test_what_is_no_video_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    for path, message in (
+        (tmp_path / "a.mp4", r"a\.mp4 is a pipe, not a file"),
+        (tmp_path, "is a folder, not a file"),
+        (tmp_path / "a\0.mp4", r"there is no video at .*a\\x00\.mp4"),
+        (tmp_path / ("n" * 5000), "there is no video at"),
+    ):
+        with pytest.raises(PictureError, match=message) as raised:
+            Video(path)
+        assert str(raised.value).isprintable()
 
 
 def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from resight.data.decode import decode_array, image_size
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.evaluation.result import Result
 from resight.files import make_folder, write_file
@@ -131,8 +132,8 @@ def _layout(query: SightingTable, gallery: SightingTable, queries: np.ndarray, n
     modalities = tuple(m for m in MODALITIES if m in query.modalities or m in gallery.modalities)
     aspects = list[float]()
     for row in queries:
-        with Image.open(next(iter(query[int(row)].images.values()))) as image:
-            aspects.append(image.height / image.width)
+        width, height = image_size(next(iter(query[int(row)].images.values())))
+        aspects.append(height / width)
     highest = _MAX_HEIGHT if len(modalities) == 1 else _MAX_HEIGHT_EACH
     height = round(_WIDTH * float(np.median(aspects))) if aspects else _MIN_HEIGHT
     height = min(max(height, _MIN_HEIGHT), highest)
@@ -170,8 +171,8 @@ def _draw(
     for number, modality in enumerate(layout.modalities):
         box = Image.new("RGB", size, _ABSENT)
         if modality in sighting.images:
-            with Image.open(sighting.images[modality]) as image:
-                fitted = ImageOps.contain(image.convert("RGB"), size)  # keeps the aspect
+            pixels = decode_array(sighting.images[modality])
+            fitted = ImageOps.contain(Image.fromarray(pixels), size)  # keeps the aspect
             box.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
         strip.paste(box, (left + _FRAME, frame[1] + _FRAME + number * layout.image_height))
     below = (

@@ -1,17 +1,22 @@
 """Exported models: as near as they claim, refused where they are not, and run without torch."""
 
+import hashlib
 import json
 import os
+import random
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bit_flips import FLIPS, flip_bit, truncate
 from conftest import picture
 from inference_helpers import card_of, sensitive_model, short_embedder
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import resight
 from resight.cli import main
@@ -32,6 +37,37 @@ from resight.inference import runtime
 model = runtime.load(sys.argv[1], 1)
 print(model.embed(sys.argv[2:], camera="c2").tolist())
 assert "timm" not in sys.modules
+"""
+
+# Every look-up of a name and every connection is refused and recorded in a file, since OpenVINO sends in a process that
+# it forks in a thread.
+NO_NETWORK = """
+import socket, sys
+from pathlib import Path
+mode, out, calls, tests = sys.argv[1], *map(Path, sys.argv[2:])
+
+def refuse(*arguments, **options):
+    with calls.open("a") as file:
+        file.write(f"{arguments}\\n")
+    raise OSError("no network")
+
+socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
+socket.socket.connect = socket.socket.connect_ex = refuse
+if mode == "imported":
+    import openvino
+    openvino.tools.ovc.telemetry.sender.executor.shutdown()  # waits
+    openvino.tools.ovc.telemetry.sender.__init__()
+    assert "www.google-analytics.com" in calls.read_text()  # else this test tests nothing
+    calls.write_text("")
+sys.path.insert(0, str(tests))
+from inference_helpers import card_of, short_embedder
+from resight.inference import runtime
+from resight.inference.export import export
+home = {path: path.stat().st_mtime_ns for path in Path.home().rglob("*")}
+export(short_embedder(card_of()), out, "openvino")
+runtime.load(out, 1)
+assert home == {path: path.stat().st_mtime_ns for path in Path.home().rglob("*")}
+assert ("openvino_telemetry" in sys.modules) == (mode == "imported")
 """
 
 
@@ -120,6 +156,12 @@ def check_int8(result, model, paths):
     assert metadata_of(result.folder)["checked_on"] == result.checked_on == processor_kind()
 
 
+def sealed(content):
+    content = {name: value for name, value in content.items() if name != "sha256"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**content, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
 def metadata_of(folder):
     return json.loads((folder / "export.json").read_text())
 
@@ -139,6 +181,7 @@ def targets(model, monkeypatch):
     def write(network, inputs, folder, kind, quantize):
         targets.append(quantize and quantize.keywords["target"])
         (folder / exporting.FILES[kind]).write_bytes(b"x")
+        return "0" * 64
 
     def run_network(inputs):
         network = exporting.ExportNetwork(targets.embedder).eval()
@@ -220,7 +263,7 @@ def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
     def corrupt(network, inputs, folder, kind, quantize):
         import onnx
 
-        real(network, inputs, folder, kind, quantize)
+        digest = real(network, inputs, folder, kind, quantize)
         graph = onnx.load(folder / "model.onnx")
         for weight in graph.graph.initializer:
             if len(weight.dims) == 2 and weight.raw_data:
@@ -228,6 +271,7 @@ def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
                 noise = numbers.std() * np.sin(np.arange(len(numbers)))
                 weight.raw_data = (numbers + noise).astype(np.float32).tobytes()
         onnx.save(graph, folder / "model.onnx")
+        return digest
 
     monkeypatch.setattr(exporting, "write_graph", corrupt)
     with pytest.raises(ExportError, match="is required, so nothing is written"):
@@ -259,10 +303,19 @@ def test_the_command_line_exports_and_torch_is_not_needed_afterwards(folder, pat
         runtime.load(out)
     stated = metadata_of(out)
     for text, message in (
-        (json.dumps({**stated, "format": 1, "older": 2}), "has format 1, and this version of resight reads 2: export"),
-        (json.dumps({**stated, "size": "large"}), "is no exported model"),
-        ("[]", "is no exported model"),
-        ("{", "is no exported model"),
+        (
+            json.dumps({**stated, "format": 1, "older": 2}),
+            "has format 1, and this version of resight reads format 2: exp",
+        ),
+        (json.dumps({**stated, "format": "2"}), 'has format "2", and this version'),
+        (json.dumps({**stated, "size": "large"}), "is corrupt or was edited"),
+        (sealed({**stated, "size": "large"}), "does not describe an exported model: size"),
+        (sealed({**stated, "note": 1}), "does not describe an exported model: note: Extra inputs are not permitted"),
+        (sealed({**stated, "files": {}}), r"states no SHA-256 of model\.onnx: export the model again"),
+        (json.dumps({"format": 2}), "has no sha256"),
+        ("{}", "has no format number"),
+        ("[]", "does not describe an exported model"),
+        ("{", "is no JSON"),
     ):
         (out / "export.json").write_text(text)
         with pytest.raises(CheckpointError, match=message):
@@ -285,6 +338,88 @@ def test_ids_of_exports(model, images, targets, tmp_path):
     targets.embedder = flipped
     export(flipped, tmp_path / "flip", "onnx")
     assert metadata_of(tmp_path / "flip")["embedding_id"] == flipped.embedding_id != model.embedding_id
+
+
+@pytest.mark.slow
+def test_the_id_of_int8_follows_the_images_of_its_calibration(model, images, tmp_path):
+    for name, calibrated_on in (("a", images[:32]), ("b", images[8:]), ("c", images[:32])):
+        export(model, tmp_path / name, "onnx", calibrated_on, int8=True, target="avx2")
+    a, b, c = (runtime.load(tmp_path / name) for name in "abc")
+    assert a.embedding_id != b.embedding_id
+    assert a.embedding_id == c.embedding_id
+    pixels = images[0].permute(1, 2, 0).numpy()
+    assert_array_equal(a.embed(pixels), c.embed(pixels))
+    assert np.abs(a.embed(pixels) - b.embed(pixels)).max() > 1e-5
+    for name in "de":  # the files of OpenVINO differ in the numbers of nodes
+        export(model, tmp_path / name, "openvino", images[:32], int8=True, target="avx2")
+    d, e = (runtime.load(tmp_path / name) for name in "de")
+    assert d.embedding_id == e.embedding_id != a.embedding_id
+    assert_array_equal(d.embed(pixels), e.embed(pixels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("onnx", ["model.onnx"]), ("openvino", ["model.bin", "model.xml"]), ("torch-export", ["model.pt2"])],
+)
+def test_every_file_of_an_export_is_checked(kind, names, model, images, tmp_path):
+    out = tmp_path / "out"
+    export(model, out, kind)
+    expected = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+    assert metadata_of(out)["files"] == expected
+    assert sorted(path.name for path in out.iterdir()) == sorted(["export.json", *names])
+    if kind == "torch-export":
+        return
+    for name in names:
+        copy = shutil.copytree(out, tmp_path / name)
+        flip_bit(copy / name, 4 * (copy / name).stat().st_size)
+        with pytest.raises(CheckpointError, match=rf"{name} is corrupt, its SHA-256 is not the one in export\.json"):
+            runtime.load(copy)
+        (copy / name).unlink()
+        with pytest.raises(CheckpointError, match=rf"{name} cannot be read \(No such file or directory\)"):
+            runtime.load(copy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_flipped_bits_of_an_export_are_noticed_or_harmless(kind, model, paths, tmp_path):
+    rng = random.Random(0)
+    out = export(model, tmp_path / "out", kind).folder
+    expected = runtime.load(out, 1).embed(paths[0])
+    files, noticed = sorted(out.iterdir()), 0
+    for n in range(FLIPS):
+        copy = shutil.copytree(out, tmp_path / "flipped", dirs_exist_ok=True)
+        file = copy / files[n % len(files)].name
+        flip_bit(file, rng.randrange(8 * file.stat().st_size))
+        try:
+            small = runtime.load(copy, 1)
+        except CheckpointError:
+            noticed += 1
+        else:
+            assert_array_equal(small.embed(paths[0]), expected)
+    print(f"{kind}: {noticed} of {FLIPS} flipped bits are noticed, the others change nothing")
+    assert noticed > 0.8 * FLIPS
+    for n in range(10):
+        copy = shutil.copytree(out, tmp_path / "flipped", dirs_exist_ok=True)
+        truncate(copy / files[n % len(files)].name, rng)
+        with pytest.raises(CheckpointError):
+            runtime.load(copy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("openvino", ["imported", "not imported"])
+def test_openvino_sends_nothing(openvino, tmp_path):
+    """Nor does it write to the home folder; also where the program has imported OpenVINO with what sends before."""
+    home = tmp_path / "home"
+    home.mkdir()
+    ci = ("CI", "TF_BUILD", "JENKINS_URL")  # with these OpenVINO sends nothing
+    environment = {name: value for name, value in os.environ.items() if name not in ci} | {"HOME": str(home)}
+    calls = tmp_path / "calls"
+    calls.touch()
+    command = [sys.executable, "-c", NO_NETWORK, openvino, tmp_path / "out", calls, Path(__file__).parents[1]]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    assert calls.read_text() == ""
 
 
 def test_a_model_without_rgb_is_checked_with_pictures_too(targets, images, tmp_path):

@@ -57,16 +57,16 @@ def test_a_folder_that_was_started_decides_the_compute(monkeypatch, tmp_path, ca
     assert capsys.readouterr().err == ""  # nothing differs, and nothing is said
 
     file = folder.path / "compute.json"
-    file.write_text(json.dumps({**asdict(stored), "processor": "Z80"}))
+    file.write_text(json.dumps({"format": 2, **asdict(stored), "processor": "Z80"}))
     assert context_of(run, VOCABULARY, progress=Progress(), folder=folder).compute == replace(stored, processor="Z80")
     assert "a processor with Z80 so far; on this one" in capsys.readouterr().err
 
     monkeypatch.setattr(device, "bf16_layer_is_faster", lambda: True)
-    file.write_text(json.dumps({**asdict(stored), "device": "cuda:1"}))
+    file.write_text(json.dumps({"format": 2, **asdict(stored), "device": "cuda:1"}))
     assert context_of(run, VOCABULARY, progress=Progress(), folder=folder).compute.precision == "bf16"
     assert "computed on cuda:1 so far and is resumed on cpu" in capsys.readouterr().err
 
-    file.write_text('{"device": "cpu"}')
+    file.write_text('{"format": 2, "device": "cpu"}')
     with pytest.raises(CheckpointError, match="delete it to have that chosen again"):
         context_of(run, VOCABULARY, folder=folder)
 

@@ -1,6 +1,7 @@
 """A model as one file that runs without this library: written, and checked against the model before it is stored."""
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 from resight.data.image import Picture, as_tensor, resize
 from resight.device import processor_kind
 from resight.errors import ConfigError, ExportError
-from resight.files import write_folder
+from resight.files import file_digest, write_folder
 from resight.inference.embedder import Embedder
 from resight.inference.export_graph import FILES, ExportNetwork, Kind, ResolvedTarget, quantize_graph, write_graph
 from resight.inference.load import load
@@ -114,9 +115,10 @@ def _write_checked(
     results = list[Exported]()
 
     def fill(folder: Path) -> None:
-        write_graph(network, trials[1], folder, kind, quantize)
+        graph_digest = write_graph(network, trials[1], folder, kind, quantize)
         exported = _open(folder / FILES[kind], kind)
-        metadata = _metadata(embedder, kind, target, (folder / FILES[kind]).read_bytes())
+        files = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
+        metadata = _metadata(embedder, kind, target, graph_digest, files)
         cosines, tried = [_min_cosine(network, exported, trials)], sum(_BATCHES)
         if images and kind != "torch-export":
             sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
@@ -187,21 +189,24 @@ def _open(file: Path, kind: Kind) -> Network:
     return lambda inputs: run(**{name: torch.from_numpy(x) for name, x in inputs.items()}).detach().numpy()
 
 
-def _metadata(embedder: Embedder, kind: Kind, target: ResolvedTarget | None, file: bytes) -> ExportMetadata:
+def _metadata(
+    embedder: Embedder, kind: Kind, target: ResolvedTarget | None, graph_digest: str, files: dict[str, str]
+) -> ExportMetadata:
     images, known = embedder.card.preprocessing, embedder.card.vocabulary
     export_id = embedder.embedding_id
-    if target is not None:
-        export_id = hashlib.sha256(f"{export_id} {kind} int8 {target}".encode()).hexdigest()[:16]
+    if target is not None:  # the range of the inputs, which the images decide, is in the graph
+        facts = json.dumps([export_id, kind, "int8", target, graph_digest])
+        export_id = hashlib.sha256(facts.encode()).hexdigest()[:16]
     return ExportMetadata(
         kind=kind,
         file=FILES[kind],
-        sha256=hashlib.sha256(file).hexdigest(),
+        files=files,
         int8=target is not None,
         target=target,
         embedding_id=export_id,
         row_width=embedder.model.width,
         flip=embedder.settings.flip,
-        fusion=embedder.fusion,
+        fusion="mean" if embedder.fusion == "mean" else "concat",
         size=images.size,
         interpolation=images.test_interpolation,
         cameras=known.cameras,

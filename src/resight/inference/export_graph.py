@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.errors import require_extra
+from resight.files import file_digest
 from resight.inference.embedder import Embedder
+from resight.inference.openvino_library import openvino_library
 
 Kind = Literal["onnx", "openvino", "torch-export"]
 ResolvedTarget = Literal["avx2", "vnni"]
@@ -42,29 +44,38 @@ class ExportNetwork(nn.Module):
 
 def write_graph(
     network: ExportNetwork, inputs: dict[str, Tensor], folder: Path, kind: Kind, quantize: Callable[[Path], None] | None
-) -> None:
-    """Write a network as one file of that kind, quantized where a function for that is given."""
+) -> str:
+    """Write a network as one file of that kind, quantized where a function for that is given.
+
+    Returns:
+        the SHA-256 of the graph: of ONNX, where the file is made from that, since OpenVINO numbers the nodes of a graph
+        otherwise each time.
+    """
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = {name: {0: batch} for name in inputs}
     with torch.no_grad():
         program = torch.export.export(network, (), dict(inputs), dynamic_shapes=shapes, strict=False)
-    openvino = require_extra("openvino", "export") if kind == "openvino" else None
     if kind == "torch-export":
         torch.export.save(program, folder / FILES[kind])
-    elif openvino and quantize is None:
-        converted = openvino.convert_model(program)
-        for model_input, name in zip(converted.inputs, inputs, strict=True):
-            model_input.set_names({name})
-        openvino.save_model(converted, folder / FILES[kind], compress_to_fp16=False)
+    elif kind == "openvino" and quantize is None:
+        with openvino_library() as openvino:
+            converted = openvino.convert_model(program)
+            for model_input, name in zip(converted.inputs, inputs, strict=True):
+                model_input.set_names({name})
+            openvino.save_model(converted, folder / FILES[kind], compress_to_fp16=False)
     else:
         require_extra("onnxscript", "export")
         graph = folder / FILES["onnx"]
         torch.onnx.export(program, dynamo=True, verbose=False).save(str(graph))  # pyright: ignore[reportOptionalMemberAccess]
         if quantize is not None:
             quantize(graph)
-        if openvino:
-            openvino.save_model(openvino.Core().read_model(graph), folder / FILES[kind], compress_to_fp16=False)
+        digest = file_digest(graph)
+        if kind == "openvino":
+            with openvino_library() as openvino:
+                openvino.save_model(openvino.Core().read_model(graph), folder / FILES[kind], compress_to_fp16=False)
             graph.unlink()
+        return digest
+    return file_digest(folder / FILES[kind])
 
 
 def quantize_graph(file: Path, images: Sequence[Tensor], target: ResolvedTarget) -> None:

@@ -1,49 +1,48 @@
 """Embedding with an exported model, by onnxruntime or OpenVINO. Nothing here imports torch."""
 
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from pydantic import Field
 
-from resight.config.sections import Section
-from resight.errors import CheckpointError, ConfigError, PictureError, require_extra
+from resight.config.document import Document, require_intact
+from resight.config.sections import Interpolation
+from resight.data.decode import ArrayPicture, as_array
+from resight.errors import CheckpointError, ConfigError, require_extra
 from resight.inference.inputs import Label, as_inputs, fuse
+from resight.inference.openvino_library import openvino_library
 
 METADATA: Final = "export.json"
-FORMAT: Final = 2
-Picture = str | Path | bytes | np.ndarray | Image.Image
-"""A file, what a file holds, uint8 [h, w, 3] in RGB, or a picture of Pillow's."""
+_AGAIN: Final = "export the model again with this version"
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _BATCH = 32
 
 
-class ExportMetadata(Section):
+class ExportMetadata(Document):
     """What `export.json` states of an exported model."""
 
-    format: int = FORMAT
-    kind: str
+    kind: Literal["onnx", "openvino", "torch-export"]
     file: str
-    sha256: str | None = None
-    """Of the file."""
+    """The name of the file that is opened."""
+    files: dict[str, str] = Field(default={})
+    """SHA-256 of every file of the export, by name: an OpenVINO export has its weights in a second file."""
     int8: bool = False
-    target: str | None = None
+    target: Literal["avx2", "vnni"] | None = None
     """The CPUs that int8 is for."""
     embedding_id: str
     """Of the embedder in float32; an int8 export has its own."""
-    row_width: int
+    row_width: int = Field(ge=1)
     """D, numbers of one image's embedding."""
     flip: bool = False
     """Whether the graph averages over the mirror image."""
-    fusion: str = "concat"
+    fusion: Literal["concat", "mean"] = "concat"
     size: tuple[int, int]
-    interpolation: str
+    interpolation: Interpolation
     cameras: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("rgb",)
@@ -111,18 +110,16 @@ def load(folder: str | Path, threads: int = 0) -> Runtime:
     """
     path = Path(folder)
     try:
-        stated = json.loads((path / METADATA).read_text())
-        number = stated.get("format")
-        if isinstance(number, int) and number != FORMAT:
-            raise CheckpointError(
-                f"{path / METADATA} has format {number}, and this version of resight reads {FORMAT}: export the model "
-                "again"
-            )
-        metadata = ExportMetadata.model_validate(stated)
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no exported model: it has no readable {METADATA} ({error})") from error
+        metadata = ExportMetadata.read(path / METADATA, "an exported model", _AGAIN)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is no exported model: it has no readable {METADATA} ({error.strerror})"
+        ) from error
     if metadata.kind not in _OPENERS:
         raise ConfigError(f"{path} is of the kind {metadata.kind!r}, which is opened with torch.export.load, not here")
+    if metadata.file not in metadata.files:
+        raise CheckpointError(f"{path / METADATA} states no SHA-256 of {metadata.file}: {_AGAIN}")
+    require_intact(path, metadata.files, METADATA, _AGAIN)
     return Runtime(metadata, _OPENERS[metadata.kind](path / metadata.file, threads))
 
 
@@ -141,13 +138,13 @@ def open_onnx(file: Path, threads: int) -> Network:
 
 def open_openvino(file: Path, threads: int) -> Network:
     """A network in OpenVINO, in float32 where it was not exported otherwise."""
-    openvino = require_extra("openvino", "export")
-    core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    try:
-        network = core.compile_model(core.read_model(str(file)), "CPU", settings)
-    except Exception as error:
-        raise CheckpointError(f"{file} is corrupt: {error}") from error
+    with openvino_library() as openvino:
+        core = openvino.Core()
+        try:
+            network = core.compile_model(core.read_model(str(file)), "CPU", settings)
+        except Exception as error:
+            raise CheckpointError(f"{file} is corrupt: {error}") from error
     names = [node.get_any_name() for node in network.inputs]
     return lambda inputs: np.array(network({name: inputs[name] for name in names})[0])
 
@@ -155,41 +152,12 @@ def open_openvino(file: Path, threads: int) -> Network:
 _OPENERS: Final[dict[str, Callable[[Path, int], Network]]] = {"onnx": open_onnx, "openvino": open_openvino}
 
 
-def prepare(picture: Picture, size: Sequence[int], interpolation: str) -> np.ndarray:
+def prepare(picture: ArrayPicture, size: Sequence[int], interpolation: str) -> np.ndarray:
     """A picture of any form as uint8 [3, H, W].
 
     Raises:
         PictureError: it cannot be decoded, or is of another form.
     """
     height, width = size
-    resized = _image(picture).resize((width, height), _FILTERS[interpolation])
+    resized = Image.fromarray(as_array(picture)).resize((width, height), _FILTERS[interpolation])
     return np.asarray(resized).transpose(2, 0, 1)
-
-
-def _image(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise PictureError(f"an array must be uint8 [h, w, 3] in RGB, not {picture.dtype} {list(picture.shape)}")
-        return Image.fromarray(picture)
-    if not isinstance(picture, str | Path | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise PictureError(
-            f"a picture is a file, its bytes, an array or a picture of Pillow's, not {type(picture).__name__}"
-        )
-    name = "the picture" if isinstance(picture, bytes) else str(picture)
-    try:
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    except OSError as error:
-        raise PictureError(f"{name} cannot be read: {error.strerror}") from error
-    try:
-        if data.startswith(b"\xff\xd8\xff"):
-            return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
-    except ValueError as error:
-        if "premature" in str(error).lower():
-            raise PictureError(f"{name} is cut short ({len(data)} bytes)") from error
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{name} is no picture that can be read ({error})") from error

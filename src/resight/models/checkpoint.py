@@ -6,32 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from resight.config.sections import Embedding, Model, Preprocessing, Section, explain
+from resight.config.document import Document, require_intact
+from resight.config.sections import Embedding, Model, Preprocessing
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError
 from resight.models.transreid import TransReID
-from resight.models.weights import fit, read_tensors
+from resight.models.weights import fit, read_tensors, require_finite
 from resight.retrieval.calibration import Calibration
 
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
-FORMAT: Final = 2
+_AGAIN: Final = "train or convert the model again with this version"
 
 
-class ModelCard(Section):
+class ModelCard(Document):
     """The metadata of a model: its network, preprocessing and labels, and how it embeds. Stored as `config.json`."""
 
-    format: int = FORMAT
-    """The format number of this file."""
     model: Model
     preprocessing: Preprocessing
     vocabulary: Vocabulary
     embedding: Embedding = Embedding()
     weights_sha256: str | None = None
-    """SHA-256 of the weights' file that was written with this card."""
+    """SHA-256 of the weights' file that was written with this card; a card that is stored has it."""
 
     def build(self) -> TransReID:
         """Build the network, with random weights."""
@@ -40,7 +38,12 @@ class ModelCard(Section):
 
 
 def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write a model's two files into an existing folder; `files.write_folder` makes the folder atomically."""
+    """Write a model's two files into an existing folder; `files.write_folder` makes the folder atomically.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite; nothing is written.
+    """
+    require_finite(weights, "the model")
     data = _weights_file(weights)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     (folder / WEIGHTS).write_bytes(data)
@@ -81,47 +84,47 @@ def read_card(folder: Path) -> ModelCard:
     """Read the card of a model folder.
 
     Raises:
-        CheckpointError: the card is missing, has another format, or does not describe a model.
+        CheckpointError: the card is missing, corrupt, of another format, without the SHA-256 of the weights, or does
+            not describe a model.
     """
     try:
-        text = (folder / CARD).read_text()
-        content = json.loads(text)
-        number = content.get("format") if isinstance(content, dict) else None
-        if isinstance(number, int) and number != FORMAT:
-            raise CheckpointError(
-                f"{folder / CARD} has format {number}, and this version of resight reads format {FORMAT}: train or "
-                "convert the model again with this version"
-            )
-        return ModelCard.model_validate_json(text)
+        card = ModelCard.read(folder / CARD, "a model", _AGAIN)
     except OSError as error:
         raise CheckpointError(f"{folder} is no model folder: it has no readable {CARD} ({error.strerror})") from error
-    except ValidationError as error:
-        raise CheckpointError(f"{folder / CARD} does not describe a model: {explain(error)}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CARD} is no JSON: {error}") from error
+    if card.weights_sha256 is None:
+        raise CheckpointError(
+            f"{folder / CARD} has no weights_sha256, so whether the weights are intact cannot be checked: {_AGAIN}"
+        )
+    return card
 
 
 def read_calibration(folder: Path) -> Calibration | None:
     """Read the calibration of a model folder; None where the model was not calibrated.
 
     Raises:
-        CheckpointError: `calibration.json` does not contain a calibration.
+        CheckpointError: `calibration.json` is corrupt, of another format, or does not contain a calibration.
     """
-    if not (folder / CALIBRATION).exists():
+    file = folder / CALIBRATION
+    if not file.exists():
         return None
     try:
-        return Calibration.model_validate_json((folder / CALIBRATION).read_text())
-    except ValidationError as error:
-        raise CheckpointError(f"{folder / CALIBRATION} is no calibration: {explain(error)}") from error
+        return Calibration.read(file, "a calibration", "run resight calibrate again")
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def load_model(folder: Path) -> tuple[TransReID, ModelCard]:
     """Read a model folder; the model is in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: the folder is not a model folder, or its weights and card do not fit each other.
+        CheckpointError: the folder is not a model folder, a file of it is corrupt, or its weights and card do not
+            belong to each other.
     """
     card = read_card(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"there is no checkpoint at {weights}")
+    require_intact(folder, {WEIGHTS: card.weights_sha256 or ""}, CARD, _AGAIN)
     model = card.build()
-    fit(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    fit(model, read_tensors(weights), weights)
     return model.eval(), card

@@ -5,47 +5,60 @@ curves are fitted with the two kinds of pairs weighted to a prior of 1/2; `Calib
 prior by Bayes' rule.
 """
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
-from resight.config.sections import Section
+from resight.config.document import Document
 from resight.errors import EvaluationError
 from resight.retrieval.open_set import BINS, Pairs, edge
 
 Method = Literal["logistic", "isotonic"]
+Similarity = Annotated[float, Field(ge=-1, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 _STEPS = 4096  # intervals of similarity that the curves are fitted to
 _MARGIN = 1e-6  # distance of a probability from 0 and 1: a finite number of pairs proves no more
 
 
-class Calibration(Section):
+class Calibration(Document):
     """The curves and the threshold of a model, stored as `calibration.json` in its folder."""
 
     slope: float
     """Slope of the logistic curve: log odds = slope x similarity + offset."""
     offset: float
     """Offset of the logistic curve."""
-    similarity: tuple[float, ...]
+    similarity: tuple[Similarity, ...] = Field(min_length=1)
     """The similarities at the points of the isotonic curve, ascending; straight lines connect the points."""
-    probability: tuple[float, ...]
-    """The probabilities at these points."""
+    probability: tuple[Probability, ...]
+    """The probabilities at these points, in no place descending."""
     threshold: float
     """The similarity at which the false match rate is `false_match_rate`: a lower one is no match."""
     false_match_rate: float = Field(gt=0, lt=1)
     """Fraction of the pairs of different identities at or above the threshold."""
-    true_match_rate: float
+    true_match_rate: Probability
     """Fraction of the pairs of one identity at or above the threshold."""
     dataset: str
     """The data set that it was measured on."""
     embedding_id: str | None = None
     """Id of the embeddings that it was measured on and is valid for; None for embeddings of another program."""
-    same: int
+    same: int = Field(ge=0)
     """Number of pairs of one identity."""
-    different: int
+    different: int = Field(ge=0)
     """Number of pairs of different identities."""
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> Self:
+        if len(self.similarity) != len(self.probability):
+            raise ValueError(f"{len(self.similarity)} similarities have {len(self.probability)} probabilities")
+        if any(a >= b for a, b in pairwise(self.similarity)):
+            raise ValueError("similarity is not ascending")
+        if any(a > b for a, b in pairwise(self.probability)):
+            raise ValueError("probability is descending")
+        return self
 
     def of(self, similarity: np.ndarray, prior: float = 0.5, method: Method = "isotonic") -> np.ndarray:
         """Compute the probability of the same identity from the similarity of two embeddings.

@@ -2,10 +2,11 @@
 
 runs/NAME/
 ├── config.json      the configuration
-├── compute.json     device, precision and threads; a resumed run uses the same
+├── compute.json     format number; device, precision and threads: a resumed run uses the same
 ├── metrics.jsonl    one line for each epoch, and one for each evaluation during training
 ├── result.json      the best checkpoint's figures on the test set, once the run is finished
-├── checkpoints/     one folder for each checkpoint: a model folder, and the training state in `training.pt`
+├── checkpoints/     one folder for each checkpoint: a model folder, the training state in `training.pt` (with FSDP also
+│                    in `shards`), and `checkpoint.json`, which has the SHA-256 of these files
 ├── last -> checkpoints/...
 └── best -> checkpoints/...
 
@@ -14,26 +15,29 @@ complete checkpoint at any time.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
+from resight.config.document import require_format
 from resight.config.run import Run, read_run
 from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError, StorageError
 from resight.evaluation.as_trained import read_compute
-from resight.files import make_folder, point, storing, write_file, write_folder
+from resight.files import make_folder, move, point, storing, write_file, write_folder, write_json
 from resight.models.checkpoint import ModelCard, fill_model_folder
+from resight.training.checkpoint_files import ADVICE, CHECKPOINT, SHARDS, STATE, CheckpointFiles
 from resight.training.tensorboard import TensorBoardLog
 
-STATE, SHARDS, COMPUTE = "training.pt", "shards", "compute.json"
+COMPUTE: Final = "compute.json"
+FORMAT: Final = 2
+"""The format number of a run folder, in `compute.json`."""
 
 
 class RunFolder:
@@ -71,14 +75,15 @@ class RunFolder:
         if not (self.path / "config.json").exists():
             write_file(self.path / "config.json", run.model_dump_json(indent=2) + "\n")
         if not (self.path / COMPUTE).exists():
-            write_file(self.path / COMPUTE, json.dumps(asdict(compute), indent=2) + "\n")
+            write_json(self.path / COMPUTE, {"format": FORMAT, **asdict(compute)})
 
     def read_compute(self) -> Compute | None:
         """Return device, precision and threads of the run; None if it has not started.
 
         Raises:
-            CheckpointError: `compute.json` cannot be read.
+            CheckpointError: `compute.json` cannot be read, or states another format.
         """
+        self._require_format()
         return read_compute(self.path / COMPUTE)
 
     @classmethod
@@ -87,10 +92,24 @@ class RunFolder:
 
         Raises:
             ConfigError: the path is no run folder.
+            CheckpointError: it has another format.
         """
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} is no run folder: it has no config.json")
-        return cls(path), read_run(path / "config.json")
+        folder = cls(path)
+        folder._require_format()
+        return folder, read_run(path / "config.json")
+
+    def _require_format(self) -> None:
+        file = self.path / COMPUTE
+        if not file.exists():  # it was deleted to have it chosen again, or the run has not started
+            return
+        try:
+            content = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{file} is corrupt ({error}); delete it to have it written again") from error
+        number = cast("dict[str, Any]", content).get("format") if isinstance(content, dict) else None
+        require_format(file, number, FORMAT, ADVICE)
 
     def record(self, line: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`, and write it to TensorBoard if that is used."""
@@ -101,7 +120,7 @@ class RunFolder:
 
     def write_result(self, figures: dict[str, Any]) -> None:
         """Write `result.json`, the finished run's figures on the test set."""
-        write_file(self.path / "result.json", json.dumps(figures, indent=2) + "\n")
+        write_json(self.path / "result.json", figures)
 
     def forget_after(self, epoch: int) -> None:  # words: ok
         """Remove the lines of epochs after `epoch` from `metrics.jsonl`; the resumed run writes them again."""
@@ -137,15 +156,14 @@ class RunFolder:
 
         Raises:
             StorageError: the checkpoint cannot be written; earlier checkpoints are not changed.
+            CheckpointError: a weight is NaN or infinite; earlier checkpoints are not changed.
         """
 
         def fill(folder: Path) -> None:
             fill_model_folder(folder, weights, card)
             if shards is not None:
-                os.rename(shards, folder / SHARDS)
-            buffer = BytesIO()
-            torch.save(state, buffer)
-            (folder / STATE).write_bytes(buffer.getvalue())
+                move(shards, folder / SHARDS)
+            _fill_state(folder, state)
 
         target = self.checkpoints / name
         with storing(target):
@@ -160,18 +178,36 @@ class RunFolder:
             if checkpoint.resolve() not in linked:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def read_state(self) -> dict[str, Any] | None:
+    def read_state(self, check_shards: bool = True) -> dict[str, Any] | None:
         """Return the training state of `last`; None if the run has no checkpoint yet.
 
+        Args:
+            check_shards: whether to compare the shards of FSDP with their SHA-256; one process is enough.
+
         Raises:
-            CheckpointError: the file is corrupt.
+            CheckpointError: a file is missing or corrupt, or has another format.
         """
         if not self.last.exists():
+            if self.last.is_symlink():
+                raise CheckpointError(
+                    f"{self.last} refers to a checkpoint that does not exist: restore it from a copy, or {ADVICE}"
+                )
             return None
+        CheckpointFiles.require(self.last, check_shards)
         try:
             return cast("dict[str, Any]", torch.load(self.last / STATE, "cpu", weights_only=True))
         except Exception as error:
-            raise CheckpointError(f"{self.last / STATE} is corrupt ({error}); start a new run") from error
+            raise CheckpointError(
+                f"{self.last / STATE} cannot be loaded ({error}): restore it from a copy, or {ADVICE}"
+            ) from error
+
+
+def _fill_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the training state, and then the hashes of all files."""
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    (folder / STATE).write_bytes(buffer.getvalue())
+    (folder / CHECKPOINT).write_text(CheckpointFiles.of(folder).model_dump_json(indent=2) + "\n")
 
 
 def default_folder(run: Run) -> Path:

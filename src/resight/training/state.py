@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 from resight.config.run import Run
-from resight.errors import ConfigError
+from resight.errors import CheckpointError, ConfigError
 from resight.losses.center import CenterLoss
 from resight.models.backbones.resnet import RESNET
 from resight.models.backbones.vit import ViT
 from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID
 from resight.models.weights import load_pretrained
+from resight.training.checkpoint_files import SHARDS
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext
 from resight.training.fsdp import load_whole, read_shards, shard
 from resight.training.optimizer import make_optimizer, parameter_groups
-from resight.training.run_folder import SHARDS
 
 
 @dataclass
@@ -81,10 +81,10 @@ def resume(context: TrainContext, state: State) -> None:
 
     Raises:
         ConfigError: the checkpoint is of another training set.
-        CheckpointError: the checkpoint is corrupt.
+        CheckpointError: the checkpoint is corrupt, or does not fit the run.
     """
     folder = context.folder
-    stored = None if folder is None else folder.read_state()
+    stored = None if folder is None else folder.read_state(check_shards=context.distributed.is_main)
     if folder is None or stored is None:
         return
     model, card = load_model(folder.last)
@@ -98,7 +98,12 @@ def resume(context: TrainContext, state: State) -> None:
         read_shards(folder.last / SHARDS, state.model, state.optimizer)
     else:
         state.eval_model.load_state_dict(model.state_dict())
-    state.restore(stored)
+    try:
+        state.restore(stored)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the training state in {folder.last} does not fit the run's configuration ({error}): start a new run"
+        ) from error
     if context.distributed.is_main:
         folder.forget_after(state.epoch - 1)
     epochs = context.run.schedule.epochs

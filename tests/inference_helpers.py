@@ -1,18 +1,13 @@
 """Networks for tests of inference: their embeddings depend much on the pictures, and exports of them take seconds."""
 
-import time
 from pathlib import Path
 
 import torch
 
 from resight.config.sections import Embedding, Model, Preprocessing
-from resight.data.readers.anything import read_images
 from resight.data.vocabulary import Vocabulary
 from resight.files import write_folder
 from resight.inference.embedder import Embedder
-from resight.inference.extract import executors
-from resight.inference.extract import extract as module
-from resight.inference.extract.sources import SightingSource
 from resight.models.checkpoint import ModelCard, fill_model_folder
 from resight.models.transreid import TransReID
 
@@ -54,17 +49,3 @@ def short_embedder(card: ModelCard, settings: Embedding | None = None) -> Embedd
     network = sensitive_network(card)
     del network.backbone.blocks[:-1]
     return Embedder(network, card, settings)
-
-
-def extract_slowly(folder: Path, table: Path, out: Path) -> None:
-    """Extract in shards of one row, each after a pause; run in a process that is killed."""
-    torch.set_num_threads(1)
-    embed_part = module.embed_part
-
-    def slow(embedder, part):
-        time.sleep(0.02)
-        return embed_part(embedder, part)
-
-    module.embed_part = slow
-    options = module.ExtractOptions(folder, "cpu", "fp32")
-    module.extract(options, SightingSource(read_images([table])), out, executors.local(), shard=1)

@@ -17,7 +17,6 @@ from resight import device
 from resight.cli import main
 from resight.config.sections import Embedding
 from resight.data.catalog import read_dataset
-from resight.data.readers.anything import read_images
 from resight.device import (
     best_precision,
     configure_process,
@@ -33,9 +32,8 @@ from resight.evaluation.evaluate import evaluate
 from resight.evaluation.result import figures
 from resight.inference import export as exporting
 from resight.inference.embedder import Embedder
-from resight.inference.extract import extract as extraction
-from resight.inference.extract.executors import local
-from resight.inference.extract.sources import SightingSource
+from resight.inference.extract import executors
+from resight.inference.extract.extract import ExtractOptions, extract
 from resight.models.checkpoint import load_model
 from resight.progress import Progress
 from resight.training.context import compute_of_resumed
@@ -250,33 +248,27 @@ def test_a_run_that_is_resumed_computes_as_before(monkeypatch, painted, tmp_path
     assert compute_of_resumed(folder, ALONE, Progress()) is None
     assert "computed on cuda so far and is resumed on cpu" in capsys.readouterr().err
     file.write_text("{")
-    with pytest.raises(CheckpointError, match="delete it to have that chosen again"):
+    with pytest.raises(CheckpointError, match=r"compute\.json is corrupt"):
         compute_of_resumed(folder, ALONE, Progress())
 
 
 def test_an_extraction_that_is_resumed_computes_as_before(monkeypatch, tmp_path):
     folder = small_model(tmp_path / "model")
-    source = SightingSource(read_images([picture(tmp_path / f"{n}.png", n) for n in range(4)]))
+    paths = [picture(tmp_path / f"{n}.png", n) for n in range(4)]
     precisions = []
 
-    def stopped(tasks):
-        precisions.append(tasks[0].options.precision)
+    def stopped(task):
+        precisions.append(task.model.precision)
         raise KeyboardInterrupt
 
-    class Executor:
-        def __enter__(self):
-            return stopped
-
-        def __exit__(self, *_):
-            return None
-
-    options = extraction.ExtractOptions(folder, "cpu")
-    for fast in (False, True):
-        monkeypatch.setattr(device, "bf16_layer_is_faster", lambda fast=fast: fast)
-        with pytest.raises(KeyboardInterrupt):
-            extraction.extract(options, source, tmp_path / "e.parquet", Executor())
+    with monkeypatch.context() as patch:
+        patch.setattr(executors, "write_shard", stopped)
+        for fast in (False, True):
+            monkeypatch.setattr(device, "bf16_layer_is_faster", lambda fast=fast: fast)
+            with pytest.raises(KeyboardInterrupt):
+                extract(folder, paths, tmp_path / "e.parquet", options=ExtractOptions("cpu"))
     assert precisions == ["fp32", "fp32"]
-    assert extraction.extract(options, source, tmp_path / "e.parquet", local()).rows == 4
+    assert extract(folder, paths, tmp_path / "e.parquet", options=ExtractOptions("cpu")).rows == 4
 
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resight.gallery.record import Filter, Record
     from resight.inference.embedder import Embedder
     from resight.inference.export import export
-    from resight.inference.extract.extract import extract
+    from resight.inference.extract.extract import ExtractOptions, extract
     from resight.inference.load import load
     from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
@@ -55,6 +55,7 @@ _MODULES = {
     "Embedder": "inference.embedder",
     "EvaluationError": "errors",
     "ExportError": "errors",
+    "ExtractOptions": "inference.extract.options",
     "Filter": "gallery.record",
     "Gallery": "gallery.gallery",
     "GalleryError": "errors",
@@ -90,10 +91,11 @@ _MODULES = {
 
 __all__ = [
     "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
-    "ExportError", "Filter", "Gallery", "GalleryError", "PictureError", "Record", "ResightError", "Result", "Run",
-    "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate",
-    "compare", "convert_checkpoint", "create_gallery", "evaluate", "export", "extract", "find_learning_rate",
-    "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images", "recipes", "summarize", "train",
+    "ExportError", "ExtractOptions", "Filter", "Gallery", "GalleryError", "PictureError", "Record", "ResightError",
+    "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures",
+    "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate", "export",
+    "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images",
+    "recipes", "summarize", "train",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The one file format of embeddings: what each writer writes, each reader reads."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -24,15 +25,13 @@ from resight.inference.embeddings import (
     EmbeddingsInfo,
     embeddings_table,
     is_embeddings,
-    parquet,
     read_batches,
     read_embeddings,
     read_info,
     write_embeddings,
+    write_tables,
 )  # fmt: skip
-from resight.inference.extract.executors import local
 from resight.inference.extract.extract import ExtractOptions, extract
-from resight.inference.extract.sources import SightingSource
 
 READ = f"this version of resight reads {FORMAT}: write it again"
 
@@ -78,8 +77,7 @@ def by_half(path, folder, painted):
 
 
 def by_extract(path, folder, painted):
-    source = SightingSource(read_dataset("synthetic", painted).query)
-    extract(ExtractOptions(folder, "cpu", "fp32"), source, path, local(), shard=5)
+    extract(folder, read_dataset("synthetic", painted).query, path, options=ExtractOptions("cpu", "fp32", shard=5))
 
 
 @pytest.mark.parametrize("write", [by_evaluate, by_half, by_extract])
@@ -147,7 +145,7 @@ def test_parts_may_be_mixed(result, tmp_path):
     items = result.gallery
     parts = [("query", "gallery", "both")[n % 3] for n in range(len(items.vectors))]
     table = embeddings_table(items.vectors, items.sightings.arrow, {"part": pa.array(parts)})
-    (tmp_path / "e.parquet").write_bytes(parquet(table, items.info))
+    assert write_tables(tmp_path / "e.parquet", [table.slice(0, 3), table.slice(3)], items.info) == len(parts)
     sides = read_embeddings(tmp_path / "e.parquet")
     for side, name in zip(sides, ("query", "gallery"), strict=True):
         rows = [n for n, part in enumerate(parts) if part in (name, "both")]
@@ -300,3 +298,44 @@ def test_a_file_is_written_whole_or_not_at_all(result, tmp_path, monkeypatch):
         write_embeddings(path, result.query)
     assert path.read_bytes() == b"before"
     assert [file.name for file in tmp_path.iterdir()] == ["e.parquet"]
+
+
+def test_only_the_owner_may_read_a_file(result, tmp_path):
+    path = tmp_path / "e.parquet"
+    write_embeddings(path, result.query, result.gallery)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    write_embeddings(path, result.query, result.gallery)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_tables_are_written_row_group_by_row_group(tmp_path):
+    """64 tables of 4 MiB: never more than a few row groups are in memory, and all rows are in their order."""
+    count, rows, width = 64, 2048, 512
+    names = [f"{n}.png" for n in range(rows)]
+    sightings = SightingTable(pa.table({n: names if n == "rgb" else pa.nulls(rows) for n in SCHEMA.names}).cast(SCHEMA))
+
+    def tables():
+        for n in range(count):
+            vectors = np.zeros((rows, width), np.float32)
+            vectors[:, n] = 1
+            yield embeddings_table(vectors, sightings.arrow)
+
+    before = pa.total_allocated_bytes()
+    peaks = []
+
+    def watched():
+        for table in tables():
+            peaks.append(pa.total_allocated_bytes() - before)
+            yield table
+
+    tracemalloc.start()
+    assert write_tables(tmp_path / "e.parquet", watched(), EmbeddingsInfo()) == count * rows
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    limit = count * rows * width * 4 / 2
+    assert max(peaks) + peak < limit
+    file = pq.ParquetFile(tmp_path / "e.parquet")
+    assert file.num_row_groups == 8
+    numbers = np.concatenate([vectors.argmax(1) for vectors, _ in read_batches(tmp_path / "e.parquet", rows)])
+    assert_array_equal(numbers, np.repeat(np.arange(count), rows))

@@ -26,9 +26,7 @@ from resight.evaluation.evaluate import evaluate
 from resight.gallery.ingest import sighting_id
 from resight.inference.embeddings import read_embeddings
 from resight.inference.export import export
-from resight.inference.extract.executors import local
 from resight.inference.extract.extract import ExtractOptions, extract
-from resight.inference.extract.sources import SightingSource
 from resight.inference.runtime import load as load_exported
 from resight.models.checkpoint import ModelCard
 from resight.progress import Progress
@@ -169,7 +167,7 @@ def test_calibrate_sees_the_vectors_of_evaluate(case, monkeypatch):
 @pytest.mark.parametrize("shard", [1024, 5])
 def test_extract(case, tmp_path, shard):
     file = tmp_path / "e.parquet"
-    extract(ExtractOptions(case.folder, "cpu"), SightingSource(case.split.query), file, local(), shard=shard)
+    extract(case.folder, case.split.query, file, options=ExtractOptions("cpu", shard=shard))
     embeddings, _ = read_embeddings(file)
     assert embeddings.info.embedding_id == case.embedder.embedding_id
     assert embeddings.sightings.arrow.equals(case.split.query.arrow)

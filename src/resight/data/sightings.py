@@ -64,9 +64,9 @@ class SightingTable:
                 raise DatasetError(f"sighting {row} has {fault}; the modalities are {', '.join(MODALITIES)}")
             for name in MODALITIES:
                 path = sighting.images.get(name)
-                columns[name].append(None if path is None else str(path))
+                columns[name].append(_text(path))
             for name in (*LABELS, "time"):
-                columns[name].append(getattr(sighting, name))
+                columns[name].append(_text(getattr(sighting, name)))
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
@@ -182,6 +182,12 @@ def read_arrow(path: Path) -> pa.Table:  # pyright: ignore[reportUnknownParamete
         return pa_csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _text(value: Any) -> Any:
+    """As UTF-8. Other bytes in the name of a file are escaped; decoding then reports that it does not exist."""
+    text = str(value) if isinstance(value, Path) else value
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
 
 
 def _sighting(row: dict[str, Any]) -> Sighting:

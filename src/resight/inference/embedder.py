@@ -17,6 +17,7 @@ from resight.data.sightings import Sighting, SightingTable
 from resight.device import Compute, autocast, available_cores, resolve_compute
 from resight.errors import ConfigError
 from resight.inference.compiled import compile_network
+from resight.inference.extract.decoding import decode_prepared
 from resight.inference.inputs import Inputs, Label, as_inputs, fuse
 from resight.models.checkpoint import ModelCard, embedding_id, weights_digest
 from resight.models.sie import SIE
@@ -156,11 +157,19 @@ class Embedder:
         return {kind: names for kind, names in unknown.items() if names}
 
     def _decoded(self, inputs: Inputs) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and uint8 [r, 3, H, W], decoded and resized by as many threads as there are cores, one batch ahead."""
+        """Rows and uint8 [r, 3, H, W], decoded and resized by as many threads as there are cores, one batch ahead.
+
+        The bytes of images that are decoded and not yet resized are limited.
+        """
         size, interpolation = self.card.preprocessing.size, self.card.preprocessing.test_interpolation
 
+        def shrink(image: Tensor) -> Tensor:
+            return resize(image, size, interpolation)
+
         def prepare(image: Picture) -> Tensor:
-            return resize(as_tensor(image), size, interpolation)
+            if isinstance(image, str | Path | bytes):
+                return decode_prepared(image, shrink)
+            return shrink(as_tensor(image))
 
         parts = list(inputs.batches(self.batch_size))
         with ThreadPoolExecutor(available_cores()) as pool:

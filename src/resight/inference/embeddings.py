@@ -5,10 +5,10 @@ float16), and, where a query and a gallery are apart, `part` (`query`, `gallery`
 the embeddings are (`EmbeddingsInfo`).
 """
 
-import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from resight.config.sections import Section
 from resight.data.sightings import SCHEMA, SightingTable
 from resight.errors import DatasetError, EvaluationError
-from resight.files import write_file
+from resight.files import replacing
 
 FORMAT: Final = 2
 _KEY: Final = b"resight"
 _IN_MEMORY: Final = 1 << 30  # bytes of vectors; more are decoded into a temporary file and mapped
 _ROWS: Final = 65_536
+_ROW_GROUP: Final = 32 << 20  # bytes
 
 
 class EmbeddingsInfo(Section):
@@ -54,7 +55,7 @@ class Embeddings:
 
 
 def write_embeddings(path: Path, query: Embeddings, gallery: Embeddings | None = None, half: bool = False) -> None:
-    """Writes a file of embeddings, whole or not at all.
+    """Writes a file of embeddings, whole or not at all, for its owner only.
 
     Args:
         path: the file, `.parquet`.
@@ -67,13 +68,16 @@ def write_embeddings(path: Path, query: Embeddings, gallery: Embeddings | None =
     """
     dtype = np.float16 if half else np.float32
     parts = {"query": query, "gallery": gallery} if gallery is not None and gallery is not query else {"both": query}
-    tables = [
-        embeddings_table(
-            np.asarray(items.vectors, dtype), items.sightings.arrow, {"part": pa.array([name] * len(items.vectors))}
-        )
-        for name, items in parts.items()
-    ]
-    write_file(path, parquet(pa.concat_tables(tables), query.info))
+    step = max(1, _ROW_GROUP // max(1, query.vectors[:1].nbytes))
+
+    def tables() -> Iterator[Any]:
+        for name, items in parts.items():
+            for start in range(0, max(1, len(items.vectors)), step):
+                vectors = np.asarray(items.vectors[start : start + step], dtype)
+                column = pa.array([name] * len(vectors), pa.string())
+                yield embeddings_table(vectors, items.sightings.arrow.slice(start, step), {"part": column})
+
+    write_tables(path, tables(), query.info)
 
 
 def embeddings_table(vectors: np.ndarray, sightings: Any, columns: Mapping[str, Any] | None = None) -> Any:
@@ -85,11 +89,41 @@ def embeddings_table(vectors: np.ndarray, sightings: Any, columns: Mapping[str, 
     return table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
 
 
-def parquet(table: Any, info: EmbeddingsInfo) -> bytes:
-    """A table as the bytes of a Parquet file that states what its embeddings are."""
-    sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_KEY: info.model_dump_json().encode()}), sink, compression="zstd")
-    return sink.getvalue()
+def write_tables(path: Path, tables: Iterable[Any], info: EmbeddingsInfo) -> int:
+    """Write a file of embeddings, whole or not at all, from Arrow tables that are read one after another.
+
+    Args:
+        path: the file, `.parquet`; only its owner may read it.
+        tables: one or more, with the same columns; successive ones are joined into row groups of about 32 MiB.
+        info: what the file states.
+
+    Returns:
+        the number of rows.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = 0
+    with replacing(path, private=True) as file, ExitStack() as stack:
+        writer: Any = None
+        for table in _row_groups(tables):
+            schema = table.schema.with_metadata({_KEY: info.model_dump_json().encode()})
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, schema, compression="zstd"))
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
+            rows += table.num_rows
+    return rows
+
+
+def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:
+    group, size = list[Any](), 0
+    for table in tables:
+        group.append(table)
+        size += table.nbytes
+        if size >= _ROW_GROUP:
+            yield pa.concat_tables(group)
+            group, size = list[Any](), 0
+    if group:
+        yield pa.concat_tables(group)
 
 
 def is_embeddings(path: Path) -> bool:

@@ -1,34 +1,50 @@
 """Executors that run the tasks of an extraction: this process, several processes, or a Ray cluster."""
 
 import logging
-import multiprocessing
 import os
 import pickle
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from resight.errors import ConfigError, require_extra
-from resight.inference.extract.extract import RunTasks, Task, run_task
+from resight.inference.extract.tasks import Task, make_shard, store_shard, write_shard
+from resight.inference.extract.workers import run_in_processes
 
 _CORES_PER_WORKER: Final = 4  # in a cluster without accelerators; fewer if a machine has fewer
 
 
+RunTasks = Callable[[Iterator[Task]], Iterator[int]]
+"""Writes the shards of tasks, in any order, and gives the number of each when it is complete."""
+Log = Callable[[str], None]
+
+
+def executor_of(workers: int, address: str | None, log: Log) -> AbstractContextManager[RunTasks]:
+    """Return the executor: a Ray cluster if there is an address, else this machine."""
+    return local(workers, log) if address is None else ray(address)
+
+
 @contextmanager
-def local(processes: int = 1) -> Generator[RunTasks]:
+def local(workers: int, log: Log) -> Generator[RunTasks]:
     """Run tasks in this process, or in several processes of this machine that divide its cores.
 
     Args:
-        processes: number of processes; 1 for this process.
+        workers: number of processes; 1 for this process.
+        log: is called with a sentence for each process that dies.
     """
-    if processes <= 1:
-        yield lambda tasks: map(run_task, tasks)
+    if workers == 1:
+        yield lambda tasks: map(write_shard, tasks)
         return
-    threads = max(1, torch.get_num_threads() // processes)
-    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (threads,)) as pool:
-        yield lambda tasks: pool.imap_unordered(run_task, tasks)
+    with ExitStack() as stack:
+
+        def run(tasks: Iterator[Task]) -> Iterator[int]:
+            return stack.enter_context(closing(run_in_processes(tasks, workers, log)))
+
+        yield run
 
 
 @contextmanager
@@ -54,7 +70,7 @@ def ray(address: str) -> Generator[RunTasks]:
     data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # without it Ray logs every plan
     try:
-        yield lambda tasks: _run_on_ray(ray_, data, tasks)
+        yield partial(_run_on_ray, ray_, data)
     finally:
         ray_.shutdown()
 
@@ -70,19 +86,25 @@ class _Worker:
         torch.set_num_threads(threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        number, shard = run_task(pickle.loads(batch["task"][0]))
-        return {"number": [number], "shard": [shard]}
+        task: Task = pickle.loads(batch["task"][0])
+        return {"number": [task.number], "shard": [make_shard(task)]}
 
 
-def _run_on_ray(ray_: Any, data: Any, tasks: list[Task]) -> Iterator[tuple[int, bytes]]:
+def _run_on_ray(ray_: Any, data: Any, tasks: Iterator[Task]) -> Iterator[int]:
     """Ray replaces a worker that dies, and runs its task again."""
     resources = [node["Resources"] for node in ray_.nodes() if node["Alive"]]
     gpus = int(sum(machine.get("GPU", 0) for machine in resources))
     cores = int(max(1, min(_CORES_PER_WORKER, *(machine.get("CPU", 1) for machine in resources))))
     workers = gpus or sum(int(machine.get("CPU", 0)) // cores for machine in resources)
     required = {"num_gpus": 1} if gpus else {"num_cpus": cores}
-    items = data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=max(1, len(tasks)))
-    pool = data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(tasks))))
+    paths, entries = dict[int, Path](), list[dict[str, bytes]]()
+    for task in tasks:
+        paths[task.number] = task.path
+        entries.append({"task": pickle.dumps(task)})
+    items = data.from_items(entries, override_num_blocks=max(1, len(entries)))
+    pool = data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(entries))))
     shards = items.map_batches(_Worker, fn_constructor_args=(cores,), batch_size=1, compute=pool, **required)
     for row in shards.iter_rows():
-        yield int(row["number"]), bytes(row["shard"])
+        number = int(row["number"])
+        store_shard(paths[number], bytes(row["shard"]))
+        yield number

@@ -1,28 +1,36 @@
 """Sources of an extraction: sightings in files, or boxes in a video. A part of either is read where it is embedded."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from torch import Tensor
 
-from resight.data.boxes import Box
-from resight.data.image import decode
+from resight.data.boxes import Box, read_boxes
+from resight.data.readers.anything import read_images
 from resight.data.sightings import SCHEMA, Sighting, SightingTable
 from resight.data.video import Video
 from resight.device import available_cores
-from resight.errors import PictureError
+from resight.errors import ConfigError, DatasetError, PictureError
+from resight.inference.extract.decoding import Prepare, decode_prepared
+from resight.inference.extract.options import ExtractOptions
 
-_AHEAD: Final = 64  # sightings that are decoded in advance
+_AHEAD: Final = 64  # sightings that are decoded and prepared in advance
 EDGES: Final = ("left", "top", "right", "bottom")
 """Of a box, in pixels."""
 Row = dict[str, Any]
 """What is known of a sighting, by column."""
 Images = Mapping[str, Tensor]
 """uint8 [3, h, w] by modality."""
+
+
+def _unchanged(image: Tensor) -> Tensor:
+    return image
 
 
 class Source(Protocol):
@@ -38,6 +46,16 @@ class Source(Protocol):
         """At most."""
         ...
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities of the images."""
+        ...
+
+    @property
+    def first_image(self) -> str:
+        """The name of the first image, for error texts."""
+        ...
+
     def __len__(self) -> int: ...
 
     def digest(self) -> str:
@@ -48,8 +66,8 @@ class Source(Protocol):
         """Some of the rows, small enough to be sent to another process."""
         ...
 
-    def read(self) -> Iterator[tuple[Row, Images | str]]:
-        """Each row with its decoded images, or the reason why one cannot be decoded."""
+    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
+        """Each row with its decoded and prepared images, or the reason why one cannot be decoded."""
         ...
 
 
@@ -69,25 +87,38 @@ class SightingSource:
         """The most modalities that a sighting has."""
         return max((len(sighting.images) for sighting in self.sightings), default=1)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that at least one sighting has."""
+        return self.sightings.modalities
+
+    @property
+    def first_image(self) -> str:
+        """The path of the first sighting's first image."""
+        return next((str(path) for path in self.sightings[0].images.values()), "a row without an image")
+
     def __len__(self) -> int:
         return len(self.sightings)
 
     def digest(self) -> str:
         """A hash of every row and column."""
-        return _digest(tuple(row.values()) for row in self.sightings.arrow.to_pylist())
+        batches = self.sightings.arrow.to_batches(max_chunksize=4096)
+        return _digest("sightings", (tuple(row.items()) for batch in batches for row in batch.to_pylist()))
 
     def part(self, rows: slice) -> "SightingSource":
         """Some of the rows."""
-        return SightingSource(self.sightings.take(list(range(*rows.indices(len(self))))))
+        return SightingSource(self.sightings.take(range(*rows.indices(len(self)))))
 
-    def read(self) -> Iterator[tuple[Row, Images | str]]:
-        """In order, decoded by several threads, some at a time."""
+    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
+        """In order, decoded by several threads, some in advance."""
         rows = self.sightings.arrow.to_pylist()
-        sightings = list(self.sightings)
+        pending = deque[Future[Images | str]]()
         with ThreadPoolExecutor(available_cores()) as pool:
-            for start in range(0, len(rows), _AHEAD):
-                chunk = slice(start, start + _AHEAD)
-                yield from zip(rows[chunk], pool.map(_decoded, sightings[chunk]), strict=True)
+            sightings = iter(self.sightings)
+            for row in rows:
+                while len(pending) < _AHEAD and (sighting := next(sightings, None)) is not None:
+                    pending.append(pool.submit(_decoded, sighting, prepare))
+                yield row, pending.popleft().result()
 
 
 @dataclass(frozen=True)
@@ -107,37 +138,85 @@ class VideoSource:
         """The columns of a table of sightings, and the box."""
         return (*SCHEMA.names, "frame", *EDGES, "confidence")
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The video's."""
+        return (self.modality,)
+
+    @property
+    def first_image(self) -> str:
+        """The first box."""
+        return f"{self.video}, frame {self.boxes[0].frame}"
+
     def __len__(self) -> int:
         return len(self.boxes)
 
     def digest(self) -> str:
-        """A hash of the file's name and size, the boxes, and their labels."""
-        video = (str(self.video), self.video.stat().st_size, self.camera, self.modality, self.start)
-        return _digest([video, *self.boxes])
+        """A hash of the file's name, size and time of change, the boxes, and their labels."""
+        status = self.video.stat()
+        video = (str(self.video), status.st_size, status.st_mtime_ns, self.camera, self.modality, self.start)
+        return _digest("video", chain([video], self.boxes))
 
     def part(self, rows: slice) -> "VideoSource":
         """Some of the rows."""
         return replace(self, boxes=self.boxes[rows])
 
-    def read(self) -> Iterator[tuple[Row, Images | str]]:
+    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
         """Frame by frame."""
         for box, seconds, image in Video(self.video).crops(self.boxes):
             row: Row = dict.fromkeys(self.columns)
             row |= {self.modality: str(self.video), "identity": box.identity, "camera": self.camera}
             row |= {"tracklet": box.tracklet, "time": self.start + seconds, "frame": box.frame}
             row |= {edge: getattr(box, edge) for edge in (*EDGES, "confidence")}
-            yield row, image if isinstance(image, str) else {self.modality: image}
+            yield row, image if isinstance(image, str) else {self.modality: prepare(image)}
 
 
-def _decoded(sighting: Sighting) -> Images | str:
+Readable = str | Path | Sequence[str | Path] | SightingTable | Source
+"""A file, folder or table of images, several of them, a table in memory, or a source of one's own."""
+
+
+def open_source(source: Readable, options: ExtractOptions) -> Source:
+    """Return the rows of whatever a user hands in.
+
+    Raises:
+        ConfigError: the options do not suit the source.
+        DatasetError: a file, folder or table does not exist, or has no image.
+        PictureError: the video cannot be decoded.
+    """
+    rows = _open(source, options)
+    if not len(rows):
+        raise DatasetError("the source has no sighting: there is nothing to embed")
+    return rows
+
+
+def _open(source: Readable, options: ExtractOptions) -> Source:
+    if isinstance(source, str | Path):
+        source = [source]
+    if not isinstance(source, list | tuple):
+        if options.boxes is not None or options.identity_from_folder:
+            raise ConfigError("--boxes and --identity-from-folder are for files and folders, not for a table in memory")
+        return SightingSource(source) if isinstance(source, SightingTable) else source  # pyright: ignore[reportReturnType]
+    paths = [Path(path).absolute() for path in source]
+    if options.boxes is None:
+        return SightingSource(read_images(paths, options.identity_from_folder))
+    if len(paths) != 1:
+        raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
+    video = Video(paths[0])
+    boxes = read_boxes(Path(options.boxes), options.min_confidence)
+    return VideoSource(video.path, boxes, options.camera, options.modality or "rgb", options.start)
+
+
+def _decoded(sighting: Sighting, prepare: Prepare) -> Images | str:
+    if not sighting.images:
+        return f"a sighting (identity {sighting.identity}, camera {sighting.camera}) has no image"
     try:
-        return {modality: decode(path) for modality, path in sighting.images.items()}
+        return {modality: decode_prepared(path, prepare) for modality, path in sighting.images.items()}
     except PictureError as error:
         return str(error)
 
 
-def _digest(rows: Any) -> str:
-    digest = hashlib.sha256()
+def _digest(kind: str, rows: Iterable[Any]) -> str:
+    digest = hashlib.sha256(kind.encode())
     for row in rows:
         digest.update(repr(row).encode())
     return digest.hexdigest()

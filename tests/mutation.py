@@ -59,14 +59,15 @@ def tests_of(path: Path) -> list[str]:
     return [f"tests/{part}"] if folder.is_dir() else EVERYWHERE
 
 
-def survives(path: Path, line: int, new: str) -> bool:
-    """Whether the tests pass with a line replaced."""
+def survives(path: Path, line: int, new: str | None) -> bool:
+    """Whether the tests pass with a line replaced; None leaves it as it is."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "src" / "resight"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         target = copy / path.relative_to(PACKAGE)
         lines = target.read_text().splitlines()
-        lines[line - 1] = new
+        if new is not None:
+            lines[line - 1] = new
         target.write_text("\n".join(lines) + "\n")
         environment = {**os.environ, "PYTHONPATH": str(Path(folder) / "src"), "OMP_NUM_THREADS": "1"}
         environment |= {"NUMBA_CACHE_DIR": folder}
@@ -95,7 +96,11 @@ def main() -> None:
         word = "survived" if alive else "noticed "
         print(f"{word} {path.relative_to(ROOT)}:{line}\n    - {old.strip()}\n    + {new.strip()}", flush=True)
 
+    parts = {tuple(tests_of(path)): path for path, *_ in chosen}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for names, passes in zip(parts, pool.map(lambda path: survives(path, 1, None), parts.values()), strict=True):
+            if not passes:
+                sys.exit(f"the tests {' '.join(names)} fail without any fault")
         list(pool.map(work, chosen))
     for part in sorted(total):
         print(f"{part:12s}{survived[part]} of {total[part]} survived")

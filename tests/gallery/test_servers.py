@@ -150,8 +150,8 @@ def test_an_erasure_that_is_interrupted_is_named_and_completed_by_another_remova
 
 
 NAMES = [
-    "a b", 'quo"te', "quo'te", "100%", "%s", "%(query)s", "%%", "{s}", "a.b", "semi;colon", "Upper", "upper", "été", "a+b",
-    "a&b=c", "x" * 63, "é" * 31, "tab\there", "back\\slash", "info", "select",
+    "a b", 'quo"te', "quo'te", "100%", "%s", "%(query)s", "%%", "{s}", "a.b", "semi;colon", "Upper", "upper", "été",
+    "a+b", "a&b=c", "x" * 63, "é" * 31, "tab\there", "back\\slash", "info", "select",
 ]  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def test_a_schema_of_any_name_works(postgresql, name):
 def test_a_schema_name_that_postgresql_would_change_is_refused(postgresql):
     for name in ("", "x" * 64, "é" * 32, "a%00b", "%ff", "\udc80"):
         for action in (exists, open_engine, lambda url: create_engine(url, INFO)):
-            with pytest.raises(GalleryError, match="cannot have the name .* 1 to 63 bytes of UTF-8, without NUL$"):
+            with pytest.raises(GalleryError, match=r"cannot have the name .* 1 to 63 bytes of UTF-8, without NUL$"):
                 action(f"{postgresql}&gallery={name}")
     with pytest.raises(GalleryError, match=r"PostgreSQL says: .*pg_"):  # the server's own
         create_engine(f"{postgresql}&gallery=pg_mine", INFO)
@@ -203,7 +203,7 @@ def test_a_collection_name_that_qdrant_would_not_take_is_refused():
     client = QdrantClient(":memory:")
     for name in ("a/b", "a%2Fb", "a?b", "a b", "a\\b", "a:b", "..", "x" * 241, "é" * 121, "a\0b", "a\nb", "\udc80"):
         for action in (lambda name: QdrantEngine.create(client, name, INFO), lambda name: QdrantEngine(client, name)):
-            with pytest.raises(GalleryError, match="cannot have the name .* 1 to 240 bytes of UTF-8"):
+            with pytest.raises(GalleryError, match=r"cannot have the name .* 1 to 240 bytes of UTF-8"):
                 action(name)
         with pytest.raises(GalleryError, match=r"cannot have the name|is not of the form qdrant://HOST"):
             open_engine(f"qdrant://localhost:1/{name}")
@@ -232,7 +232,7 @@ def test_a_closed_gallery_on_a_server_refuses_work(postgresql):
             lambda engine: engine.search(np.eye(1, INFO.width, dtype=np.float32), 1),
             lambda engine: engine.remove(["r1"]),
         ):
-            with pytest.raises(GalleryError, match="says: .*closed"):
+            with pytest.raises(GalleryError, match=r"says: .*closed"):
                 work(engine)
 
 

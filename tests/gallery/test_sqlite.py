@@ -381,7 +381,7 @@ def test_a_torn_page_is_repaired_without_the_records_on_it(tmp_path, capsys):
     file = tmp_path / "g" / "gallery.sqlite"
     data = bytearray(file.read_bytes())
     at = data.index(stored[200].vector.tobytes())
-    page = at // 4096 * 4096
+    page = at // 16_384 * 16_384
     data[page : page + 2048] = os.urandom(2048)  # the first half was written, and the second not
     file.write_bytes(data)
     assert "corrupt" in resight(capsys, "gallery", "verify", tmp_path / "g", status=2)

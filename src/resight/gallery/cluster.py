@@ -58,45 +58,79 @@ def cluster(
     # Start with one group for each `must_link` value, and for each record without one
     first_rows: dict[Hashable, int] = {}
     start = [row if value is None else first_rows.setdefault(value, row) for row, value in enumerate(must_link)]
-    members: dict[int, list[int]] = {}
-    for row, group in enumerate(start):
-        members.setdefault(group, []).append(row)
-    sums = {group: vectors[rows].astype(np.float64).sum(0) for group, rows in members.items()}
-    exclusive = {group: {cannot_link[row] for row in rows} - {None} for group, rows in members.items()}
-    edges = _edges(vectors, start, neighbors)
-
-    def mean_similarity(a: int, b: int) -> float:
-        return float(sums[a] @ sums[b]) / (len(members[a]) * len(members[b]))
+    groups = _Groups(vectors, start, cannot_link, _edges(vectors, start, neighbors))
 
     # Join the two most similar groups until none reaches the threshold
-    heap = [(-mean_similarity(a, b), a, b) for a in edges for b in edges[a] if a < b]
+    heap = [(-groups.similarity(a, b), a, b) for a in groups.edges for b in groups.edges[a] if a < b]
     heapify(heap)
     while heap:
         negative, a, b = heappop(heap)
-        if a not in members or b not in members or b not in edges[a] or -negative != mean_similarity(a, b):
+        if not groups.are_joinable(a, b) or -negative != groups.similarity(a, b):
             continue  # one of the groups has changed since; its new similarity has an entry of its own
         if -negative < threshold:
             break
-        if exclusive[a] & exclusive[b]:
+        if groups.exclude_each_other(a, b):
             continue
-        if len(edges[a]) < len(edges[b]):
-            a, b = b, a  # keep the group with more edges
-        members[a] += members.pop(b)
-        sums[a] = sums[a] + sums.pop(b)
-        exclusive[a] |= exclusive.pop(b)
-        for other in edges.pop(b) - {a}:
-            edges[other].discard(b)
-            edges[other].add(a)
-            edges[a].add(other)
-        edges[a].discard(b)
-        for other in edges[a]:
-            low, high = min(a, other), max(a, other)
-            heappush(heap, (-mean_similarity(low, high), low, high))
+        joined = groups.join(a, b)
+        for other in groups.edges[joined]:
+            low, high = min(joined, other), max(joined, other)
+            heappush(heap, (-groups.similarity(low, high), low, high))
 
-    groups = np.empty(len(vectors), np.int64)
-    for number, rows in enumerate(sorted(members.values(), key=min)):
-        groups[rows] = number
-    return groups
+    numbers = np.empty(len(vectors), np.int64)
+    for number, rows in enumerate(sorted(groups.members.values(), key=min)):
+        numbers[rows] = number
+    return numbers
+
+
+class _Groups:
+    """Groups of records, each named by its first row, and the edges between them.
+
+    Args:
+        vectors: float32 [N, D].
+        start: the group of each record.
+        cannot_link: as `cluster` takes it.
+        edges: the groups that are compared with each group.
+    """
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        start: Sequence[int],
+        cannot_link: Sequence[Hashable | None],
+        edges: dict[int, set[int]],
+    ) -> None:
+        self.edges = edges
+        self.members: dict[int, list[int]] = {}
+        for row, group in enumerate(start):
+            self.members.setdefault(group, []).append(row)
+        self._sums = {group: vectors[rows].astype(np.float64).sum(0) for group, rows in self.members.items()}
+        self._exclusive = {g: {cannot_link[row] for row in rows} - {None} for g, rows in self.members.items()}
+
+    def similarity(self, a: int, b: int) -> float:
+        """The mean similarity of the records of two groups."""
+        return float(self._sums[a] @ self._sums[b]) / (len(self.members[a]) * len(self.members[b]))
+
+    def are_joinable(self, a: int, b: int) -> bool:
+        """Whether both groups still exist and are connected."""
+        return a in self.members and b in self.members and b in self.edges[a]
+
+    def exclude_each_other(self, a: int, b: int) -> bool:
+        """Whether the groups share a value of `cannot_link`."""
+        return bool(self._exclusive[a] & self._exclusive[b])
+
+    def join(self, a: int, b: int) -> int:
+        """Join two groups, and return the one that stays: that with more edges."""
+        if len(self.edges[a]) < len(self.edges[b]):
+            a, b = b, a
+        self.members[a] += self.members.pop(b)
+        self._sums[a] = self._sums[a] + self._sums.pop(b)
+        self._exclusive[a] |= self._exclusive.pop(b)
+        for other in self.edges.pop(b) - {a}:
+            self.edges[other].discard(b)
+            self.edges[other].add(a)
+            self.edges[a].add(other)
+        self.edges[a].discard(b)
+        return a
 
 
 def _edges(vectors: np.ndarray, start: Sequence[int], neighbors: int) -> dict[int, set[int]]:

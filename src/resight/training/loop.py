@@ -70,17 +70,7 @@ def train(
     context = TrainContext.create(run, Vocabulary.of(learned.train), distributed, progress, folder)
     torch.set_num_threads(context.compute.threads)
     loader, sampler = _data(context, learned)
-    state = start(context)
-    if run.cache:
-        progress.start("packing pictures", len(loader.files))
-        loader.pack(progress.update)
-    if distributed.is_main:
-        folder.create(run, context.compute)  # after everything above is known to fit
-    distributed.barrier()
-    progress.log(context.description)
-    resume(context, state)
-    if run.tensorboard and distributed.is_main:
-        folder.tensorboard_log = TensorBoardLog(folder.path / "tensorboard", state.epoch)
+    state = _started(context, folder, loader)
     first = state.epoch
     while state.epoch <= run.schedule.epochs:
         train_epoch(context, state, loader, sampler.epoch(state.epoch), estimate=state.epoch == first)
@@ -95,6 +85,23 @@ def train(
     if distributed.is_main:
         folder.write_result({"checkpoint": folder.best.resolve().name, **figures(result, split.name)})
     return result
+
+
+def _started(context: TrainContext, folder: RunFolder, loader: Loader) -> State:
+    """The state of a new run, or that of the last checkpoint, once everything is known to fit."""
+    run, progress, distributed = context.run, context.progress, context.distributed
+    state = start(context)
+    if run.cache:
+        progress.start("packing pictures", len(loader.files))
+        loader.pack(progress.update)
+    if distributed.is_main:
+        folder.create(run, context.compute)
+    distributed.barrier()
+    progress.log(context.description)
+    resume(context, state)
+    if run.tensorboard and distributed.is_main:
+        folder.tensorboard_log = TensorBoardLog(folder.path / "tensorboard", state.epoch)
+    return state
 
 
 def _data(context: TrainContext, split: Split) -> tuple[Loader, PKSampler]:

@@ -1,5 +1,6 @@
 """The learning rate range test: train a new model at growing rates, and record the loss (Smith 2017, section 3.3)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from resight.config.run import Run
 from resight.data.catalog import read_dataset
-from resight.data.loader import Loader
+from resight.data.loader import Batch, Loader
 from resight.data.sampler import PKSampler
 from resight.data.sightings import Split
 from resight.data.vocabulary import Vocabulary
@@ -17,7 +18,7 @@ from resight.progress import Progress
 from resight.training.context import TrainContext
 from resight.training.distributed import initialize
 from resight.training.resolve import resolve, root_of
-from resight.training.state import start
+from resight.training.state import State, start
 from resight.training.step import train_step
 
 _SMOOTHING = 0.9  # of the loss
@@ -74,8 +75,7 @@ def find_learning_rate(
     progress = progress or Progress(quiet=True)
     if split is None:
         split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
-    distributed = initialize(run.device)
-    context = TrainContext.create(run, Vocabulary.of(split.train), distributed, progress)
+    context = TrainContext.create(run, Vocabulary.of(split.train), initialize(run.device), progress)
     size, interpolation = run.preprocessing.size, run.preprocessing.train_interpolation
     loader = Loader(split.train, context.card.vocabulary, size, interpolation)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
@@ -83,22 +83,26 @@ def find_learning_rate(
     progress.log(context.description)
     state.model.train()
     state.epoch = run.optimizer.freeze_epochs + 1  # train all layers
-    rates = np.geomspace(low, high, steps)
+    batches = islice((rows for epoch in range(1, steps + 1) for rows in sampler.epoch(epoch)), steps)
+    return _curve(context, state, loader.batches(batches), np.geomspace(low, high, steps))
+
+
+def _curve(context: TrainContext, state: State, batches: Iterator[Batch], rates: np.ndarray) -> LearningRateCurve:
+    """Train a step at each rate, until the loss diverges; its moving average is corrected for its start at 0."""
     losses = list[float]()
     mean = 0.0
-    batches = (rows for epoch in range(1, steps + 1) for rows in sampler.epoch(epoch))
-    progress.start("learning rates", steps)
-    for batch in loader.batches(islice(batches, steps)):
+    context.progress.start("learning rates", len(rates))
+    for batch in batches:
         rate = float(rates[state.step])
         for group in state.optimizer.param_groups:
-            group["lr"] = rate * group["base"] / run.optimizer.lr * group["factor"]
+            group["lr"] = rate * group["base"] / context.run.optimizer.lr * group["factor"]
         all_rows = (slice(0, len(batch.identity)), len(batch.identity))
-        loss = float(train_step(context, state, batch.to(distributed.device), all_rows)["loss"])
+        loss = float(train_step(context, state, batch.to(context.distributed.device), all_rows)["loss"])
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         state.step += 1
         smoothed = mean / (1 - _SMOOTHING**state.step)
         if not np.isfinite(smoothed) or (losses and smoothed > _DIVERGED * min(losses)):
             break
         losses.append(smoothed)
-        progress.update(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")
+        context.progress.update(state.step, f"lr {rate:.1e}  loss {smoothed:.3f}")
     return LearningRateCurve(rates[: len(losses)], np.array(losses))

@@ -56,7 +56,7 @@ class Connection:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(partial, isolation_level=None)
         try:
-            for name, value in (("page_size", 4096), ("application_id", APPLICATION), ("user_version", FORMAT)):
+            for name, value in (("page_size", 16_384), ("application_id", APPLICATION), ("user_version", FORMAT)):
                 connection.execute(f"PRAGMA {name} = {value}")
             connection.executescript(SCHEMA)
             row = (gallery_id, info, 0, 0, 0)

@@ -112,6 +112,9 @@ def commands(painted):
         ["stats", "g"],
         ["verify", "g"],
         ["copy", "g", "k"],
+        ["repair", "g", "repaired"],
+        ["to-parquet", "g", "g.parquet"],
+        ["from-parquet", "g.parquet", "again"],
     ]
     return [
         ["recipes", "list"],

@@ -186,9 +186,19 @@ def test_every_block_of_the_protocols(mine):
 
 @pytest.mark.slow
 def test_every_block_of_galleries(mine, capsys):
-    run_page(ROOT / "docs" / "gallery.md")
-    assert (mine / "seen-copy" / "gallery.sqlite").exists()
+    names = run_page(ROOT / "docs" / "gallery.md")
+    for made in ("seen-copy", "backup", "seen-repaired", "seen-again", "hall-copy", "hall-again", "hall-repaired"):
+        assert (mine / made / "gallery.sqlite").exists(), made
+    assert names["report"].lost == []
+    assert names["report"].copied == IDENTITIES * IMAGES
     assert {"id3", "id4"} & set(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_every_block_of_pictures(mine, capsys):
+    run_page(ROOT / "docs" / "pictures.md")
+    said = capsys.readouterr().out.strip()
+    assert f"# {said}" in (ROOT / "docs" / "pictures.md").read_text()
 
 
 @pytest.mark.slow

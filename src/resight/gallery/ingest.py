@@ -4,19 +4,23 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from resight.data.image import decode
+from resight.config.sections import Preprocessing
+from resight.data.image import resize
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.device import available_cores
 from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record, Value, require_valid
+from resight.inference.decoding import decode_prepared
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import read_batches, read_info
 
@@ -71,14 +75,15 @@ def ingest(
             present = {record.id for record in engine.get(list(by_id))}
             new = {record_id: sighting for record_id, sighting in by_id.items() if record_id not in present}
             report.already_present += len(present)
-            decoded = dict(zip(new, pool.map(_decode, new.values()), strict=True))
-            report.corrupt += [reason for reason in decoded.values() if isinstance(reason, str)]
-            images = {record_id: item for record_id, item in decoded.items() if not isinstance(item, str)}
-            decoded_sightings = [Sighting(item, camera=new[i].camera, view=new[i].view) for i, item in images.items()]
+            decode = partial(_decode, preprocessing=embedder.card.preprocessing, thumbnails=thumbnails)
+            decoded = dict(zip(new, pool.map(decode, new.values()), strict=True))
+            report.corrupt += [item for item in decoded.values() if isinstance(item, str)]
+            usable = {record_id: item for record_id, item in decoded.items() if not isinstance(item, str)}
+            decoded_sightings = [Sighting(x.images, camera=new[i].camera, view=new[i].view) for i, x in usable.items()]
             vectors = embedder.embed(decoded_sightings)  # float32 [n, E]
             records = [
-                _record_of(record_id, new[record_id], vector, images[record_id] if thumbnails else None, metadata or {})
-                for record_id, vector in zip(images, vectors, strict=True)
+                _record_of(record_id, new[record_id], vector, usable[record_id].thumbnail, metadata or {})
+                for record_id, vector in zip(usable, vectors, strict=True)
             ]
             require_valid(records, engine.info.width)
             engine.add(records)
@@ -139,18 +144,37 @@ def _id_of(*parts: Path | float) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
-def _decode(sighting: Sighting) -> dict[str, Any] | str:
+@dataclass(frozen=True)
+class _Decoded:
+    """The images of a sighting, of the size that the model takes."""
+
+    images: dict[str, Any]
+    """uint8 [3, H, W], by modality."""
+    thumbnail: bytes | None
+
+
+def _decode(sighting: Sighting, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded | str:
+    """The images of a sighting, or why they cannot be decoded. Few are in memory in their full size at once."""
+    small = list[bytes]()
+
+    def prepare(image: Tensor) -> Tensor:
+        if thumbnails and not small:
+            small.append(thumbnail(image.permute(1, 2, 0).numpy()))
+        return resize(image, preprocessing.size, preprocessing.test_interpolation)  # a second time, it changes nothing
+
+    names = [modality for modality in MODALITIES if modality in sighting.images]
     try:
-        return {modality: decode(path) for modality, path in sighting.images.items()}
+        images = {modality: decode_prepared(sighting.images[modality], prepare) for modality in names}
     except PictureError as error:
         return str(error)
+    return _Decoded(images, small[0] if small else None)
 
 
 def _record_of(
     record_id: str,
     sighting: Sighting,
     vector: np.ndarray,
-    images: Mapping[str, Any] | None,
+    small: bytes | None,
     metadata: Mapping[str, Value],
 ) -> Record:
     names = [modality for modality in MODALITIES if modality in sighting.images]
@@ -163,7 +187,7 @@ def _record_of(
         tracklet=sighting.tracklet,
         time=sighting.time,
         images={modality: str(Path(sighting.images[modality]).absolute()) for modality in names},
-        thumbnail=None if images is None else thumbnail(images[names[0]].permute(1, 2, 0).numpy()),
+        thumbnail=small,
         metadata=metadata,
     )
 

@@ -1,17 +1,26 @@
 """Gallery URLs: create and open the engine that a URL names."""
 
 from pathlib import Path
+from typing import Final
 
 from resight.errors import unknown
 from resight.gallery.engines.contract import Engine
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
 from resight.gallery.engines.qdrant_server import connect
+from resight.gallery.engines.server_url import shown_url
 from resight.gallery.engines.sqlite.connection import DATABASE
 from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.record import GalleryInfo
 
-_KINDS = ("FOLDER", "exact:FOLDER", "qdrant://HOST:PORT/COLLECTION", "postgresql://USER@HOST/DATABASE?gallery=NAME")
+__all__ = ["create_engine", "exists", "folder_of", "open_engine", "shown_url"]
+
+_KINDS: Final = (
+    "FOLDER",
+    "exact:FOLDER",
+    "qdrant://HOST:PORT/COLLECTION",
+    "postgresql://USER@HOST/DATABASE?gallery=NAME",
+)
 
 
 def open_engine(url: str) -> Engine:
@@ -89,7 +98,7 @@ def _scheme(url: str) -> str:
     if not colon:
         return ""
     if scheme not in ("exact", "qdrant", "qdrant+https", "postgresql", "postgres") or not rest:
-        raise unknown("gallery engine", url, _KINDS)
+        raise unknown("gallery engine", shown_url(url), _KINDS)
     return scheme
 
 

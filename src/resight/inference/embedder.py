@@ -17,7 +17,7 @@ from resight.data.sightings import Sighting, SightingTable
 from resight.device import Compute, autocast, available_cores, resolve_compute
 from resight.errors import ConfigError
 from resight.inference.compiled import compile_network
-from resight.inference.extract.decoding import decode_prepared
+from resight.inference.decoding import decode_prepared
 from resight.inference.inputs import Inputs, Label, as_inputs, fuse
 from resight.models.checkpoint import ModelCard, embedding_id, weights_digest
 from resight.models.sie import SIE

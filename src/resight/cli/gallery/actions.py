@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def create(options: kinds.Create) -> None:
     """Create a gallery."""
     from resight.gallery.open import create_gallery
+    from resight.gallery.url import shown_url
 
     with create_gallery(options.gallery, options.embedding.load(options.model)) as gallery:
-        print(f"{options.gallery}: a gallery for {options.model} (embeddings of {gallery.info.width} numbers)")
+        name = shown_url(options.gallery)
+        print(f"{name}: a gallery for {options.model} (embeddings of {gallery.info.width} numbers)")
 
 
 def add(options: kinds.Add) -> None:
@@ -205,8 +207,9 @@ def verify(options: kinds.Verify) -> None:
 def copy(options: kinds.Copy) -> None:
     """Copy all records."""
     from resight.gallery.open import copy_gallery
+    from resight.gallery.url import shown_url
 
-    print(f"{copy_gallery(options.gallery, options.to)} records copied to {options.to}")
+    print(f"{copy_gallery(options.gallery, options.to)} records copied to {shown_url(options.to)}")
 
 
 def repair(options: kinds.Repair) -> None:
@@ -230,8 +233,9 @@ def to_parquet(options: kinds.ToParquet) -> None:
 def from_parquet(options: kinds.FromParquet) -> None:
     """Add the records of a Parquet file."""
     from resight.gallery.open import gallery_from_parquet
+    from resight.gallery.url import shown_url
 
-    print(f"{gallery_from_parquet(options.file, options.gallery)} records added to {options.gallery}")
+    print(f"{gallery_from_parquet(options.file, options.gallery)} records added to {shown_url(options.gallery)}")
 
 
 def _values(pairs: tuple[str, ...]) -> dict[str, Value]:

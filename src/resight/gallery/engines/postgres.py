@@ -7,36 +7,23 @@ The index is created when the gallery has more than `exact_under` records, for v
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from contextlib import closing
+from typing import Final
 
 import numpy as np
 
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.database import Database
+from resight.gallery.engines.postgres_tables import RECORD, TYPES, condition_of, create_tables, record_of, row_of
 from resight.gallery.identities import entry_to_text, new_assignment, require_assignable, without_records
-from resight.gallery.record import (
-    LABELS,
-    Assignment,
-    Filter,
-    GalleryInfo,
-    Hit,
-    Record,
-    images_from_text,
-    images_to_text,
-    read_gallery_info,
-)
+from resight.gallery.record import Assignment, Filter, GalleryInfo, Hit, Record, read_gallery_info
 
 _CANDIDATES: Final = 256  # of HNSW
 _FILTERED_CANDIDATES: Final = 1000  # of HNSW with a filter, which rejects many of them
 _OVERSAMPLING: Final = 3  # times k records from the index are scored again with the float32 vectors
 _MAX_INDEXED_WIDTH: Final = 4000  # pgvector's limit for an index over 16-bit floats
 _PAGE: Final = 2000
-_COLUMNS: Final = ("id", "vector", *LABELS, "time", "images", "thumbnail", "metadata")
-_TYPES: Final = ("text", "vector", *["text"] * len(LABELS), "float8", "text", "bytea", "jsonb")
-_UNSAMPLED: Final = ("id", "vector", "identity", "tracklet", "images", "thumbnail", "metadata")
-"""Columns without planner statistics: samples of removed values would stay in them."""
-_RECORD: Final = ", ".join(_COLUMNS)
 
 
 class PostgresEngine:
@@ -54,14 +41,13 @@ class PostgresEngine:
     def __init__(self, url: str, exact_under: int = EXACT_UNDER) -> None:
         self.exact_under = exact_under
         self._database = Database(url)
-        if not self._database.has("info"):
-            schema = self._database.schema
+        try:
+            self._info = self._read_info()
+            self._database.learn_vectors()
+            self._indexed = self._database.has("near")
+        except Exception:
             self.close()
-            raise GalleryError(f"the database has no gallery {schema!r}; create one with resight gallery create")
-        self._database.learn_vectors()
-        stated: str = self._database.rows("SELECT info FROM {s}.info")[0][0]
-        self._info = read_gallery_info(stated, f"the gallery {self._database.schema!r}")
-        self._indexed = self._database.has("near")
+            raise
 
     @classmethod
     def create(cls, url: str, info: GalleryInfo) -> "PostgresEngine":
@@ -70,38 +56,19 @@ class PostgresEngine:
         Raises:
             GalleryError: the gallery exists already, or pgvector is not available on the server.
         """
-        database = Database(url)
-        if database.has("info"):
-            database.close()
-            raise GalleryError(
-                f"the database has a gallery {database.schema!r} already; use another name with ?gallery=NAME"
-            )
-        with database.transaction():
-            database.rows("CREATE EXTENSION IF NOT EXISTS vector")
-            database.rows("CREATE SCHEMA IF NOT EXISTS {s}")
-            columns = ", ".join(f"{name} {kind}" for name, kind in zip(_COLUMNS[2:], _TYPES[2:], strict=True))
-            database.rows(
-                "CREATE TABLE {s}.records (number bigserial PRIMARY KEY, id text UNIQUE NOT NULL, "
-                f"vector vector({int(info.width)}) NOT NULL, {columns})"
-            )
-            for name in (*LABELS, "time"):
-                database.rows(f"CREATE INDEX ON {{s}}.records ({name})")
-            database.rows("CREATE INDEX ON {s}.records USING gin (metadata jsonb_path_ops)")
-            database.rows("CREATE TABLE {s}.log (place bigserial PRIMARY KEY, entry text NOT NULL)")
-            for table, column in (*(("records", name) for name in _UNSAMPLED), ("log", "entry")):
-                database.rows(f"ALTER TABLE {{s}}.{table} ALTER COLUMN {column} SET STATISTICS 0")
-            database.rows("CREATE TABLE {s}.info (info text NOT NULL)")
-            database.rows("INSERT INTO {s}.info VALUES (%s)", [info.model_dump_json()])
-        database.close()
+        with closing(Database(url)) as database:
+            if database.has("info"):
+                raise GalleryError(
+                    f"the database has a gallery {database.schema!r} already; use another name with ?gallery=NAME"
+                )
+            create_tables(database, info)
         return cls(url)
 
     @staticmethod
     def exists(url: str) -> bool:
         """Return whether the database has the gallery."""
-        database = Database(url)
-        has_info = database.has("info")
-        database.close()
-        return has_info
+        with closing(Database(url)) as database:
+            return database.has("info")
 
     @property
     def info(self) -> GalleryInfo:
@@ -116,8 +83,8 @@ class PostgresEngine:
         with self._database.transaction():
             self._database.rows("LOCK TABLE {s}.records IN SHARE ROW EXCLUSIVE MODE")
             self._database.rows("DELETE FROM {s}.records WHERE id = ANY(%s)", [list(by_id)])
-            statement = f"COPY {{s}}.records ({_RECORD}) FROM STDIN (FORMAT BINARY)"
-            self._database.copy(statement, _TYPES, map(_row, by_id.values()))
+            statement = f"COPY {{s}}.records ({RECORD}) FROM STDIN (FORMAT BINARY)"
+            self._database.copy(statement, TYPES, map(row_of, by_id.values()))
         if not self._indexed and self.info.width <= _MAX_INDEXED_WIDTH and not self._few(EVERYTHING):
             self._database.rows(
                 f"CREATE INDEX IF NOT EXISTS near ON {{s}}.records USING hnsw ({self._half('vector')} halfvec_ip_ops) "
@@ -128,7 +95,7 @@ class PostgresEngine:
 
     def search(self, vectors: np.ndarray, k: int, where: Filter = EVERYTHING) -> list[list[Hit]]:
         """Search exactly, or through the index if many records match the filter."""
-        condition, values = _where(where)
+        condition, values = condition_of(where)
         candidates = f"{{s}}.records WHERE {condition}"
         if self._indexed and not self._few(where):
             nearest = f"{self._half('vector')} <#> {self._half('%(query)s')}"
@@ -149,25 +116,25 @@ class PostgresEngine:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Read the records in one statement."""
-        rows = self._database.rows(f"SELECT {_RECORD} FROM {{s}}.records WHERE id = ANY(%s)", [list(ids)])
-        records = {row[0]: _record(row) for row in rows}
+        rows = self._database.rows(f"SELECT {RECORD} FROM {{s}}.records WHERE id = ANY(%s)", [list(ids)])
+        records = {row[0]: record_of(row) for row in rows}
         return [records[record_id] for record_id in ids if record_id in records]
 
     def scan(self, where: Filter = EVERYTHING) -> Iterator[Record]:
         """Read page by page, so that no cursor or transaction stays open in between."""
-        condition, values = _where(where)
+        condition, values = condition_of(where)
         query = (
-            f"SELECT {_RECORD}, number FROM {{s}}.records WHERE number > %(last)s AND {condition} "
+            f"SELECT {RECORD}, number FROM {{s}}.records WHERE number > %(last)s AND {condition} "
             f"ORDER BY number LIMIT {_PAGE}"
         )
         last = -1
         while rows := self._database.rows(query, {**values, "last": last}):
             last = rows[-1][-1]
-            yield from (_record(row[:-1]) for row in rows)
+            yield from (record_of(row[:-1]) for row in rows)
 
     def count(self, where: Filter = EVERYTHING) -> int:
         """Count in the database."""
-        condition, values = _where(where)
+        condition, values = condition_of(where)
         return self._database.rows(f"SELECT count(*) FROM {{s}}.records WHERE {condition}", values)[0][0]
 
     def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
@@ -195,6 +162,9 @@ class PostgresEngine:
         """Remove the records in one transaction, then rewrite the tables, so that deleted rows leave their files too.
 
         The server's write-ahead log and backups are not changed.
+
+        Raises:
+            GalleryError: the server cannot be reached, or the records are removed but the tables are not rewritten.
         """
         with self._database.transaction():
             query = "DELETE FROM {s}.records WHERE id = ANY(%s) OR identity = %s RETURNING id"
@@ -206,8 +176,14 @@ class PostgresEngine:
                     self._database.rows("DELETE FROM {s}.log WHERE place = %s", [place])
                 elif rest != entry:
                     self._database.rows("UPDATE {s}.log SET entry = %s WHERE place = %s", [entry_to_text(rest), place])
-        for table in ("records", "log"):
-            self._database.rows(f"VACUUM (FULL, ANALYZE) {{s}}.{table}")
+        try:
+            for table in ("records", "log"):
+                self._database.rows(f"VACUUM (FULL, ANALYZE) {{s}}.{table}")
+        except GalleryError as error:
+            raise GalleryError(
+                f"the records are removed, but their erasure from the server's files is pending ({error}): remove them "
+                "again, which completes it"
+            ) from error
         return len(removed)
 
     def fields(self) -> set[str]:
@@ -233,6 +209,13 @@ class PostgresEngine:
         """Close the connection."""
         self._database.close()
 
+    def _read_info(self) -> GalleryInfo:
+        name = self._database.schema
+        if not self._database.has("info"):
+            raise GalleryError(f"the database has no gallery {name!r}; create one with resight gallery create")
+        stated: str = self._database.rows("SELECT info FROM {s}.info")[0][0]
+        return read_gallery_info(stated, f"the gallery {name!r}")
+
     def _set_identity(self, ids: Sequence[str], identity: str | None) -> None:
         self._database.rows("UPDATE {s}.records SET identity = %s WHERE id = ANY(%s)", [identity, list(ids)])
 
@@ -241,41 +224,9 @@ class PostgresEngine:
 
     def _few(self, where: Filter) -> bool:
         """Whether at most `exact_under` records match; counts no further than that."""
-        condition, values = _where(where)
+        condition, values = condition_of(where)
         query = f"SELECT count(*) FROM (SELECT 1 FROM {{s}}.records WHERE {condition} LIMIT {self.exact_under + 1}) few"
         return self._database.rows(query, values)[0][0] <= self.exact_under
 
     def _half(self, expression: str) -> str:
         return f"({expression}::halfvec({int(self.info.width)}))"
-
-
-def _where(where: Filter) -> tuple[str, dict[str, Any]]:
-    """A filter as an SQL condition and the values of its parameters."""
-    conditions = ["true"]
-    values = dict[str, Any]()
-    for name in LABELS:
-        if labels := getattr(where, name):
-            conditions.append(f"{name} = ANY(%({name})s)")
-            values[name] = list(labels)
-    for name, operator in (("after", ">="), ("before", "<")):
-        if (seconds := getattr(where, name)) is not None:
-            conditions.append(f"time {operator} %({name})s")
-            values[name] = seconds
-    if where.metadata:
-        conditions.append("metadata @> %(metadata)s::jsonb")
-        values["metadata"] = json.dumps({name: json.dumps(value) for name, value in where.metadata.items()})
-    return " AND ".join(conditions), values
-
-
-def _row(record: Record) -> tuple[Any, ...]:
-    metadata = {name: json.dumps(value) for name, value in record.metadata.items()}  # JSON text keeps 2 and 2.0 apart
-    values = (images_to_text(record.images) if name == "images" else getattr(record, name) for name in _COLUMNS[2:-1])
-    return (record.id, np.asarray(record.vector, np.float32), *values, metadata)
-
-
-def _record(row: Sequence[Any]) -> Record:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    values["metadata"] = {name: json.loads(text) for name, text in values["metadata"].items()}
-    values["images"] = images_from_text(values["images"])
-    values["vector"] = values["vector"].to_numpy()
-    return Record(**values)

@@ -1,12 +1,11 @@
 """`qdrant://HOST:PORT/COLLECTION`: a gallery on a Qdrant server or cluster, which many machines can use at once.
 
 The collection stores the records; the id of a point is computed from the record's id, so that adding a record twice
-stores it once. A second collection, `COLLECTION.info`, stores the gallery's `GalleryInfo` and the log. The server's
-administrator configures sharding and replication. `qdrant+https://` uses TLS; the environment variable QDRANT_API_KEY
-gives the key.
+stores it once. A second collection has the gallery's `GalleryInfo` and the log. A change is several requests to the
+server, in an order that an interruption leaves fit to be run again. The server's administrator configures sharding and
+replication. `qdrant+https://` uses TLS; the environment variable QDRANT_API_KEY gives the key.
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -17,13 +16,14 @@ import numpy as np
 from resight.errors import GalleryError
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.points import conditions, number_of, to_point, to_record
-from resight.gallery.engines.qdrant_server import info_collection, translated_errors
-from resight.gallery.identities import entry_to_text, new_assignment, require_assignable, without_records
-from resight.gallery.record import LABELS, Assignment, Filter, GalleryInfo, Hit, Record, read_gallery_info
+from resight.gallery.engines.qdrant_collections import InfoCollection, collections_exist, create_collections
+from resight.gallery.engines.qdrant_server import translated_errors
+from resight.gallery.identities import new_assignment, require_assignable, without_records
+from resight.gallery.record import Assignment, Filter, GalleryInfo, Hit, Record
 
 _CANDIDATES: Final = 512  # of HNSW, as for `FOLDER`
 _FILTERED_CANDIDATES: Final = 1024  # of HNSW with a filter, which rejects many of them
-_OVERSAMPLING: Final = 3.0  # times k records found with int8 are scored again with the float32 vectors
+_OVERSAMPLING: Final = 3.0  # times k records from the index over int8 are scored again with the float32 vectors
 _REQUEST_BYTES: Final = 8_000_000  # the server accepts 32 MiB
 _PAGE: Final = 1000
 _MAX_FIELDS: Final = 10_000  # metadata fields that are listed
@@ -48,7 +48,8 @@ class QdrantEngine:
         self._models: Any = import_module("qdrant_client.models")
         if not self.exists(client, collection):
             raise GalleryError(f"the server has no gallery {collection!r}; create one with resight gallery create")
-        self._info = read_gallery_info(json.dumps(self._entries()[0]), "the gallery")
+        self._info_collection = InfoCollection(client, collection)
+        self._info = self._info_collection.info()
 
     @classmethod
     def create(cls, client: Any, collection: str, info: GalleryInfo) -> "QdrantEngine":
@@ -57,32 +58,13 @@ class QdrantEngine:
         Raises:
             GalleryError: the server has a collection of that name.
         """
-        models = import_module("qdrant_client.models")
-        with translated_errors():
-            if client.collection_exists(collection):
-                raise GalleryError(f"the server has a collection {collection!r} already; use another name")
-            client.create_collection(
-                collection,
-                vectors_config=models.VectorParams(size=info.width, distance=models.Distance.DOT, on_disk=True),
-                quantization_config=models.ScalarQuantization(
-                    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-                ),
-            )
-            for name in (*LABELS, "tags", "fields"):
-                client.create_payload_index(collection, name, models.PayloadSchemaType.KEYWORD)
-            client.create_payload_index(collection, "number", models.PayloadSchemaType.INTEGER)
-            client.create_payload_index(collection, "time", models.PayloadSchemaType.FLOAT)
-            client.create_collection(info_collection(collection), vectors_config={})
-            first = models.PointStruct(id=0, vector={}, payload={"entry": info.model_dump_json()})
-            client.upsert(info_collection(collection), [first], wait=True)
+        create_collections(client, collection, info)
         return cls(client, collection)
 
     @staticmethod
     def exists(client: Any, collection: str) -> bool:
         """Return whether the server has the gallery; one whose creation was interrupted does not count."""
-        with translated_errors():
-            both = client.collection_exists(collection) and client.collection_exists(info_collection(collection))
-            return both and client.count(info_collection(collection), exact=True).count > 0
+        return collections_exist(client, collection)
 
     @property
     def info(self) -> GalleryInfo:
@@ -174,7 +156,7 @@ class QdrantEngine:
         members = [] if of is None else [record.id for record in self.scan(Filter(identity=(of,)))]
         stored = {record.id: record.identity for record in self.get([*ids, *members])}
         before = require_assignable(stored, ids)
-        self._write_log([*self.assignments(), new_assignment(identity, before)])
+        self._info_collection.write_log([*self.assignments(), new_assignment(identity, before)])
         self._set_identity(list(before), identity)
         return len(before)
 
@@ -185,7 +167,7 @@ class QdrantEngine:
             raise GalleryError("there is no assignment to take back")
         for identity in dict.fromkeys(log[-1].before.values()):
             self._set_identity([i for i, before in log[-1].before.items() if before == identity], identity)
-        self._write_log(log[:-1])
+        self._info_collection.write_log(log[:-1])
         return log[-1]
 
     def remove(self, ids: Sequence[str], identity: str | None = None) -> int:
@@ -193,7 +175,7 @@ class QdrantEngine:
         members = [] if identity is None else [record.id for record in self.scan(Filter(identity=(identity,)))]
         removed = {*ids, *members}
         rest = [without_records(entry, removed, identity) for entry in self.assignments()]
-        self._write_log([entry for entry in rest if entry is not None])
+        self._info_collection.write_log([entry for entry in rest if entry is not None])
         if points := self._existing(sorted(removed)):
             with translated_errors():
                 self._client.delete(self._collection, points, wait=True)
@@ -206,11 +188,11 @@ class QdrantEngine:
 
     def assignments(self) -> list[Assignment]:
         """Read the log from the second collection, after its first point, the gallery's `GalleryInfo`."""
-        return [Assignment(**entry) for entry in self._entries()[1:]]
+        return self._info_collection.log()
 
     def add_assignments(self, entries: Sequence[Assignment]) -> None:
         """Write the log with the new entries."""
-        self._write_log([*self.assignments(), *entries])
+        self._info_collection.write_log([*self.assignments(), *entries])
 
     def faults(self) -> list[str]:
         """None are known: the server checks its own storage."""
@@ -221,21 +203,6 @@ class QdrantEngine:
             with translated_errors():
                 self._client.set_payload(self._collection, {"identity": identity}, points, wait=True)
 
-    def _write_log(self, entries: Sequence[Assignment]) -> None:
-        """Write the new entries, then delete old ones that are left over."""
-        models = self._models
-        count = len(self._entries())
-        points = [
-            models.PointStruct(id=n, vector={}, payload={"entry": entry_to_text(entry)})
-            for n, entry in enumerate(entries, 1)
-        ]
-        with translated_errors():
-            if points:
-                self._client.upsert(info_collection(self._collection), points, wait=True)
-            if count > len(entries) + 1:
-                left_over = list(range(len(entries) + 1, count))
-                self._client.delete(info_collection(self._collection), left_over, wait=True)
-
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -245,13 +212,3 @@ class QdrantEngine:
         point_ids = [number_of(record_id) for record_id in dict.fromkeys(ids)]
         with translated_errors():
             return [str(p.id) for p in self._client.retrieve(self._collection, point_ids, with_payload=False)]
-
-    def _entries(self) -> list[dict[str, Any]]:
-        entries = list[dict[str, Any]]()
-        offset = None
-        while True:
-            with translated_errors():
-                points, offset = self._client.scroll(info_collection(self._collection), limit=_PAGE, offset=offset)
-            entries += [json.loads(point.payload["entry"]) for point in points]
-            if offset is None:
-                return entries

@@ -17,7 +17,7 @@ from resight.data.sightings import SCHEMA, Sighting, SightingTable
 from resight.data.video import Video
 from resight.device import available_cores
 from resight.errors import ConfigError, DatasetError, PictureError
-from resight.inference.extract.decoding import Prepare, decode_prepared
+from resight.inference.decoding import Prepare, decode_prepared
 from resight.inference.extract.options import ExtractOptions
 
 _AHEAD: Final = 64  # sightings that are decoded and prepared in advance

@@ -113,6 +113,15 @@ class Connection:
             finally:
                 target.close()
 
+    def vacuum(self) -> None:
+        """Write the database again, without free pages and copies of deleted rows."""
+        with self._lock, self.errors():
+            self.raw.execute("PRAGMA temp_store = FILE")  # in memory, the copy would need as much as the database
+            try:
+                self.raw.execute("VACUUM")
+            finally:
+                self.raw.execute("PRAGMA temp_store = MEMORY")
+
     def empty_log(self) -> bool:
         """Write the log's pages into the database and truncate it; False where a reader does not let go in time."""
         with self._lock, self.errors():

@@ -48,6 +48,5 @@ def _erased(database: Connection, derived: Derived) -> bool:
     with database.transaction() as connection:
         if not derived.purge_index(connection):
             return False
-    with database.errors():
-        database.raw.execute("VACUUM")
+    database.vacuum()
     return database.empty_log()

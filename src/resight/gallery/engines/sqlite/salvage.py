@@ -13,6 +13,7 @@ from resight.gallery.engines.sqlite.connection import DATABASE
 from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.engines.sqlite.state import read_state
 from resight.gallery.engines.sqlite.tables import FIELDS, read_entry, to_record
+from resight.gallery.identities import without_records
 from resight.gallery.record import Assignment, Record, read_gallery_info
 
 _BATCH: Final = 2000
@@ -59,14 +60,17 @@ def repair(folder: Path, to: Path) -> RepairReport:
         engine = SQLiteEngine(to, indexed=False)
         try:
             batch = list[Record]()
+            copied = set[str]()
             for record in _records(connection, state.last_number, info.width, report):
                 batch.append(record)
+                copied.add(record.id)
                 if len(batch) == _BATCH:
                     engine.add(batch)
                     batch = []
             engine.add(batch)
             report.copied = engine.count()
-            engine.add_assignments(_assignments(connection, report))
+            entries = (without_records(e, e.before.keys() - copied, None) for e in _assignments(connection, report))
+            engine.add_assignments([entry for entry in entries if entry is not None])
         finally:
             engine.close()
             connection.close()
@@ -82,10 +86,11 @@ def _records(connection: sqlite3.Connection, last: int, width: int, report: Repa
         if number in removed:
             continue
         name = f"record number {number}"
+        lost_before = len(report.lost)
         fields = _rows(connection, f"SELECT {FIELDS}, checksum FROM records WHERE number = ?", [number], report, name)
         vector = _rows(connection, "SELECT vector, checksum FROM vectors WHERE number = ?", [number], report, name)
-        if len(fields) + len(vector) == 1:
-            report.lost.append(f"{name} has lost a part")
+        if len(fields) + len(vector) < 2 and len(report.lost) == lost_before:
+            report.lost.append(f"{name} has lost a part" if fields or vector else f"{name} is missing")
         jpeg = _rows(connection, "SELECT jpeg, checksum FROM thumbnails WHERE number = ?", [number], report, name)
         if not fields or not vector:
             continue

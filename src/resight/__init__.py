@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from resight.evaluation.compare import compare
     from resight.evaluation.evaluate import evaluate
     from resight.evaluation.result import Result
-    from resight.gallery.gallery import Answer, Gallery
+    from resight.gallery.answers import Answer
+    from resight.gallery.gallery import Gallery
     from resight.gallery.open import create_gallery, open_gallery
     from resight.gallery.record import Filter, Record
     from resight.inference.embedder import Embedder
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _MODULES = {
-    "Answer": "gallery.gallery",
+    "Answer": "gallery.answers",
     "Calibration": "retrieval.calibration",
     "CheckpointError": "errors",
     "ConfigError": "errors",

@@ -23,15 +23,15 @@ from gallery_engines import (
 )
 
 import resight as api
-from resight.cli import main as api_main
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.errors import ConfigError, GalleryError
 from resight.gallery import maintenance
+from resight.gallery.answers import mean_query
 from resight.gallery.engines.contract import EVERYTHING
-from resight.gallery.gallery import Gallery, mean_query
+from resight.gallery.gallery import Gallery
 from resight.gallery.open import copy_gallery
 from resight.gallery.record import Filter
-from resight.gallery.url import create_engine, exists, open_engine
+from resight.gallery.url import create_engine, exists, open_engine, shown_url
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
 from resight.models.checkpoint import load_model, read_card
@@ -173,7 +173,7 @@ def test_bad_queries_are_refused(tmp_path):
     gallery.add(records(12))
     vector = records(1)[0].vector
     for k in (0, -1):
-        with pytest.raises(ConfigError, match=f"k must be a whole number of 1 or more, not {k}"):
+        with pytest.raises(ConfigError, match=f"k must be 1 or more, not {k}"):
             gallery.search(vector, k=k)
         with pytest.raises(ConfigError, match=f"k must be 1 or more, not {k}"):
             gallery.similar("r1", k=k)
@@ -344,7 +344,7 @@ def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, p
     wanted, log = list(first.scan()), first.assignments()
     first.close()
     for here, there in pairwise(urls):
-        assert f"2100 records copied to {there}" in resight(capsys, "gallery", "copy", here, there)
+        assert f"2100 records copied to {shown_url(there)}" in resight(capsys, "gallery", "copy", here, there)
     last = open_engine(urls[2])
     assert_same(list(last.scan()), wanted)
     assert last.assignments() == log
@@ -683,10 +683,7 @@ def test_bad_options_of_the_command_line_are_refused(tmp_path, model_folder, see
     assert "nothing to assign" in resight(capsys, "gallery", "assign", at, "--identity", "x", status=2)
     assert "no assignment to take back" in resight(capsys, "gallery", "undo", at, status=2)
     for action in ("find", "name", "export", "link"):
-        with pytest.raises(SystemExit) as refusal:
-            api_main(["gallery", action, at])
-        assert refusal.value.code == 2
-        assert action in capsys.readouterr().err
+        assert action in resight(capsys, "gallery", action, at, status=2)
 
 
 def test_a_gallery_of_format_1_is_refused_by_the_command_line(tmp_path, model_folder, seen, capsys):

@@ -66,7 +66,7 @@ def require_k(k: int) -> None:
         ConfigError: k is no whole number of 1 or more.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"k must be a whole number of 1 or more, not {k}")
+        raise ConfigError(f"k must be 1 or more, not {k}")
 
 
 def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:

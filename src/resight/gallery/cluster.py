@@ -209,7 +209,9 @@ class Clustering:
         return [self.records[n].id for n in np.flatnonzero(self.groups == group)]
 
 
-def cluster_records(engine: Engine, threshold: float, neighbors: int = 20, include_named: bool = False) -> Clustering:
+def cluster_records(
+    engine: Engine, threshold: float | None, neighbors: int = 20, include_named: bool = False
+) -> Clustering:
     """Group the records of a gallery that have no identity, or all records.
 
     Records of one tracklet are in the same group. Records of one camera, time and modality are in different groups: one
@@ -217,13 +219,15 @@ def cluster_records(engine: Engine, threshold: float, neighbors: int = 20, inclu
 
     Args:
         engine: the engine of the gallery.
-        threshold: the lowest mean similarity at which groups are joined.
+        threshold: the lowest mean similarity at which groups are joined; None where the model has no calibration.
         neighbors: nearest neighbors of each record that are considered.
         include_named: also group records that have an identity.
 
     Raises:
-        ConfigError: the threshold is not between -1 and 1, or there are fewer than 1 neighbors.
+        ConfigError: there is no threshold, it is not between -1 and 1, or there are fewer than 1 neighbors.
     """
+    if threshold is None:
+        raise ConfigError("the gallery's model has no calibration: give a threshold, or run resight calibrate")
     if not -1 <= threshold <= 1:
         raise ConfigError(f"a threshold is a similarity between -1 and 1, not {threshold:g}")
     if neighbors < 1:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from resight.config.sections import Precision
 from resight.data.sightings import SightingTable
 from resight.errors import ConfigError, GalleryError
 from resight.gallery import maintenance
-from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, mean_query, require_k
+from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, require_k
 from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
@@ -23,13 +22,11 @@ from resight.inference.inputs import Label
 from resight.inference.load import load
 from resight.retrieval.calibration import Calibration
 
-__all__ = ["Answer", "Gallery", "mean_query"]
-
 
 class Gallery(AbstractContextManager["Gallery"]):
     """Records of one model's embeddings; a context manager that closes the engine.
 
-    Create one with `resight.create_gallery` or `resight.open_gallery`.
+    Made by `resight.create_gallery` and `resight.open_gallery`.
 
     Args:
         engine: stores the records.
@@ -60,9 +57,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         if calibration is not None and calibration.embedding_id is not None:
             engine.info.require(calibration.embedding_id, "the calibration is of")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -90,9 +85,8 @@ class Gallery(AbstractContextManager["Gallery"]):
                     "the gallery has no model folder: pass an embedder to open_gallery, or search and add embeddings"
                 )
             settings = self.info.embedding
-            self._embedder = load(
-                self.info.model, self._device, self._precision, settings.flip, settings.fusion, settings.unknown
-            )
+            options = (settings.flip, settings.fusion, settings.unknown)
+            self._embedder = load(self.info.model, self._device, self._precision, *options)
         self.info.require(self._embedder.embedding_id, "the model gives")
         return self._embedder
 
@@ -165,8 +159,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         """Search with a record of the gallery as the query; the record itself is left out of the answers.
 
         Raises:
-            ConfigError: as `search`.
-            GalleryError: the id does not exist.
+            ConfigError, GalleryError: as `search`; or the id does not exist.
         """
         require_k(k)
         answers = self.search(self.record(record_id).vector[None], k + 1, where, group)[0]
@@ -229,16 +222,9 @@ class Gallery(AbstractContextManager["Gallery"]):
 
     def cluster(self, threshold: float | None = None, neighbors: int = 20, include_named: bool = False) -> Clustering:
         """Group records into identities; see `resight.gallery.cluster.cluster_records`. Without a threshold, use the
-        calibrated one.
-
-        Raises:
-            ConfigError: no threshold is given and the model has no calibration.
-        """
-        if threshold is None:
-            if self.calibration is None:
-                raise ConfigError("the gallery's model has no calibration: give a threshold, or run resight calibrate")
-            threshold = self.calibration.threshold
-        return cluster_records(self.engine, threshold, neighbors, include_named)
+        calibrated one."""
+        calibrated = None if self.calibration is None else self.calibration.threshold
+        return cluster_records(self.engine, calibrated if threshold is None else threshold, neighbors, include_named)
 
     def verify(self, identity: str | None = None) -> list[str]:
         """Return a list of faults, and of traces of a removed identity; an empty list if there are none."""

@@ -102,7 +102,7 @@ def search(options: kinds.Search) -> None:
 
 
 def _as_one(vectors: Any, names: list[str]) -> tuple[Any, list[str]]:
-    from resight.gallery.gallery import mean_query
+    from resight.gallery.answers import mean_query
 
     return mean_query(vectors), [" and ".join(names)]
 

@@ -9,7 +9,7 @@ from resight.cli.gallery import options as kinds
 from resight.cli.parsing import print_json, print_rows
 
 if TYPE_CHECKING:
-    from resight.gallery.gallery import Answer
+    from resight.gallery.answers import Answer
     from resight.gallery.record import Filter
 
 

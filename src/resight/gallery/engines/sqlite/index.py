@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -100,12 +101,9 @@ class Index:
         """What `index.json` says; None where there is no complete index of this gallery."""
         try:
             state = json.loads(self._state.read_text())
-            complete = state["format"] == _FORMAT and state["gallery"] == self._gallery and self.path.is_dir()
-            return (
-                state
-                if complete and isinstance(state["generation"], int) and "files" in state and "boot" in state
-                else None
-            )
+            ours = state["format"] == _FORMAT and state["gallery"] == self._gallery and self.path.is_dir()
+            complete = isinstance(state["generation"], int) and {"files", "boot"} <= state.keys()
+            return state if ours and complete else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -121,13 +119,9 @@ class Index:
         self._write_state(self.generation)  # without checksums: the files are about to change
         if removed:
             self._shard.update(self._edge.UpdateOperation.delete_points(list(removed)))
-        batch = list[Row]()
-        for row in changed:
-            batch.append(row)
-            if len(batch) == _BATCH:
-                self._upsert(batch)
-                batch = []
-        self._upsert(batch)
+        rows = iter(changed)
+        while batch := list(islice(rows, _BATCH)):
+            self._upsert(batch)
         if removed or self._unindexed > max(EXACT_UNDER // 2, count // 20):
             self._optimize()
         self._shard.flush()
@@ -136,16 +130,16 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, where: Filter, count: int) -> list[list[tuple[float, int]]]:
         """For each query similarity and number of about the k nearest records that match, nearest first."""
-        edge = self._edge
         candidates = _CANDIDATES if where == EVERYTHING else _FILTERED_CANDIDATES
-        params = edge.SearchParams(
+        params = self._edge.SearchParams(
             hnsw_ef=max(candidates, count // _RECORDS_PER_CANDIDATE, 4 * k),
-            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
+            quantization=self._edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         )
-        matches = edge_conditions(edge, where)
+        matches = edge_conditions(self._edge, where)
         nearest = list[list[tuple[float, int]]]()
         for vector in queries:
-            request = edge.QueryRequest(k, query=edge.Query.Nearest(vector.tolist()), filter=matches, params=params)
+            target = self._edge.Query.Nearest(vector.tolist())
+            request = self._edge.QueryRequest(k, query=target, filter=matches, params=params)
             points = [(-float(point.score), int(point.id)) for point in self._shard.query(request)]
             nearest.append([(-distance, number) for distance, number in sorted(points)])
         return nearest
@@ -226,9 +220,8 @@ class Index:
             )
             for number, vector, labels, time, metadata in rows
         ]
-        if points:
-            self._shard.update(self._edge.UpdateOperation.upsert_points(points))
-            self._unindexed += len(points)
+        self._shard.update(self._edge.UpdateOperation.upsert_points(points))
+        self._unindexed += len(points)
 
     def _optimize(self) -> None:
         """Add new points to the HNSW graph, and drop removed ones from the files."""

@@ -8,7 +8,8 @@ from PIL import Image
 
 from resight.data.catalog import CATALOG, PROTOCOLS, read_dataset
 from resight.data.inspect import inspect_dataset, write_tables
-from resight.data.sightings import Sighting, SightingTable, Split
+from resight.data.readers.table import read as read_table
+from resight.data.sightings import Sighting, SightingTable, Split, hold_out
 from resight.data.synthetic import synthetic
 from resight.errors import ConfigError, DatasetError
 
@@ -348,3 +349,37 @@ def test_cuhk03_counts():
     split = read_dataset("cuhk03", SHARED / "data" / "cuhk03-np" / "detected")
     assert (len(split.train), len(split.query), len(split.gallery)) == (7365, 1400, 5332)
     assert [len(t.values("identity")) for t in (split.train, split.query, split.gallery)] == [767, 700, 700]
+
+
+def test_lists_that_are_no_lists_are_named(tmp_path):
+    for folder in ("image", "train_test_split", "idx", "exp", "image_train", "image_query", "image_test"):
+        (tmp_path / folder).mkdir()
+    for camera in range(1, 7):
+        (tmp_path / f"cam{camera}").mkdir()
+    lists = {"vehicleid": "train_test_split/test_list_800.txt", "regdb": "idx/train_visible_1.txt",
+             "sysu-mm01": "exp/train_id.txt", "veri776": "keypoint_train.txt"}  # fmt: skip
+    for name, file in lists.items():
+        for content in (b"\xff\xfe", b"alone\n", "\u00b2".encode(), b"9" * 5000):
+            (tmp_path / file).write_bytes(content)
+            with pytest.raises(DatasetError, match=file):
+                read_dataset(name, tmp_path)
+
+
+def test_a_list_with_numbers_of_any_length(tmp_path):
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "list_train.txt").write_text(f"0000/0000_000_01_0303_0.jpg {'9' * 5000}\n")
+    with pytest.raises(DatasetError, match=r"list_train\.txt line 1 is not of the form"):
+        read_dataset("msmt17", tmp_path)
+
+
+def test_fractions_that_leave_nothing_are_refused(tmp_path):
+    for identity in "ab":
+        picture(tmp_path / identity / "0.jpg")
+    for fraction in (0.0, 1.0, -1.0, 7.0, float("nan")):
+        with pytest.raises(ConfigError, match="fraction of test identities must be between 0 and 1"):
+            read_table(tmp_path, test_fraction=fraction)
+    split = read_table(tmp_path, test_fraction=0.99)
+    assert (len(split.train), len(split.query)) == (1, 1)
+    with pytest.raises(ConfigError, match=r"validation_fraction 0\.5 leaves no identity for training"):
+        hold_out(split, 0.5, seed=0)

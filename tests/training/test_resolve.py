@@ -32,6 +32,7 @@ def test_what_is_wrong_is_refused_before_a_picture_is_read(monkeypatch, painted,
 @pytest.mark.parametrize(("dataset", "protocol", "fusion"), [
     ("sysu-mm01", None, "mean"),
     ("sysu-mm01", "sysu-indoor", "mean"),
+    ("sysu-mm01", "everything", "mean"),  # the set itself crosses modalities
     ("regdb", None, "mean"),
     ("regdb-7", "regdb-thermal-visible", "mean"),
     ("market1501", None, "concat"),

@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 VERBS = {
     "demo": "Train a small three-modality TransReID on synthetic images, and draw its ranking.",
@@ -34,25 +35,49 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"resight {__version__}")
         return 0
-    from resight.errors import ResightError, unknown
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file can have any bytes
+    from resight.errors import ResightError
 
     try:
-        if words[0] not in VERBS:
-            raise unknown("verb", words[0], VERBS)
-        import_module(f"resight.cli.{words[0].replace('-', '_')}").run(words[1:])
+        _run(words)
     except ResightError as error:
-        print(f"resight: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except BrokenPipeError:  # the reading process, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename} cannot be read or written: {error.strerror}")
     except KeyboardInterrupt:
         print(
             "resight: interrupted; run the same command again, or resight train --resume RUN, to continue",
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:  # the reading process, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
+
+
+def _run(words: list[str]) -> None:
+    from resight.errors import ConfigError, unknown
+
+    if words[0] not in VERBS:
+        raise unknown("verb", words[0], VERBS)
+    for word in words:
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise ConfigError(f"an argument of resight {words[0]} is empty: perhaps a variable of the shell is not set")
+        if "\0" in word:
+            raise ConfigError(f"the argument {word!r} has a NUL character, which no name or value can have")
+    import_module(f"resight.cli.{words[0].replace('-', '_')}").run(words[1:])
+
+
+def _refuse(reason: str) -> int:
+    """Print why a command is refused as one line, whatever characters the names in it have; return the exit status."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in reason)
+    print(f"resight: {line}", file=sys.stderr)
+    return 2
 
 
 def _usage() -> str:

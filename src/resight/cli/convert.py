@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
+from resight.config.yaml_text import parse_yaml
 from resight.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
         name, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"the option {setting!r} is not of the form NAME=VALUE, such as MODEL.JPM=True")
-        reference_options[name] = yaml.safe_load(value)
+        reference_options[name] = parse_yaml(value, f"the option {name}")
     if not reference_options:
         raise ConfigError("give the reference's options with --config FILE, or --options MODEL.JPM=True ...")
     conversion = convert_checkpoint(

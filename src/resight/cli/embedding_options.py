@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resight.errors import ConfigError
+
 if TYPE_CHECKING:
     from resight.inference.embedder import Embedder
 
@@ -28,7 +30,13 @@ class EmbeddingOptions:
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto`."""
 
     def given(self) -> dict[str, Any]:  # words: ok
-        """Return the arguments of `resight.load`; None for a value of the model card."""
+        """Return the arguments of `resight.load`; None for a value of the model card.
+
+        Raises:
+            ConfigError: the batch size is less than 1.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"--batch-size must be 1 or more, not {self.batch_size}")
         arguments: dict[str, Any] = {"device": self.device, "batch_size": self.batch_size}
         arguments |= {"flip": {"card": None, "on": True, "off": False}[self.flip]}
         for name in ("fusion", "unknown", "precision"):

@@ -58,9 +58,7 @@ def run(arguments: list[str]) -> None:
     if options.half and options.save_embeddings is None:
         raise ConfigError("--half is for --save-embeddings FILE, which is missing")
     if options.save_embeddings is not None and options.save_embeddings.exists():
-        raise ConfigError(
-            f"--save-embeddings {options.save_embeddings} exists already and is not written over; use another name"
-        )
+        raise ConfigError(f"{options.save_embeddings} exists already; choose another name for --save-embeddings")
     name, result = _evaluate(options)
     values = figures(result, name)
     pairs = camera_pairs(result) if options.cameras else None

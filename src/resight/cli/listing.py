@@ -20,7 +20,7 @@ def print_listing(verb: str, arguments: list[str], rows: list[tuple[str, str]]) 
     """Print names and descriptions, for `resight VERB list`."""
     if arguments[:1] not in (["list"], ["-h"], ["--help"]):
         raise ConfigError(f"the command is: resight {verb} list")
-    options = parse(Listing, [a for a in arguments if a != "list"], f"resight {verb} list")
+    options = parse(Listing, arguments[1:] if arguments[0] == "list" else arguments, f"resight {verb} list")
     if options.json:
         print_json(dict(rows))
         return

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from resight.cli.refusal import one_sentence
 from resight.config.recipes import RECIPES, find
 from resight.config.run import Run, read_run
 from resight.errors import ConfigError
@@ -17,16 +18,26 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: list[str], program: str, default: T | None = None) -> T:
-    """Parse options into a value of `kind`; tyro reports an invalid option, and ends with status 2."""
-    if default is None:
-        return tyro.cli(kind, prog=program, args=arguments)
-    return tyro.cli(kind, prog=program, args=arguments, default=default)
+    """Parse options into a value of `kind`.
+
+    Raises:
+        ConfigError: an option is unknown, missing or invalid.
+    """
+    with one_sentence(arguments, program):
+        if default is None:
+            return tyro.cli(kind, prog=program, args=arguments)
+        return tyro.cli(kind, prog=program, args=arguments, default=default)
 
 
 def parse_action(actions: Mapping[str, type], arguments: list[str], program: str) -> Any:
-    """Parse `resight VERB ACTION [OPTIONS]` into the options of the action."""
+    """Parse `resight VERB ACTION [OPTIONS]` into the options of the action.
+
+    Raises:
+        ConfigError: the action does not exist, or an option is unknown, missing or invalid.
+    """
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in actions.items())
-    return tyro.cli(Union[kinds], prog=program, args=arguments)  # pyright: ignore  # noqa: UP007
+    with one_sentence(arguments, program):
+        return tyro.cli(Union[kinds], prog=program, args=arguments)  # pyright: ignore  # noqa: UP007
 
 
 def parse_run(arguments: list[str], program: str) -> Run:

@@ -85,7 +85,7 @@ def require_format(path: Path, number: object, current: int, advice: str) -> Non
         CheckpointError: the numbers differ, or `number` is no integer.
     """
     if type(number) is not int or number != current:
-        has = "has no format number" if number is None else f"has format {json.dumps(number)}"
+        has = "has no format number" if number is None else f"has format {json.dumps(number)[:60]}"
         raise CheckpointError(f"{path} {has}, and this version of resight reads format {current}: {advice}")
 
 

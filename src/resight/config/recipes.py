@@ -7,6 +7,7 @@ of the sections.
 from collections.abc import Callable
 from typing import Any
 
+from resight.config.base import Section
 from resight.config.run import Run
 from resight.config.sections import (
     Augmentation,
@@ -17,7 +18,6 @@ from resight.config.sections import (
     Preprocessing,
     Sampling,
     Schedule,
-    Section,
 )
 from resight.errors import unknown
 
@@ -218,17 +218,15 @@ def vary(run: Run, **changes: Any) -> Run:
     """Return a copy of a run with other values of some fields; a section is changed by a dict of its fields.
 
     Raises:
-        pydantic.ValidationError: a value is invalid.
+        ConfigError: a field does not exist, or a value is invalid.
 
     Example:
         `vary(cuhk03(), seed=1, schedule={"epochs": 5})`
     """
-    merged = {
-        name: value.model_copy(update=changes[name])
-        if isinstance(value := getattr(run, name), Section)
-        else changes[name]
-        for name in changes
-    }
-    return Run.model_validate(
-        run.model_dump() | {k: v.model_dump() if isinstance(v, Section) else v for k, v in merged.items()}
-    )
+    values = dict[str, Any]()
+    for name, change in changes.items():
+        section = getattr(run, name, None)
+        if isinstance(section, Section) and isinstance(change, dict):
+            change = section.model_dump() | change
+        values[name] = change
+    return run.changed(**values)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from resight.config.base import Section, explain
 from resight.config.sections import (
     Augmentation,
     Embedding,
@@ -16,8 +17,6 @@ from resight.config.sections import (
     Preprocessing,
     Sampling,
     Schedule,
-    Section,
-    explain,
 )
 from resight.errors import ConfigError
 
@@ -35,7 +34,7 @@ class Run(Section):
     """Pre-trained weights of the backbone: a file, or `timm` to download timm's weights. None: random weights."""
     out: Path | None = None
     """The run folder. None: `runs/` followed by the recipe's name."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of all random numbers: weights, batches, augmentation, drop-path."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best that is available."""
@@ -96,8 +95,10 @@ def read_run(path: Path) -> Run:
         ConfigError: the file is missing, is not JSON, or does not describe a run.
     """
     try:
-        return Run.model_validate_json(path.read_text())
+        return Run.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigError(f"{path} is not a run's configuration: {explain(error)}") from error
+    except ValueError as error:  # NUL in the path
+        raise ConfigError(f"the configuration {str(path)!r} cannot be read: {error}") from error

@@ -1,10 +1,10 @@
 """The sections of a run's configuration. A function takes its own section, not the whole run. Imports no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from resight.errors import ConfigError
+from resight.config.base import Section
 
 SideLabel = Literal["camera", "view", "modality"]
 HeadName = Literal["softmax", "arcface", "cosface", "am-softmax", "circle"]
@@ -25,22 +25,18 @@ JunkRule = Literal[
 Pooling = Literal["off", "mean", "max"]
 Fusion = Literal["auto", "concat", "mean"]
 UnknownSideInfo = Literal["mean", "off"]
-
-
-class Section(BaseModel):
-    """A part of the configuration; it is immutable and refuses unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Deviation = Annotated[float, Field(gt=0)]
 
 
 class Preprocessing(Section):
     """How an image becomes the input of the network; part of the model card."""
 
-    size: tuple[int, int] = (256, 128)
+    size: tuple[Pixels, Pixels] = (256, 128)
     """Height and width in pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Mean of each channel, for values in [0, 1]."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[Deviation, Deviation, Deviation] = (0.5, 0.5, 0.5)
     """Standard deviation of each channel, for values in [0, 1]."""
     train_interpolation: Interpolation = "bicubic"
     """Interpolation of resizing in training."""
@@ -241,9 +237,3 @@ class Evaluation(Section):
     """Number of neighbours that each gallery item is averaged with (database-side augmentation); 0 for none."""
     expand_power: float = Field(default=3.0, ge=0)
     """Exponent of a neighbour's similarity in its weight, in an expansion; 0 weighs all neighbours equally."""
-
-
-def explain(error: ValidationError) -> ConfigError:
-    """Turn the errors of pydantic into one `ConfigError`, whose text is one sentence."""
-    problems = [f"{'.'.join(map(str, e['loc'])) or 'the configuration'}: {e['msg']}" for e in error.errors()]
-    return ConfigError("; ".join(problems))

@@ -10,7 +10,7 @@ from resight.data.readers import clothes, cross_modality, market, msmt17, msvr31
 from resight.data.readers.joined import join
 from resight.data.sightings import Split
 from resight.data.synthetic import synthetic
-from resight.errors import ConfigError, unknown
+from resight.errors import ConfigError, DatasetError, unknown
 
 CATALOG: dict[str, Callable[[Path], Split]] = {
     **market.READERS,
@@ -91,7 +91,10 @@ def read_dataset(name: str, root: str | Path) -> Split:
 
 
 def _read_one(name: str, root: Path) -> Split:
-    split = replace(CATALOG[name](root), protocol=protocol_of(name))
+    try:
+        split = replace(CATALOG[name](root), protocol=protocol_of(name))
+    except OSError as error:  # not permitted, or a name that is too long
+        raise DatasetError(f"{root} cannot be read: {error.strerror}") from error
     owner = camera_owner(name)
     if owner is None:
         return split

@@ -1,6 +1,5 @@
 """Sightings, tables of sightings, and the split of a data set into three tables."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from resight.errors import DatasetError
+from resight.data.readers.arrow import plain_column, read_arrow
+from resight.errors import ConfigError, DatasetError
 from resight.files import write_file
 
 MODALITIES: Final = ("rgb", "nir", "tir")
 """Colour, near-infrared, thermal: the order in which a batch holds them."""
 
+MAX_TIME: Final = 1e15
+"""Seconds; a larger number is no time."""
 LABELS: Final = ("identity", "camera", "view", "scene", "clothes", "tracklet")
 SCHEMA: Final = pa.schema(
     [(name, pa.string()) for name in (*MODALITIES, *LABELS)] + [("time", pa.float64())]  # pyright: ignore[reportArgumentType]
@@ -54,19 +56,19 @@ class SightingTable:
         """Build a table from sightings.
 
         Raises:
-            DatasetError: a sighting has no image, or an image of an unknown modality.
+            DatasetError: a sighting has no image, an image that is no file or of an unknown modality, a label that is
+                no text, or a time that is no finite number.
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for row, sighting in enumerate(sightings):
-            unknown = set(sighting.images) - set(MODALITIES)
-            if unknown or not sighting.images:
-                fault = f"unknown modality {sorted(unknown)[0]!r}" if unknown else "no picture"
-                raise DatasetError(f"sighting {row} has {fault}; the modalities are {', '.join(MODALITIES)}")
+            fault = _fault(sighting)
+            if fault:
+                raise DatasetError(f"sighting {row} has {fault}")
             for name in MODALITIES:
-                path = sighting.images.get(name)
-                columns[name].append(_text(path))
-            for name in (*LABELS, "time"):
+                columns[name].append(_text(sighting.images.get(name)))
+            for name in LABELS:
                 columns[name].append(_text(getattr(sighting, name)))
+            columns["time"].append(None if sighting.time is None else float(sighting.time))
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
@@ -76,14 +78,12 @@ class SightingTable:
         Raises:
             DatasetError: the file does not exist, or is no table of sightings.
         """
-        try:
-            table = read_arrow(path)
-            absent = [name for name in SCHEMA.names if name not in table.column_names]
-            if absent:
-                raise DatasetError(f"{path} is not a table of sightings: it has no column {', '.join(absent)}")
-            return cls(table.select(SCHEMA.names).cast(SCHEMA))
-        except pa.ArrowInvalid as error:
-            raise DatasetError(f"{path} is not a table of sightings: {error}") from error
+        table = read_arrow(path)
+        absent = [name for name in SCHEMA.names if name not in table.column_names]
+        if absent:
+            raise DatasetError(f"{path} is not a table of sightings: it has no column {', '.join(absent)}")
+        columns = {name: plain_column(table.column(name), name, path) for name in SCHEMA.names}
+        return cls(pa.table(columns, schema=SCHEMA))
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet, or as CSV if the name ends in `.csv`, in one step.
@@ -164,24 +164,26 @@ class Split:
         return len(self.query) + (0 if self.gallery is self.query else len(self.gallery))
 
 
-def read_arrow(path: Path) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
-    """Read a CSV or Parquet file. Every column of a CSV except `time` is text, and an empty cell is unknown.
-
-    Raises:
-        DatasetError: the file does not exist, or is not of the format that its name says.
-    """
-    if not path.is_file():
-        raise DatasetError(f"there is no table at {path}")
-    try:
-        if path.suffix != ".csv":
-            return pq.read_table(path)
-        with path.open(newline="") as file:
-            names = next(csv.reader(file), [])
-        types = {name: pa.float64() if name == "time" else pa.string() for name in names}
-        options = pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
-        return pa_csv.read_csv(path, convert_options=options)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as a table: {error}") from error
+def _fault(sighting: Sighting) -> str:
+    """What keeps a sighting from being a row of a table; empty if nothing does."""
+    images: Any = sighting.images
+    if not isinstance(images, Mapping) or not images:
+        return f"no picture; the modalities are {', '.join(MODALITIES)}"
+    unknown = [name for name in images if name not in MODALITIES]
+    if unknown:
+        return f"unknown modality {unknown[0]!r:.60}; the modalities are {', '.join(MODALITIES)}"
+    for name, path in images.items():
+        if not isinstance(path, str | Path):
+            return f"a {name} image that is no file, but of type {type(path).__name__}"
+    for name in LABELS:
+        label = getattr(sighting, name)
+        if not (label is None or isinstance(label, str)):
+            return f"the {name} {label!r:.60}; a label is a text, or None where it is unknown"
+    time: Any = sighting.time
+    is_number = isinstance(time, int | float | np.integer | np.floating) and not isinstance(time, bool)
+    if not (time is None or (is_number and abs(time) < MAX_TIME)):
+        return f"the time {time!r:.60}; a time is a finite number of seconds, or None where it is unknown"
+    return ""
 
 
 def _text(value: Any) -> Any:
@@ -206,11 +208,18 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split | N
     Returns:
         the data set without the held-out identities in its training set; and the validation split, which searches each
         held-out image among the others (None if the fraction is 0).
+
+    Raises:
+        ConfigError: no identity is left for training.
     """
     if fraction == 0:
         return split, None
     identities = split.train.values("identity")
     count = max(1, round(fraction * len(identities)))
+    if count >= len(identities):
+        raise ConfigError(
+            f"validation_fraction {fraction:g} leaves no identity for training: the training set has {len(identities)}"
+        )
     validation = set(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
     held_out = split.train.of_identities(validation)  # words: ok
     train = split.train.of_identities(set(identities) - validation)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from resight.config.sections import Precision
 from resight.device import Compute, pick_device, processor_kind
@@ -51,7 +51,7 @@ def read_compute(file: Path) -> Compute | None:
         return None
     try:
         return TypeAdapter(Compute).validate_json(file.read_text())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{file} does not say what the run is computed with; delete it to have that chosen again"
         ) from error

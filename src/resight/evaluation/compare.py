@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resight.errors import EvaluationError
+from resight.errors import ConfigError, EvaluationError
 from resight.retrieval.bootstrap import difference
 
 
@@ -52,6 +52,8 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
     Raises:
         EvaluationError: a file holds no figures of each query, or the two have no query in common.
     """
+    if seed < 0:
+        raise ConfigError(f"a seed is a whole number from 0, not {seed}")
     a, b = _read(Path(first)), _read(Path(second))
     common = [query for query in a["by_query"] if query in b["by_query"]]
     if not common:
@@ -77,11 +79,13 @@ def _read(path: Path) -> dict[str, Any]:
         by_query: dict[tuple[str, int], Any] = {}
         repeats = Counter[str]()  # file names of images can repeat in the folders of a data set
         for row in figures["per_query"]:
+            np.array([row["AP"], row["R1"]], float)  # an error where one of them is no number
+            str(row["identity"])
             by_query[row["query"], repeats[row["query"]]] = row
             repeats[row["query"]] += 1
     except OSError as error:
         raise EvaluationError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
             f"{file} holds no figures of each query; write it with resight evaluate --json"
         ) from error

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from resight.errors import ConfigError, GalleryError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Filter, Hit, Record
+from resight.gallery.values import require_filter
 from resight.retrieval.calibration import Calibration
 from resight.retrieval.rerank import rerank as rerank_scores
 from resight.retrieval.scores import InnerProducts
@@ -48,8 +49,10 @@ class SearchOptions:
             ConfigError: k is less than 1, the group is unknown, or no record has a metadata field of the filter.
         """
         require_k(self.k)
-        if self.group not in (None, "identity", "tracklet"):
-            raise ConfigError(f"answers can be grouped by identity or tracklet, not by {self.group!r}")
+        group: Any = self.group
+        if not (group is None or (isinstance(group, str) and group in ("identity", "tracklet"))):
+            raise ConfigError(f"answers can be grouped by identity or tracklet, not by {group!r:.60}")
+        require_filter(self.where)
         if not self.where.metadata or engine.count(self.where):
             return
         known = engine.fields()
@@ -66,7 +69,7 @@ def require_k(k: int) -> None:
         ConfigError: k is no whole number of 1 or more.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"k must be 1 or more, not {k}")
+        raise ConfigError(f"k must be 1 or more, not {k!r:.60}")
 
 
 def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
@@ -79,7 +82,10 @@ def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
     Raises:
         GalleryError: the vectors have another width, are not finite, or zero.
     """
-    queries = np.atleast_2d(np.asarray(vectors, np.float32))
+    with np.errstate(over="ignore"):  # infinity is refused below
+        queries = np.atleast_2d(np.asarray(vectors, np.float32))
+    if queries.ndim != 2:
+        raise GalleryError(f"query vectors must be [Q, {width}], not {list(queries.shape)}")
     if queries.shape[1] != width:
         raise GalleryError(f"a query has {queries.shape[1]} numbers, and the gallery's records have {width}")
     if not np.isfinite(queries).all():

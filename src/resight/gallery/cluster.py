@@ -9,6 +9,7 @@ import numpy as np
 from resight.errors import ConfigError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record
+from resight.gallery.values import require_count, require_number
 from resight.retrieval.neighbors import nearest
 from resight.retrieval.scores import InnerProducts
 
@@ -228,10 +229,8 @@ def cluster_records(
     """
     if threshold is None:
         raise ConfigError("the gallery's model has no calibration: give a threshold, or run resight calibrate")
-    if not -1 <= threshold <= 1:
-        raise ConfigError(f"a threshold is a similarity between -1 and 1, not {threshold:g}")
-    if neighbors < 1:
-        raise ConfigError(f"the number of neighbors must be 1 or more, not {neighbors}")
+    threshold = require_number(threshold, "a threshold is a similarity, and", -1, 1)
+    neighbors = require_count(neighbors, "the number of neighbors")
     records = [record for record in engine.scan() if include_named or record.identity is None]
     vectors = np.stack([record.vector for record in records]) if records else np.zeros((0, 1), np.float32)
     must_link = [None if r.tracklet is None else (r.camera, r.tracklet) for r in records]

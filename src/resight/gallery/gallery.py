@@ -9,7 +9,7 @@ import numpy as np
 
 from resight.config.sections import Precision
 from resight.data.sightings import SightingTable
-from resight.errors import ConfigError, GalleryError
+from resight.errors import GalleryError
 from resight.gallery import maintenance
 from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, require_k
 from resight.gallery.cluster import Clustering, cluster_records
@@ -17,6 +17,7 @@ from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
 from resight.gallery.parquet import read_parquet, write_parquet
 from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_valid
+from resight.gallery.values import require_label, require_number, require_texts
 from resight.inference.embedder import Embedder, Image
 from resight.inference.inputs import Label
 from resight.inference.load import load
@@ -46,8 +47,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         device: str = "auto",
         precision: Precision = "auto",
     ) -> None:
-        if not 0 < prior < 1:
-            raise ConfigError(f"the prior probability must be between 0 and 1, not {prior:g}")
+        prior = require_number(prior, "the prior probability", 0, 1, inclusive=False)
         self.engine = engine
         self.calibration = calibration
         self.prior = prior
@@ -171,7 +171,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             GalleryError: there is no such record.
         """
-        records = self.engine.get([record_id])
+        records = self.engine.get(require_texts([record_id], "record id"))
         if not records:
             raise GalleryError(f"there is no record {record_id!r} in the gallery")
         return records[0]
@@ -182,7 +182,8 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             GalleryError: an id does not exist.
         """
-        return np.stack([self.record(record_id).vector for record_id in ids])
+        vectors = [self.record(record_id).vector for record_id in require_texts(ids, "record ids")]
+        return np.stack(vectors) if vectors else np.zeros((0, self.info.width), np.float32)
 
     def assign(self, ids: Sequence[str] = (), identity: str | None = None, of: str | None = None) -> int:
         """Assign records to an identity, and return their number; this can merge and split identities.
@@ -195,7 +196,8 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             GalleryError: an id does not exist, or there is nothing to assign.
         """
-        return self.engine.assign(ids, identity, of)
+        ids = require_texts(ids, "record ids")
+        return self.engine.assign(ids, require_label(identity, "identity"), require_label(of, "identity `of`"))
 
     def assign_clusters(self, clustering: Clustering, name: str) -> int:
         """Assign each group to `name-1`, `name-2`, ...; return the number of groups."""
@@ -218,7 +220,7 @@ class Gallery(AbstractContextManager["Gallery"]):
             GalleryError: the records are removed, but another process keeps their erasure from disk from being
                 completed; that is done when the gallery is next opened.
         """
-        return self.engine.remove(ids, identity)
+        return self.engine.remove(require_texts(ids, "record ids"), require_label(identity, "identity"))
 
     def cluster(self, threshold: float | None = None, neighbors: int = 20, include_named: bool = False) -> Clustering:
         """Group records into identities; see `resight.gallery.cluster.cluster_records`. Without a threshold, use the
@@ -228,7 +230,7 @@ class Gallery(AbstractContextManager["Gallery"]):
 
     def verify(self, identity: str | None = None) -> list[str]:
         """Return a list of faults, and of traces of a removed identity; an empty list if there are none."""
-        return maintenance.verify(self.engine, identity)
+        return maintenance.verify(self.engine, require_label(identity, "identity"))
 
     def stats(self) -> maintenance.Stats:
         """Count records by label."""
@@ -243,9 +245,5 @@ class Gallery(AbstractContextManager["Gallery"]):
         return read_parquet(self.engine, Path(file))
 
     def copy_to(self, other: "Gallery") -> int:
-        """Copy all records and the log to another gallery of the same model; return the number of records.
-
-        Raises:
-            GalleryError: the other gallery is of another model.
-        """
+        """Copy all records and the log to another gallery; see `resight.gallery.maintenance.copy`."""
         return maintenance.copy(self.engine, other.engine)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -117,33 +117,48 @@ def require_valid(records: Sequence[Record], width: int) -> None:
     for record in records:
         fault = _fault(record, width)
         if fault:
-            raise GalleryError(f"record {record.id!r} cannot be stored: {fault}")
+            raise GalleryError(f"record {record.id!r:.60} cannot be stored: {fault}")
 
 
 def _fault(record: Record, width: int) -> str:
-    vector = np.asarray(record.vector)
-    if vector.shape != (width,) or not np.isfinite(vector).all() or abs(np.linalg.norm(vector) - 1) > MAX_LENGTH_ERROR:
+    if not _is_unit_vector(record.vector, width):
         return f"its vector must be {width} finite numbers of unit length, as the gallery's model gives them"
-    if not _is_text(record.id) or not record.id:
+    if not is_text(record.id) or not record.id:
         return "its id must be a text that is not empty"
     for name in LABELS:
-        if not (getattr(record, name) is None or _is_text(getattr(record, name))):
-            return f"its {name} must be a text or None, not {getattr(record, name)!r}"
-    if not (record.time is None or (_is_number(record.time) and np.isfinite(record.time))):
-        return f"its time must be a finite number of seconds or None, not {record.time!r}"
+        if not (getattr(record, name) is None or is_text(getattr(record, name))):
+            return f"its {name} must be a text or None, not {getattr(record, name)!r:.60}"
+    if not (record.time is None or (is_number(record.time) and float(record.time) == record.time)):
+        return f"its time must be a finite number of seconds or None, not {record.time!r:.60}"
+    if not (isinstance(record.metadata, Mapping) and isinstance(record.images, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return "its metadata must be values by name, and its images paths by modality"
     for name, value in record.metadata.items():
-        valid = _is_text(value) or isinstance(value, bool) or (_is_number(value) and np.isfinite(value))
-        if not _is_text(name) or not valid:
-            return f"the field {name!r} of its metadata must be a text, a finite number or a truth value, not {value!r}"
-    if not all(_is_text(text) for pair in record.images.items() for text in pair):
+        valid = is_text(value) or isinstance(value, bool) or is_number(value)
+        if not is_text(name) or not valid:
+            return (
+                f"the field {name!r:.60} of its metadata must be a text, a finite number or a truth value, not "
+                f"{value!r:.60}"
+            )
+    if not all(is_text(text) for pair in record.images.items() for text in pair):
         return "its images must be paths by modality, both texts"
     if not (record.thumbnail is None or isinstance(record.thumbnail, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return "its thumbnail must be bytes or None"
     return ""
 
 
-def _is_text(value: object) -> bool:
-    """A text that every engine can store: UTF-8, without NUL."""
+def _is_unit_vector(values: Any, width: int) -> bool:
+    try:
+        vector = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        return False
+    if vector.shape != (width,) or vector.dtype.kind not in "fiu":
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(vector).all() and abs(np.linalg.norm(vector) - 1) <= MAX_LENGTH_ERROR)
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is a text that every engine can store: UTF-8, without NUL."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:
@@ -153,7 +168,8 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number that every engine can store."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 

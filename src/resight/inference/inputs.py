@@ -3,7 +3,7 @@
 Imports no torch: models in torch and exported ones take their inputs here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,7 +67,8 @@ def as_inputs(
         modalities: the model's.
 
     Raises:
-        ConfigError: labels and pictures differ in number, the model does not know a modality, or a sighting has none.
+        ConfigError: labels and pictures differ in number, a label is no text, the model does not know a modality, or
+            a sighting has none.
     """
     items: list[Any] = list(images) if isinstance(images, SightingTable | list | tuple) else [images]
     count = len(items)
@@ -79,17 +80,19 @@ def as_inputs(
     for n, item in enumerate(items):
         if isinstance(item, Sighting | Mapping):
             sighting = item if isinstance(item, Sighting) else Sighting(item)
+            if not isinstance(sighting.images, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(f"sighting {n} has images that are no dictionary by modality")
             if names[n] is not None:
                 raise ConfigError("a sighting names the modality of each of its pictures; give modality= for pictures")
             if not sighting.images:
                 raise ConfigError(f"sighting {n} has no picture")
-            labels = (cameras[n] or sighting.camera, views[n] or sighting.view)
+            labels = (cameras[n] or _label("camera", sighting.camera), views[n] or _label("view", sighting.view))
             rows += [(image, n, name, *labels) for name, image in sighting.images.items()]
         else:
             rows.append((item, n, names[n] or default, cameras[n], views[n]))
-    unknown = sorted({row[2] for row in rows if row[2] is not None} - set(modalities))
+    unknown = [row[2] for row in rows if row[2] is not None and row[2] not in modalities]
     if unknown:
-        raise ConfigError(f"the model knows no modality {unknown[0]!r}, only {', '.join(modalities)}")
+        raise ConfigError(f"the model knows no modality {unknown[0]!r:.60}, only {', '.join(modalities)}")
     columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], []]
     return Inputs(columns[0], np.array(columns[1], np.int64), columns[2], columns[3], columns[4], count)
 
@@ -125,10 +128,20 @@ def fuse(rows: np.ndarray, sighting: np.ndarray, modality: np.ndarray, count: in
 
 
 def _per_item(kind: str, labels: Label | Sequence[Label], count: int) -> list[Label]:
-    each = [labels] * count if labels is None or isinstance(labels, str) else list(labels)
+    if labels is None or isinstance(labels, str):
+        return [labels] * count
+    if not isinstance(labels, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        _label(kind, labels)
+    each = [_label(kind, label) for label in labels]
     if len(each) != count:
         raise ConfigError(f"{len(each)} labels of {kind} are given for {count} pictures")
     return each
+
+
+def _label(kind: str, label: Any) -> Label:
+    if label is None or isinstance(label, str):
+        return label
+    raise ConfigError(f"a {kind} is a text, or None where it is unknown, not {label!r:.60}")
 
 
 def _numbers(labels: Sequence[Label], known: Sequence[str]) -> np.ndarray:

@@ -26,13 +26,13 @@ def load(
 
     Raises:
         CheckpointError: the folder is no model folder, or its files do not belong together.
-        ConfigError: this machine has no such device.
+        ConfigError: an option is invalid, or this machine has no such device.
     """
     path = Path(folder)
     model, card = load_model(path)
     options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
     overrides = {name: value for name, value in options.items() if value is not None}
-    settings = card.embedding.model_copy(update=overrides)
+    settings = card.embedding.changed(**overrides)
     model.to(pick_device(device))
     for table in (module for module in model.modules() if isinstance(module, SIE)):
         table.unknown = settings.unknown  # for good, so that threads that embed at the same time change nothing

@@ -42,8 +42,8 @@ def similarity(
         ConfigError: the prior does not lie between 0 and 1, or the calibration is of other embeddings.
         PictureError: a picture cannot be decoded.
     """
-    if not 0 < prior < 1:
-        raise ConfigError(f"the prior probability must lie between 0 and 1, not {prior:g}")
+    if isinstance(prior, bool) or not isinstance(prior, int | float | np.floating) or not 0 < prior < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"the prior probability must lie between 0 and 1, not {prior!r:.60}")
     calibration = embedder.calibration_for_use()
     a, b = embedder.embed([first, second], camera=cameras, modality=modalities)
     value = float(a @ b)

@@ -29,9 +29,15 @@ class TrackerFeatures:
         Raises:
             PictureError: the frame or the boxes are of another form.
         """
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, np.float64)
+        if not isinstance(frame, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PictureError(f"a frame must be uint8 [H, W, 3], not {type(frame).__name__}")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise PictureError(f"a frame must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
+        try:
+            boxes = np.asarray(boxes, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PictureError(f"boxes must be numbers [N, 4]: {error}") from error
+        boxes = boxes if boxes.size else boxes.reshape(-1, 4)
         if boxes.ndim != 2 or boxes.shape[1] < 4 or not np.isfinite(boxes[:, :4]).all():
             raise PictureError("boxes must be finite numbers [N, 4]: left, top, right, bottom")
         corners, inside = edges(boxes, *frame.shape[:2])

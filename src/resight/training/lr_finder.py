@@ -67,7 +67,7 @@ def find_learning_rate(
     Raises:
         ConfigError: the configuration does not fit the data, or the rates are not a range.
     """
-    if not 0 < low < high or steps < 3:
+    if not 0 < low < high < np.inf or steps < 3:
         raise ConfigError(
             f"rates from {low:g} to {high:g} in {steps} steps are no range; use 0 < --low < --high and 3 steps or more"
         )

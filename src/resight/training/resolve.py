@@ -18,6 +18,7 @@ def resolve(run: Run) -> Run:
     """
     names = require_known(run.dataset)
     protocol = find(run.evaluation.protocol or protocol_of(names[0]))
+    crosses = protocol.crosses_modalities or find(protocol_of(names[0])).crosses_modalities
     require_backbone(run.model.backbone)
     fusion = run.embedding.fusion
     if protocol.crosses_modalities and fusion == "concat":
@@ -26,7 +27,7 @@ def resolve(run: Run) -> Run:
             "modalities have nothing in common: use --embedding.fusion mean"
         )
     if fusion == "auto":
-        fusion = "mean" if protocol.crosses_modalities else "concat"
+        fusion = "mean" if crosses else "concat"
     return run.model_copy(update={"embedding": run.embedding.model_copy(update={"fusion": fusion})})
 
 

@@ -72,6 +72,7 @@ def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
 
 def search(options: kinds.Search) -> None:
     """Search, and print the answers as tables or JSON."""
+    from resight.gallery.answers import mean_query
     from resight.gallery.open import open_gallery
     from resight.gallery.record import Filter
 
@@ -93,18 +94,13 @@ def search(options: kinds.Search) -> None:
             )
         names = list(options.id or map(str, options.images))
         if options.same_object:
-            query, names = _as_one(query, names)
+            query = mean_query(query)
+            names = [" and ".join(names)]
         answers = gallery.search(query, options.k + len(options.id), where, options.group, options.rerank)
         available = gallery.stats().modalities if not any(answers) else {}
     if options.id:
         answers = [[a for a in row if a.record.id not in options.id][: options.k] for row in answers]
     print_answers(names, answers, options, where, list(available))
-
-
-def _as_one(vectors: Any, names: list[str]) -> tuple[Any, list[str]]:
-    from resight.gallery.answers import mean_query
-
-    return mean_query(vectors), [" and ".join(names)]
 
 
 def remove(options: kinds.Remove) -> None:
@@ -246,7 +242,7 @@ def _values(pairs: tuple[str, ...]) -> dict[str, Value]:
             raise ConfigError(f"metadata is NAME=VALUE, not {pair!r}")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         values[name] = value if isinstance(value, str | int | float | bool) else text
     return values

@@ -1,9 +1,10 @@
 """SYSU-MM01 and RegDB: search colour images with infrared or thermal queries, and the reverse."""
 
+import re
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import IMAGE_SUFFIXES, contents, require
+from resight.data.readers.folders import IMAGE_SUFFIXES, read_lines, require
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
@@ -73,10 +74,8 @@ READERS = {
 
 
 def _sysu_identities(path: Path) -> set[str]:
-    if not path.is_file():
-        raise DatasetError(f"SYSU-MM01 lacks its list {path}; found {contents(path.parent)}")
-    numbers = path.read_text().strip().split(",")
-    if not all(n.strip().isdigit() for n in numbers):
+    numbers = ",".join(read_lines(path, "SYSU-MM01")).split(",")
+    if not all(re.fullmatch(r"[0-9]{1,9}", n.strip()) for n in numbers):
         raise DatasetError(f"{path} is not a line of identities that are separated by commas")
     return {f"{int(n):04d}" for n in numbers}
 
@@ -87,9 +86,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _regdb_list(path: Path, root: Path, modality: str) -> list[Sighting]:
-    if not path.is_file():
-        raise DatasetError(f"RegDB lacks its list {path}; found {contents(path.parent)}")
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in read_lines(path, "RegDB")]
     if any(len(row) != 2 for row in rows):
         raise DatasetError(f"{path} is not a list of lines `picture identity`")
     return [Sighting({modality: root / name}, identity=identity) for name, identity in rows]

@@ -35,6 +35,20 @@ def contents(folder: Path, limit: int = 6) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def read_lines(path: Path, layout: str) -> list[str]:
+    """Read the lines of a list that belongs to a data set; lines of white space are left out.
+
+    Raises:
+        DatasetError: the list does not exist, or is no text.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{layout} lacks its list {path}; found {contents(path.parent)}")
+    try:
+        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"the list {path} of {layout} cannot be read: {error}") from error
+
+
 def matching(
     folder: Path, suffixes: tuple[str, ...], pattern: re.Pattern[str], layout: str
 ) -> list[tuple[Path, re.Match[str]]]:

@@ -4,12 +4,12 @@ import re
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import contents
+from resight.data.readers.folders import contents, read_lines
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
 _VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-_LINE = re.compile(r"(?P<path>\S+/\d+_\d+_(?P<camera>\d+)_\S+) (?P<identity>\d+)$")
+_LINE = re.compile(r"(?P<path>\S+/\d+_\d+_(?P<camera>\d{1,9})_\S+) (?P<identity>\d{1,9})$", re.ASCII)
 
 
 def read(root: Path, validation: bool = True) -> Split:
@@ -47,11 +47,9 @@ READERS = {"msmt17": read, "msmt17-train-only": partial(read, validation=False)}
 
 
 def _read_list(path: Path, folder: Path) -> list[Sighting]:
-    if not path.is_file():
-        raise DatasetError(f"MSMT17 lacks its list {path}; found {contents(path.parent)}")
     part = "train" if "train" in folder.name else "test"
     sightings: list[Sighting] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, "MSMT17"), start=1):
         match = _LINE.match(line.strip())
         if match is None:
             raise DatasetError(f"{path} line {number} is not of the form 0000/0000_000_01_..._0.jpg 0")

@@ -4,9 +4,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from resight.data.readers.arrow import plain_rows, read_arrow
 from resight.data.readers.folders import IMAGE_SUFFIXES, contents
-from resight.data.sightings import LABELS, MODALITIES, Sighting, SightingTable, Split, read_arrow
-from resight.errors import DatasetError
+from resight.data.sightings import LABELS, MODALITIES, Sighting, SightingTable, Split
+from resight.errors import ConfigError, DatasetError
 
 _COLUMNS = ("path", "modality", *MODALITIES, *LABELS, "time", "split")
 _PARTS = ("train", "query", "gallery")
@@ -26,8 +27,11 @@ def read(root: Path, seed: int = 0, test_fraction: float = 0.3) -> Split:
         test_fraction: of the identities.
 
     Raises:
+        ConfigError: the fraction is not between 0 and 1.
         DatasetError: `root` is neither a table nor such a folder, or has an unknown column or value.
     """
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f"the fraction of test identities must be between 0 and 1, not {test_fraction}")
     if not root.exists():
         raise DatasetError(f"there is no table or folder at {root}")
     if root.is_dir():
@@ -58,15 +62,15 @@ def read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:
     """Read the sightings of a table, and the column split, None if there is none.
 
     Raises:
-        DatasetError: the table has an unknown column or value.
+        DatasetError: the table has an unknown column, a column twice, or a value that is not of its column's kind.
     """
     table = read_arrow(path)
     unknown = [name for name in table.column_names if name not in _COLUMNS]
     if unknown:
-        raise DatasetError(f"{path} has the column {unknown[0]!r}; known are: {', '.join(_COLUMNS)}")
+        raise DatasetError(f"{path} has the column {unknown[0]!r:.60}; known are: {', '.join(_COLUMNS)}")
     if not {"path", *MODALITIES} & set(table.column_names):
         raise DatasetError(f"{path} has no column of pictures: path (with modality), or rgb, nir, tir")
-    rows = table.to_pylist()
+    rows = plain_rows(table, path)
     if not rows:
         raise DatasetError(f"{path} has no row")
     sightings = [_row(path, number, row) for number, row in enumerate(rows, start=2)]
@@ -76,20 +80,19 @@ def read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:
 def _row(table: Path, number: int, row: dict[str, Any]) -> Sighting:
     modality = row.get("modality") or "rgb"
     if modality not in MODALITIES:
-        raise DatasetError(f"{table} row {number}: modality {modality!r} is not one of {', '.join(MODALITIES)}")
+        raise DatasetError(f"{table} row {number}: modality {modality!r:.60} is not one of {', '.join(MODALITIES)}")
     named = {modality: row.get("path")} | {m: row[m] for m in MODALITIES if row.get(m)}
-    images = {m: table.parent / str(name) for m, name in named.items() if name}
+    images = {m: table.parent / name for m, name in named.items() if name}
     if not images:
         raise DatasetError(f"{table} row {number} names no picture")
-    labels = {name: None if row.get(name) is None else str(row[name]) for name in LABELS}
-    return Sighting(images, time=row.get("time"), **labels)
+    return Sighting(images, time=row.get("time"), **{name: row.get(name) for name in LABELS})
 
 
 def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed: int, test_fraction: float) -> Split:
     if parts is not None:
         unknown = set(parts) - {*_PARTS, "test"}
         if unknown:
-            raise DatasetError(f"split {sorted(unknown)[0]!r} is not one of {', '.join(_PARTS)}, test")
+            raise DatasetError(f"split {sorted(unknown)[0]!r:.60} is not one of {', '.join(_PARTS)}, test")
         pairs = list(zip(sightings, parts, strict=True))
         train, query, gallery = (
             SightingTable.of(
@@ -103,7 +106,8 @@ def _divide(name: str, sightings: list[Sighting], parts: list[str] | None, seed:
         raise DatasetError(
             f"{name} names {len(identities)} identities; at least 2 are needed to split it into train and test"
         )
-    test_identities = set(Random(seed).sample(identities, max(1, round(test_fraction * len(identities)))))
+    test_count = min(max(1, round(test_fraction * len(identities))), len(identities) - 1)
+    test_identities = set(Random(seed).sample(identities, test_count))
     test = SightingTable.of(s for s in sightings if s.identity in test_identities)
     train = SightingTable.of(s for s in sightings if s.identity is not None and s.identity not in test_identities)
     train_count = len(identities) - len(test_identities)

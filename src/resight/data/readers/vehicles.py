@@ -4,7 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import contents, matching, require
+from resight.data.readers.folders import matching, read_lines, require
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
@@ -58,14 +58,14 @@ def _read_views(path: Path) -> dict[str, str]:
     """The last field of each line by the base name of its first, which may be a Windows path."""
     if not path.is_file():
         return {}
-    fields = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    fields = [line.split() for line in read_lines(path, "VeRi-776")]
+    if any(len(row) < 2 for row in fields):
+        raise DatasetError(f"{path} is not a list of lines `image ... view`")
     return {re.split(r"[/\\]", first)[-1]: last for first, *_, last in fields}
 
 
 def _read_list(path: Path, images: Path) -> list[Sighting]:
-    if not path.is_file():
-        raise DatasetError(f"VehicleID lacks its list {path}; found {contents(path.parent)}")
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in read_lines(path, "VehicleID")]
     if any(len(row) != 2 for row in rows):
         raise DatasetError(f"{path} is not a list of lines `image vehicle`")
     return [Sighting({"rgb": images / f"{image}.jpg"}, identity=vehicle) for image, vehicle in rows]

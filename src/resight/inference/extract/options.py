@@ -77,7 +77,7 @@ class ExtractOptions:
         """Return a model card's section `embedding`, changed by the options that are not None."""
         names = ("precision", "flip", "fusion", "unknown", "batch_size")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Embedding.model_validate(settings.model_dump() | changes)
+        return settings.changed(**changes)
 
     def _changed(self, names: tuple[str, ...]) -> list[str]:
         return [

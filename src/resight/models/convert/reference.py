@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-import yaml
 from torch import Tensor
 
 from resight.config.sections import Model, Preprocessing, SideLabel
+from resight.config.yaml_text import parse_yaml
 from resight.data.catalog import camera_owner
 from resight.data.sightings import MODALITIES
 from resight.data.vocabulary import Vocabulary
@@ -73,14 +73,17 @@ def read_options(path: Path) -> dict[str, Any]:
         ConfigError: the file does not exist, or is no such configuration.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text()
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the path
         raise ConfigError(f"{path} cannot be read as the reference's YAML: {str(error).splitlines()[0]}") from error
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not the reference's YAML: it has no sections such as MODEL and INPUT")
     sections = cast("dict[str, Any]", tree)
     return {
-        f"{section}.{name}": yaml.safe_load(value) if isinstance(value, str) and value[:1] in "([" else value
+        f"{section}.{name}": parse_yaml(value, f"{section}.{name} in {path}")
+        if isinstance(value, str) and value[:1] in "(["
+        else value
         for section, values in sections.items()
         if isinstance(values, dict)
         for name, value in cast("dict[str, Any]", values).items()

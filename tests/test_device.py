@@ -286,3 +286,149 @@ def test_the_variables_make_this_processor_behave_as_one_without_fast_bf16():
         [sys.executable, "-c", code], env={**os.environ, **AVX2}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["AVX2", "fp32", "False"]
+
+
+@pytest.mark.parametrize(("factors", "faster"), [
+    ([5.0, 0.5], True), ([5.001], False), ([1.0, 0.899], True), ([1.0, 0.9], False), ([1.0, 0.901], False),
+])  # fmt: skip
+def test_the_limits_of_faster_and_hopeless(monkeypatch, factors, faster):
+    trials = timed(monkeypatch, factors)
+    threads = torch.get_num_threads()
+    assert device._bf16_is_faster(lambda size, precision: lambda: None, 1, 2) is faster
+    assert trials == [4, 6][: len(factors)]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("measure", "sizes"), [
+    (device.bf16_layer_is_faster, (192, 1536)), (device.bf16_product_is_faster, (128, 2048)),
+])  # fmt: skip
+def test_what_is_measured(monkeypatch, measure, sizes):
+    """A trial of a small size and one of a large, each in both precisions, in one thread."""
+    products = []
+
+    def seconds(works, runs):
+        assert torch.get_num_threads() == 1
+        for work in works:
+            work()
+        return [1.0, 1.0]
+
+    def product(a, b):
+        products.append((a.dtype, tuple(a.shape), tuple(b.shape)))
+        return real(a, b)
+
+    real = torch.mm
+    monkeypatch.setattr(device, "_shortest_seconds", seconds)
+    monkeypatch.setattr(torch, "mm", product)
+    layers = []
+    monkeypatch.setattr(device.nn, "Linear", lambda *size: layers.append(size) or real_linear(*size))
+    measure.__wrapped__()
+    if products:
+        assert products == [(t, (n // 8, 512), (512, n)) for n in sizes for t in (torch.bfloat16, torch.float32)]
+    else:
+        assert layers == [(384, size) for size in sizes for _ in range(2)]
+
+
+real_linear = torch.nn.Linear
+
+
+def test_the_shortest_of_several_runs_without_the_first(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(device.time, "perf_counter", lambda: now[0])
+    calls = []
+
+    def work(name, seconds):
+        left = list(seconds)
+
+        def run():
+            calls.append(name)
+            now[0] += left.pop(0)
+
+        return run
+
+    found = device._shortest_seconds((work("a", [0.1, 5, 3, 4]), work("b", [9, 2, 8, 7])), 3)
+    assert found == pytest.approx([3, 2])
+    assert calls == ["a", "b"] * 4
+
+
+@pytest.mark.parametrize(("bound", "quota", "cores"), [
+    (8, None, 8), (8, 0.5, 1), (8, 1.0, 1), (8, 1.1, 2), (2, 7.5, 2), (1, None, 1), (3, 3.0, 3),
+])  # fmt: skip
+def test_cores_that_are_available(monkeypatch, bound, quota, cores):
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: set(range(bound)) if pid == 0 else set(), raising=False)
+    monkeypatch.setattr(device, "cpu_quota", lambda: quota)
+    assert device.available_cores() == cores
+    monkeypatch.delattr(device.os, "sched_getaffinity")
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 6)
+    assert device.available_cores() == max(1, min(6, 6 if quota is None else -int(-quota // 1)))
+    monkeypatch.setattr(device.os, "cpu_count", lambda: None)
+    assert device.available_cores() == 1
+
+
+@pytest.mark.parametrize(("quota", "period", "expected"), [
+    ("0", "100000", 0.0), ("100000", "0", None), ("-1", "5", None), ("300000", "100000", 3.0), ("x", "5", None),
+])  # fmt: skip
+def test_quotas_of_version_1(tmp_path, quota, period, expected):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text(period)
+    assert cpu_quota(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("cuda", "mps", "name"), [
+    (True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"),
+])  # fmt: skip
+def test_the_best_device_there_is(monkeypatch, cuda, mps, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert pick_device("auto") == torch.device(name)
+
+
+def test_a_description_in_one_line():
+    compute = device.Compute("cpu", "AVX2", "fp32", 3, "fused", 32)
+    assert compute.describe((64, 32)) == "cpu (AVX2, 3 threads), fp32; images of 64x32, batches of 32"
+    on_card = device.Compute("cuda:1", "AVX2", "bf16", 3, "formed", 512)
+    assert on_card.describe((8, 4), 96) == "cuda:1, bf16; images of 8x4, batches of 96"
+
+
+@pytest.mark.parametrize(("limit", "has", "kind"), [
+    ("DEFAULT", {"amx_bf16", "avx512_bf16"}, "AMX"),
+    ("AVX10_1_512", {"amx_bf16", "avx512_bf16"}, "AMX"),
+    ("AVX512_CORE_AMX", {"amx_bf16", "avx512_bf16"}, "AMX"),
+    ("avx512_core_vnni", {"amx_bf16", "avx512_bf16"}, "AVX-512"),
+    ("AVX2_VNNI", {"amx_bf16", "avx512_bf16", "avx2"}, "AVX2"),
+    ("AVX2_VNNI_2", {"avx2"}, "AVX2"),
+    ("SSE41", {"avx512_bf16"}, "riscv64"),
+    ("ALL", {"avx512_bf16"}, "AVX-512 with bf16"),
+])  # fmt: skip
+def test_the_kind_of_processor_under_other_limits(monkeypatch, limit, has, kind):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(has, True))
+    monkeypatch.setattr(device.platform, "machine", lambda: "riscv64")
+    assert processor_kind.__wrapped__() == kind
+
+
+@pytest.mark.parametrize(("results", "kept"), [((1, 1), True), ((0, 1), False), ((1, 0), False)])
+def test_memory_is_retained_under_glibc(monkeypatch, results, kept):
+    calls = []
+
+    class Library:
+        def mallopt(self, option, value):
+            calls.append((option, value))
+            return results[len(calls) - 1]
+
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert device.retain_memory.__wrapped__() is kept
+    assert calls == [(-4, 0), (-1, -1)][: 1 if results[0] == 0 else 2]  # M_MMAP_MAX and M_TRIM_THRESHOLD
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("", ""))
+    assert device.retain_memory.__wrapped__() is False
+
+
+def test_autocast_is_off_in_float32():
+    for precision, enabled in (("fp32", False), ("bf16", True)):
+        with device.autocast(CPU, precision):
+            assert torch.is_autocast_enabled("cpu") is enabled
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+            assert product.dtype == device.DTYPES[precision]

@@ -243,3 +243,49 @@ def test_a_folder_that_is_made_has_no_file_in_it(tmp_path, calls):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of the path is a file, not a folder"):
         make_folder(tmp_path / "file" / "c")
+
+
+def test_json_is_indented_and_ends_with_a_line_break(tmp_path):
+    write_json(tmp_path / "x", {"a": [1]})
+    assert (tmp_path / "x").read_bytes() == b'{\n  "a": [\n    1\n  ]\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("no words"), "no words"), (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError(errno.EDQUOT, "x"), "the disk quota is used up"), (OSError(errno.EROFS, "x"), "the file system is "
+        "read-only"), (OSError(errno.EACCES, "x"), "writing there is not permitted"),
+        (OSError(errno.EPERM, "x"), "writing there is not permitted"),
+    ],
+)  # fmt: skip
+def test_why_a_file_cannot_be_written(tmp_path, error, reason):
+    with pytest.raises(StorageError) as refused, files.storing(tmp_path):
+        raise error
+    assert str(refused.value) == f"{tmp_path} cannot be written: {reason}"
+
+
+@pytest.mark.parametrize(("age", "is_left"), [(3600.0, True), (3600.5, False)])
+def test_a_link_is_abandoned_after_an_hour_and_not_before(tmp_path, monkeypatch, age, is_left):
+    link = tmp_path / ".x.1.partial"
+    link.symlink_to("nowhere")
+    os.utime(link, (1e9, 1e9), follow_symlinks=False)
+    monkeypatch.setattr(files.time, "time", lambda: 1e9 + age)
+    write_file(tmp_path / "x", "new")
+    assert link.is_symlink() == is_left
+    assert (tmp_path / "x").read_text() == "new"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_only_folders_may_refuse_to_be_synced(tmp_path, monkeypatch, number):
+    def fail(descriptor):
+        raise OSError(number, "refused")
+
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(os, "fsync", fail)
+    files._sync(tmp_path)
+    with pytest.raises(OSError, match="refused"):
+        files._sync(tmp_path / "file")
+    number = errno.EIO
+    with pytest.raises(OSError, match="refused"):
+        files._sync(tmp_path)

@@ -313,9 +313,15 @@ def test_an_erasure_waits_for_readers_and_is_finished_later(tmp_path, monkeypatc
         engine.remove(["r2"])
     assert engine.get(["r2"]) == []  # hidden at once
     assert engine.search(gone.vector[None], 1)[0][0].id != "r2"
-    reader.close()
     engine.close()
-    SQLiteEngine(tmp_path / "g").close()  # finishes it
+    waiting = SQLiteEngine(tmp_path / "g", indexed=False)  # it can be used meanwhile
+    assert waiting.count() == 58
+    assert "erasure of removed records is pending" in waiting.faults()[0]
+    waiting.close()
+    reader.close()
+    engine = SQLiteEngine(tmp_path / "g")  # finishes it
+    assert engine.faults() == []
+    engine.close()
     for path in (tmp_path / "g").iterdir():
         assert gone.vector.tobytes() not in path.read_bytes(), path
 

@@ -25,11 +25,11 @@ from resight.data.boxes import Box
 from resight.data.readers.anything import read_images
 from resight.data.sightings import MODALITIES, SCHEMA, Sighting, SightingTable
 from resight.errors import CheckpointError, ConfigError, DatasetError, PictureError, ResightError, StorageError
-from resight.inference.embeddings import read_embeddings
 from resight.inference import decoding
-from resight.inference.extract import tasks
-from resight.inference.extract import extract as module
 from resight.inference.decoding import ByteLimit, decode_prepared
+from resight.inference.embeddings import read_embeddings
+from resight.inference.extract import extract as module
+from resight.inference.extract import tasks
 from resight.inference.extract.extract import ExtractOptions, extract
 from resight.inference.extract.sources import SightingSource, VideoSource
 from resight.inference.extract.tasks import ModelFolder

@@ -122,6 +122,16 @@ class Connection:
             finally:
                 self.raw.execute("PRAGMA temp_store = MEMORY")
 
+    @contextmanager
+    def waiting(self, seconds: float) -> Generator[None]:
+        """Wait at most so long for other processes during the block, where SQLite waits."""
+        with self._lock, self.errors():
+            self.raw.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+            try:
+                yield
+            finally:
+                self.raw.execute(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
+
     def empty_log(self) -> bool:
         """Write the log's pages into the database and truncate it; False where a reader does not let go in time."""
         with self._lock, self.errors():

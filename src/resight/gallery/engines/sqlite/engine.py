@@ -13,7 +13,7 @@ Derived files follow the transaction's number and are caught up, or built again,
 import json
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -70,7 +70,8 @@ class SQLiteEngine:
             self.derived = Derived(path, place, self._info.width, state.gallery_id, indexed, exact_under)
             self.derived.catch_up(self._database)
             if state.erasure_pending and self._database.writable:
-                erasure.finish(self._database, self.derived)
+                with suppress(GalleryError):  # it stays pending while another process reads, and `faults` says so
+                    erasure.finish(self._database, self.derived, seconds=0)
         except Exception:
             self.close()
             raise
@@ -194,11 +195,7 @@ class SQLiteEngine:
         return verification.faults(self._database, self.derived, self._info.width)
 
     def backup(self, path: Path) -> int:
-        """Copy the gallery to a new folder while it is in use, and return the number of its records.
-
-        Raises:
-            GalleryError: the folder exists and is not empty.
-        """
+        """Copy the gallery to a new or empty folder while it is in use; return the number of its records."""
         SQLiteEngine.create(path, self._info)
         (path / DATABASE).unlink()
         partial = path / f".{DATABASE}.partial"

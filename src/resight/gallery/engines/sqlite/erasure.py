@@ -30,10 +30,11 @@ def finish(database: Connection, derived: Derived, seconds: float = WAIT_SECONDS
     try:
         if derived.matrix.file.exists():
             derived.catch_up(database)
-        while not _erased(database, derived):
-            if time.monotonic() > deadline:
-                raise GalleryError(f"another process is using {database.folder}")
-            time.sleep(_PAUSE)
+        with database.waiting(seconds):
+            while not _erased(database, derived):
+                if time.monotonic() > deadline:
+                    raise GalleryError(f"another process is using {database.folder}")
+                time.sleep(_PAUSE)
         with database.transaction(write=True) as connection:
             write_state(connection, replace(read_state(connection), erasure_pending=0))
         derived.catch_up(database)

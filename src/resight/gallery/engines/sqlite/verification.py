@@ -61,6 +61,8 @@ def _checksums(connection: sqlite3.Connection, width: int) -> Iterator[str]:
 
 def _counts(connection: sqlite3.Connection, width: int) -> Iterator[str]:
     state = read_state(connection)
+    if state.erasure_pending:
+        yield "the erasure of removed records is pending: end other processes that use the gallery, and open it again"
     count = connection.execute("SELECT count(*) FROM records").fetchone()[0]
     logged = dict(connection.execute("SELECT action, sum(count) FROM log GROUP BY action").fetchall())
     expected = logged.get("add", 0) - logged.get("replace", 0) - logged.get("remove", 0)

@@ -103,6 +103,22 @@ def test_a_flipped_bit_of_the_matrix_is_noticed_while_the_gallery_is_open(tmp_pa
     engine.close()
 
 
+def test_a_flipped_bit_of_the_index_is_noticed_while_the_gallery_is_open(tmp_path):
+    stored = filled(tmp_path / "g", "index")
+    engine = FOLDERS["index"](tmp_path / "g")
+    engine.search(np.eye(1, INFO.width, dtype=np.float32), 3)
+    assert engine.faults() == []
+    vector = stored[9].vector.tobytes()
+    (file,) = [p for p in (tmp_path / "g" / "index").rglob("*") if p.is_file() and vector in p.read_bytes()]
+    with file.open("r+b") as opened:
+        opened.seek(file.read_bytes().index(vector) + 5)
+        byte = opened.read(1)[0]
+        opened.seek(-1, os.SEEK_CUR)
+        opened.write(bytes([byte ^ 4]))
+    assert f"index file {file.relative_to(tmp_path / 'g' / 'index')} is corrupt" in engine.faults()[0]
+    engine.close()
+
+
 @pytest.mark.parametrize("name", ["gallery.sqlite", "vectors.f32"])
 def test_a_truncated_file_is_noticed_or_built_again(tmp_path, name):
     expected = filled(tmp_path / "g")

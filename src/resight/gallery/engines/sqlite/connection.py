@@ -152,10 +152,10 @@ class Connection:
         """Raise SQLite's errors in the block as sentences."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a corrupt name in an error text of SQLite's is no UTF-8
             raise self._sentence(error) from error
 
-    def _sentence(self, error: sqlite3.Error) -> ResightError:
+    def _sentence(self, error: Exception) -> ResightError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == _FULL:
             return StorageError(f"{self.file} cannot be written: the disk is full")

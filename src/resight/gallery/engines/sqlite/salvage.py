@@ -50,7 +50,7 @@ def repair(folder: Path, to: Path) -> RepairReport:
         try:
             state = read_state(connection)
             info = read_gallery_info(state.info, str(folder / DATABASE))
-        except (sqlite3.Error, GalleryError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, GalleryError) as error:
             connection.close()
             raise GalleryError(
                 f"{folder / DATABASE} cannot be repaired: what it says of its model is corrupt ({error}); restore it "
@@ -115,6 +115,6 @@ def _rows(
 ) -> list[tuple[Any, ...]]:
     try:
         return connection.execute(query, values).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         report.lost.append(f"{name} cannot be read: {error}")
         return []

@@ -94,6 +94,14 @@ def test_a_probability_follows_from_the_prior_by_bayes_rule(tmp_path, prior):
     gallery.close()
 
 
+def test_an_answer_prints_in_one_line_without_its_vector(engine):
+    engine.add(records(3))
+    (answer,) = Gallery(engine).search(records(1)[0].vector[None], 1)[0]
+    assert repr(answer).startswith("Answer(record=Record(id='r0', identity=")
+    assert "vector" not in repr(answer)
+    assert len(repr(answer)) < 400
+
+
 def test_answers_by_group(engine):
     gallery = Gallery(engine)
     stored = records(90)

@@ -25,7 +25,7 @@ class Record:
 
     id: str
     """Unique in the gallery; adding a record whose id exists replaces that record."""
-    vector: np.ndarray
+    vector: np.ndarray = field(repr=False)
     """float32 [D] of unit length."""
     identity: str | None = None
     """None where unknown."""
@@ -37,7 +37,7 @@ class Record:
     """Seconds, on a clock that all cameras share."""
     images: Mapping[str, str] = field(default_factory=dict[str, str])
     """Paths of the sighting's images, by modality."""
-    thumbnail: bytes | None = None
+    thumbnail: bytes | None = field(default=None, repr=False)
     """A small JPEG, for images whose files may be moved or deleted."""
     metadata: Mapping[str, Value] = field(default_factory=dict[str, Value])
     """Further fields, by name."""

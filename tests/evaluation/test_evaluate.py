@@ -91,6 +91,19 @@ def test_each_option_acts(sides, option):
     assert not np.array_equal(plain.ap, other.ap)
 
 
+def test_draws_that_cannot_differ_are_said():
+    """One image of each identity and camera: single-shot draws the same gallery ten times."""
+    rows = [sighting(n, f"id{n // 2}", f"cam{n % 2}") for n in range(12)]
+    vectors = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    both = Embeddings(vectors, SightingTable.of(rows), EmbeddingsInfo(dataset="artificial", protocol="market"))
+    result = measure(both, both, Evaluation(protocol="single-shot"))
+    assert max(result.spread().values()) < 1e-12
+    assert any("every draw is the same gallery" in line for line in in_words(result))
+    several = measure(embedded(1, 120), embedded(1, 120), Evaluation(protocol="single-shot"))
+    assert not any("every draw" in line for line in in_words(several))
+
+
 def test_trials_give_mean_and_spread(sides):
     result = measure(sides[1], sides[1], Evaluation(protocol="vehicleid", trials=4))
     rows = [row["R1"] for row in result.figures()]

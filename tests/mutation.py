@@ -23,7 +23,7 @@ SWAPS = {
     ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.And: "or", ast.Or: "and",
 }  # fmt: skip
-EVERYWHERE = ["tests/test_device.py", "tests/test_progress.py"]
+EVERYWHERE = ["tests/test_device.py", "tests/test_progress.py", "tests/test_files.py", "tests/test_public_names.py"]
 
 
 def faults(path: Path) -> list[tuple[int, str, str]]:

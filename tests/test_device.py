@@ -354,7 +354,9 @@ def test_the_shortest_of_several_runs_without_the_first(monkeypatch):
     (8, None, 8), (8, 0.5, 1), (8, 1.0, 1), (8, 1.1, 2), (2, 7.5, 2), (1, None, 1), (3, 3.0, 3),
 ])  # fmt: skip
 def test_cores_that_are_available(monkeypatch, bound, quota, cores):
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: set(range(bound)) if pid == 0 else set(), raising=False)
+    monkeypatch.setattr(
+        device.os, "sched_getaffinity", lambda pid: set(range(bound)) if pid == 0 else set(), raising=False
+    )
     monkeypatch.setattr(device, "cpu_quota", lambda: quota)
     assert device.available_cores() == cores
     monkeypatch.delattr(device.os, "sched_getaffinity")

@@ -17,12 +17,12 @@ class Progress:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self.bar = bars.Progress(
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=None),
             bars.MofNCompleteColumn(),
-            bars.TextColumn("{task.fields[now]}"),
+            bars.TextColumn("{task.fields[now]}", markup=False),
             bars.TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -57,7 +57,8 @@ class Progress:
             total: number of steps; None if unknown.
             completed: steps that an earlier run completed.
         """
-        self.bar.reset(self.task, total=total, completed=completed, description=description, now="")
+        self.bar.remove_task(self.task)  # `reset` would keep a total where the new one is unknown
+        self.task = self.bar.add_task(description, total=total, completed=completed, now="")
         self.description = description
         self.total = total
         self.initial = completed

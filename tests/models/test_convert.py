@@ -6,12 +6,17 @@ import golden_cases
 import pytest
 import torch
 from conftest import picture
+from timm.layers.drop import DropPath
 
 from resight import convert_checkpoint, load, read_dataset
 from resight.cli import main
+from resight.config.sections import Model, Optimizer, Preprocessing
+from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
-from resight.models.checkpoint import load_model
+from resight.files import write_folder
+from resight.models.checkpoint import ModelCard, fill_model_folder, load_model
 from resight.models.convert.reference import read_options
+from resight.training.optimizer import parameter_groups
 
 
 def refused(capsys, *arguments) -> str:
@@ -62,8 +67,10 @@ def test_options_of_the_yaml_and_weights_that_do_not_fit(reference, tmp_path, ca
     says = refused(capsys, "convert", checkpoint, *wide, "--out", tmp_path / "wide")
     assert "does not fit the model; of another shape: backbone" in says
     assert "is [1, 1, 384] instead of [1, 1, 768]" in says
+    assert "the file looks like TransReID without JPM and MODEL.TRANSFORMER_TYPE=deit_small_patch16_224" in says
     jpm = ["--config", yaml, "--options", "MODEL.JPM=True"]
-    assert "missing: backbone.blocks.11" in refused(capsys, "convert", checkpoint, *jpm, "--out", tmp_path / "jpm")
+    says = refused(capsys, "convert", checkpoint, *jpm, "--out", tmp_path / "jpm")
+    assert "MODEL.JPM is True, and the checkpoint has no branches of JPM" in says
     assert not (tmp_path / "wide").exists()
     assert "--options MODEL.JPM=True" in refused(capsys, "convert", checkpoint, *out)
     assert "is not one of vit_base" in refused(
@@ -84,7 +91,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, capsys):
         command = ["convert", tmp_path / name, "--options", "MODEL.JPM=True", "--out", tmp_path / "ours"]
         assert main([str(a) for a in command]) == 2
         captured = capsys.readouterr()
-        assert "its pickle would run code" in captured.err
+        assert "could run code" in captured.err
         assert "boom" not in captured.out + captured.err
     (tmp_path / "noise.pth").write_bytes(b"\x00\x01nothing")
     says = refused(capsys, "convert", tmp_path / "noise.pth", "--options", "MODEL.JPM=True", "--out", tmp_path / "ours")
@@ -158,13 +165,13 @@ def test_a_converted_market_model_knows_the_cameras_of_market(reference, market,
 
 def test_the_yaml_is_flattened_to_the_references_names(tmp_path):
     (tmp_path / "r.yml").write_text(
-        "MODEL:\n  STRIDE_SIZE: '[12, 12]'\n  JPM: True\nINPUT:\n  SIZE_TRAIN: [256, 128]\nX: 1\n"
+        "MODEL:\n  STRIDE_SIZE: '(12, 12)'\n  JPM: True\nINPUT:\n  SIZE_TRAIN: [256, 128]\nX: 1\n"
     )
-    expected = {"MODEL.STRIDE_SIZE": [12, 12], "MODEL.JPM": True, "INPUT.SIZE_TRAIN": [256, 128]}
+    expected = {"MODEL.STRIDE_SIZE": "(12, 12)", "MODEL.JPM": True, "INPUT.SIZE_TRAIN": [256, 128], "X": 1}
     assert read_options(tmp_path / "r.yml") == expected
     for content, says in (
         ("- a", "no sections such as MODEL"),
-        ("a: [", "cannot be read as the reference's YAML"),
+        ("a: [", "cannot be read as YAML"),
     ):
         (tmp_path / "bad.yml").write_text(content)
         with pytest.raises(ConfigError, match=says):
@@ -184,3 +191,43 @@ def test_the_yaml_is_flattened_to_the_references_names(tmp_path):
 def test_options_that_are_not_supported_are_refused(reference, option, says):
     with pytest.raises(ConfigError, match=says):
         convert_checkpoint(reference[0], SMALL | option)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("test_vit", {"sie": ("camera",), "jpm": True}),
+        ("test_vit", {"head": "arcface", "stride": 8}),
+        ("legacy_vit_small", {}),
+        ("resnet50", {}),
+        ("vit_small_patch14_reg4_dinov2", {"sie": ("camera",)}),
+    ],
+)
+def test_a_model_is_loaded_without_random_weights(tmp_path, backbone, options):
+    vocabulary = Vocabulary(("a", "b"), ("1", "2"))
+    settings, preprocessing = Model(backbone=backbone, **options), Preprocessing(size=(56, 28))
+    card = ModelCard(model=settings, preprocessing=preprocessing, vocabulary=vocabulary)
+    original = card.build().eval()
+    write_folder(tmp_path / "m", lambda partial: fill_model_folder(partial, original.state_dict(), card))
+    state = torch.get_rng_state()
+    loaded, _ = load_model(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(tensor.is_meta for tensor in [*loaded.parameters(), *loaded.buffers()])
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"")  # the weights are in memory of their own
+    for name, parameter in original.named_parameters():
+        assert torch.equal(loaded.get_parameter(name), parameter)
+        assert loaded.get_parameter(name).requires_grad == parameter.requires_grad
+    images, camera = torch.randn(2, 3, 56, 28), {"camera": torch.tensor([0, 1])}
+    with torch.inference_mode():
+        assert torch.equal(loaded.embed(images, camera), original.embed(images, camera))
+    paths = [[m.drop_prob for m in model.modules() if isinstance(m, DropPath)] for model in (loaded, original)]
+    assert paths[0] == paths[1]
+
+
+def test_the_references_large_rate_of_the_classifier_alone_is_a_setting():
+    shapes = {"backbone.sie.table": (3, 2), "necks.0.weight": (2,), "heads.0.weight": (3, 2), "heads.4.weight": (3, 2)}
+    parameters = [(name, torch.nn.Parameter(torch.ones(shape))) for name, shape in shapes.items()]
+    groups = parameter_groups(parameters, Optimizer(lr=0.008, classifier_lr_factor=2, head_lr_factor=3))
+    rates = {name: group["lr"] for group in groups for name in group["names"]}
+    expected = dict(zip(shapes, (0.024, 0.024, 0.048, 0.048), strict=True))
+    assert rates == pytest.approx(expected)

@@ -67,7 +67,7 @@ def _inspect(options: Inspect) -> None:
             table.add_row(
                 *(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items())
             )
-        Console(highlight=False).print(table)
+        Console(highlight=False, markup=False, emoji=False).print(table)
         print("\n".join(inspection.notes), end="\n" if inspection.notes else "")
     if options.out is not None:
         write_tables(inspection.split, options.out)

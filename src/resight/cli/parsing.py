@@ -90,7 +90,7 @@ def print_json(document: Any) -> None:
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:  # a file has no width
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, markup=False, emoji=False, width=160)
     console.print(table)

@@ -26,5 +26,5 @@ def run(arguments: list[str]) -> None:
     for stage in summarize(recipe):
         shape = f"[{', '.join(map(str, stage.shape))}]"
         table.add_row(stage.name, shape, f"{stage.parameters:,}", f"{stage.flops / 1e6:,.1f}", stage.source)
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False).print(table)
     print(_EXPLANATION.format(IDENTITIES, CAMERAS, VIEWS))

@@ -41,6 +41,8 @@ class SearchOptions:
     where: Filter
     group: str | None = None
     rerank: bool = False
+    exclude: frozenset[str] = frozenset()
+    """Ids of records that are no answers, such as those that the query is of."""
 
     def require_valid(self, engine: Engine) -> None:
         """Check the options against a gallery.
@@ -115,7 +117,7 @@ def find_answers(
     """
     k, group = options.k, options.group
     total = engine.count(options.where)
-    size = max(_RERANKED if options.rerank else 0, _MORE * k if group else k)
+    size = max(_RERANKED if options.rerank else 0, _MORE * k if group else k) + len(options.exclude)
     answers: list[list[Answer]] = [[] for _ in vectors]
     pending = list(range(len(vectors)))
     while pending:
@@ -124,7 +126,9 @@ def find_answers(
         incomplete = list[int]()
         for query, row_hits in zip(pending, hits, strict=True):
             candidates = [
-                _answer(records[hit.id], hit.similarity, calibration, prior) for hit in row_hits if hit.id in records
+                _answer(records[hit.id], hit.similarity, calibration, prior)
+                for hit in row_hits
+                if hit.id in records and hit.id not in options.exclude
             ]
             if options.rerank:
                 candidates = _rerank(vectors[query], candidates)

@@ -11,7 +11,7 @@ from resight.config.sections import Precision
 from resight.data.sightings import SightingTable
 from resight.errors import GalleryError
 from resight.gallery import maintenance
-from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers, require_k
+from resight.gallery.answers import Answer, SearchOptions, as_queries, find_answers
 from resight.gallery.cluster import Clustering, cluster_records
 from resight.gallery.engines.contract import EVERYTHING, Engine
 from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
@@ -129,6 +129,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         camera: Label | Sequence[Label] = None,
         view: Label | Sequence[Label] = None,
         modality: Label | Sequence[Label] = None,
+        exclude: Sequence[str] = (),
     ) -> list[list[Answer]]:
         """Return for each query its at most k nearest records, nearest first.
 
@@ -141,12 +142,13 @@ class Gallery(AbstractContextManager["Gallery"]):
             rerank: order the nearest records by their k-reciprocal neighbors (Zhong et al. 2017); the similarities of
                 the answers do not change.
             camera, view, modality: of the query images, as in `Embedder.embed`.
+            exclude: ids of records that are no answers, such as those that the query is of.
 
         Raises:
             ConfigError: k is less than 1, the group is unknown, or no record has a metadata field of the filter.
             GalleryError: the query vectors have another width than the gallery's, or are not finite.
         """
-        options = SearchOptions(k, where, group, rerank)
+        options = SearchOptions(k, where, group, rerank, frozenset(require_texts(exclude, "record ids")))
         options.require_valid(self.engine)
         is_vectors = isinstance(query, np.ndarray) and query.dtype.kind == "f"
         vectors: Any = query if is_vectors else self.embedder.embed(query, camera, view, modality)  # pyright: ignore[reportArgumentType]
@@ -161,9 +163,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             ConfigError, GalleryError: as `search`; or the id does not exist.
         """
-        require_k(k)
-        answers = self.search(self.record(record_id).vector[None], k + 1, where, group)[0]
-        return [answer for answer in answers if answer.record.id != record_id][:k]
+        return self.search(self.record(record_id).vector[None], k, where, group, exclude=[record_id])[0]
 
     def record(self, record_id: str) -> Record:
         """Return the record with an id.

@@ -45,7 +45,7 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
     """
     if out.exists():
         raise ConfigError(f"{out} exists already and is not written over; remove it, or use another --out")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     plan = synthetic.Plan(seed=seed)
     run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
     epoch_fraction = 1.0

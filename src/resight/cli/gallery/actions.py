@@ -96,10 +96,8 @@ def search(options: kinds.Search) -> None:
         if options.same_object:
             query = mean_query(query)
             names = [" and ".join(names)]
-        answers = gallery.search(query, options.k + len(options.id), where, options.group, options.rerank)
+        answers = gallery.search(query, options.k, where, options.group, options.rerank, exclude=options.id)
         available = gallery.stats().modalities if not any(answers) else {}
-    if options.id:
-        answers = [[a for a in row if a.record.id not in options.id][: options.k] for row in answers]
     print_answers(names, answers, options, where, list(available))
 
 

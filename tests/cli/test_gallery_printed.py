@@ -409,4 +409,4 @@ def test_search_with_images(capsys, calls):
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", "--same-object", "--json")
     assert json.loads("\n".join(printed)) == [{"query": "a.jpg and b.jpg", "answers": []}]
     np.testing.assert_allclose(calls[-1][1], [[0.5**0.5, 0.5**0.5, 0, 0]])
-    assert calls[-1][2:] == (10, Filter(), None, False)
+    assert calls[-1][2:] == (10, Filter(), None, False, ())

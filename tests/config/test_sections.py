@@ -38,8 +38,8 @@ DEFAULTS = {
     },
     "optimizer": {
         "name": "sgd", "lr": 0.008, "momentum": 0.9, "weight_decay": 1e-4, "bias_weight_decay": 1e-4,
-        "decay_vectors": True, "bias_lr_factor": 2, "head_lr_factor": 1, "classifier_lr_factor": 1, "layer_decay": 1, "ema": 0, "freeze_epochs": 0,
-        "clip": None,
+        "decay_vectors": True, "bias_lr_factor": 2, "head_lr_factor": 1, "classifier_lr_factor": 1, "layer_decay": 1,
+        "ema": 0, "freeze_epochs": 0, "clip": None,
     },
     "schedule": {
         "name": "cosine", "every": "epoch", "epochs": 120, "warmup_epochs": 5, "warmup_start": 0.01, "floor": 0.002,
@@ -70,8 +70,8 @@ REAL = {  # intervals; a round bracket leaves the bound out
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
     "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight optimizer.weight_decay "
     "optimizer.bias_weight_decay evaluation.window evaluation.expand_power",
-    "(0, inf)": "model.head_scale loss.center_lr optimizer.lr optimizer.bias_lr_factor optimizer.head_lr_factor optimizer.classifier_lr_factor "
-    "optimizer.clip",
+    "(0, inf)": "model.head_scale loss.center_lr optimizer.lr optimizer.bias_lr_factor optimizer.head_lr_factor "
+    "optimizer.classifier_lr_factor optimizer.clip",
     "(-inf, inf)": "model.sie_weight loss.triplet_margin",
 }
 INTERVALS = [(field, interval) for interval, fields in REAL.items() for field in fields.split()]

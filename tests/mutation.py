@@ -23,6 +23,7 @@ SWAPS = {
     ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.And: "or", ast.Or: "and",
 }  # fmt: skip
+SLOW = ["--ignore=tests/gallery/test_crashes.py", "--ignore=tests/gallery/test_kills.py"]
 EVERYWHERE = ["tests/test_device.py", "tests/test_progress.py", "tests/test_files.py", "tests/test_public_names.py"]
 
 
@@ -53,10 +54,14 @@ def faults(path: Path) -> list[tuple[int, str, str]]:
 
 
 def tests_of(path: Path) -> list[str]:
-    """The tests that mirror a file's package."""
+    """The tests that mirror a file's package, those that name the file first."""
     part = path.relative_to(PACKAGE).parts[0]
     folder = ROOT / "tests" / part
-    return [f"tests/{part}"] if folder.is_dir() else EVERYWHERE
+    if not folder.is_dir():
+        return EVERYWHERE
+    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    first = [file for file in sorted(folder.glob("test_*.py")) if module in file.read_text()]
+    return [*(str(file.relative_to(ROOT)) for file in first), f"tests/{part}"]
 
 
 def survives(path: Path, line: int, new: str | None) -> bool:
@@ -71,7 +76,19 @@ def survives(path: Path, line: int, new: str | None) -> bool:
         target.write_text("\n".join(lines) + "\n")
         environment = {**os.environ, "PYTHONPATH": str(Path(folder) / "src"), "OMP_NUM_THREADS": "1"}
         environment |= {"NUMBA_CACHE_DIR": folder}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests_of(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            *SLOW,
+            *tests_of(path),
+        ]
         try:
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -96,7 +113,7 @@ def main() -> None:
         word = "survived" if alive else "noticed "
         print(f"{word} {path.relative_to(ROOT)}:{line}\n    - {old.strip()}\n    + {new.strip()}", flush=True)
 
-    parts = {tuple(tests_of(path)): path for path, *_ in chosen}
+    parts = {(tests_of(path)[-1],): path for path, *_ in chosen}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for names, passes in zip(parts, pool.map(lambda path: survives(path, 1, None), parts.values()), strict=True):
             if not passes:

@@ -133,8 +133,8 @@ def tuple_bomb(path):
 
 
 def uninitialised(path):
-    """A call that makes a tensor of 40 GB."""
-    call = b"ctorch\nFloatTensor\n" + b"\x8a\x05" + struct.pack("<q", 10**10)[:5] + b"\x85R"
+    """A call that makes a tensor of 400 MB."""
+    call = b"ctorch\nFloatTensor\n" + b"\x8a\x05" + struct.pack("<q", 10**8)[:5] + b"\x85R"
     opcodes = b"\x80\x02}" + b"X\x11\x00\x00\x00classifier.weight" + call + b"s."
     zip_of({"a/data.pkl": opcodes, "a/version": "3", "a/byteorder": "little"})(path)
 
@@ -151,7 +151,7 @@ CONTENTS = {
     "html": (content(b"<!DOCTYPE html><html>"), "it is an HTML or XML page"),
     "lfs": (content(b"version https://git-lfs.github.com/spec/v1\n"), "it is a pointer of Git LFS"),
     "jpeg": (image, "it is a JPEG image"),
-    "noise": (content(bytes(range(128, 256)) * 4), "torch.save did not write"),
+    "noise": (content(bytes(range(128, 256)) * 4), "is corrupt or no checkpoint"),
     "zeros": (content(bytes(5000)), "it is of no type that is known"),
     "safetensors": (lambda path: save_file({"a": torch.ones(1)}, path), "is a safetensors file, not one of torch.save"),
     "zip": (zip_of({"a.txt": "x"}), "it is a zip archive that torch.save did not write"),
@@ -169,6 +169,7 @@ CONTENTS = {
     "uninitialised": (uninitialised, "its tensors are larger than the file"),
     "list": (saved(lambda: [torch.ones(2)]), "holds no tensors by name"),
     "numbers": (saved(lambda: {1: torch.ones(2)}), "holds no tensors by name"),
+    "incomplete": (zip_of({"a/data.pkl": b"\x80\x02h\x07.", "a/version": "3"}), "its pickle is incomplete"),
     # values
     "nan": (with_tensor("base.norm.weight", filled(float("nan"))), "NaN or infinite, in backbone.norm.weight"),
     "infinite": (with_tensor("base.norm.bias", filled(-float("inf"))), "NaN or infinite, in backbone.norm.bias"),
@@ -364,7 +365,7 @@ YAMLS = {
     "deep": ("MODEL: " + "[" * 10_000, "nested"),
     "deep maps": ("MODEL: " + "{a: " * 10_000, "nested"),
     "huge": ("MODEL:\n" + "  JPM: True\n" * 10_000, "more than any configuration"),
-    "line": ("MODEL:\n  JPM: [\nINPUT: 1\n", "line 3"),
+    "line": ("MODEL:\n  JPM: [\nINPUT: 1\n", "line 4"),
     "tabs": ("MODEL:\n\tJPM: True\n", "line 2"),
     "empty": ("", "it has no sections"),
     "list": ("- a", "it has no sections"),
@@ -454,7 +455,7 @@ def test_every_option_of_the_reference_is_known(checkpoint, tmp_path):
     assert conversion.card.preprocessing.mean == (0.5, 0.5, 0.5)
     assert conversion.card.model.jpm_shift == 8
     assert conversion.card.vocabulary.cameras[0] == "market1501:1"
-    assert conversion.notes == ("31 options concern training, which a model folder does not store",)
+    assert conversion.notes == ("32 options concern training, which a model folder does not store",)
 
 
 @pytest.mark.parametrize(

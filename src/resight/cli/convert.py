@@ -7,7 +7,6 @@ from typing import Any
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
-from resight.config.yaml_text import parse_yaml
 from resight.errors import ConfigError
 
 
@@ -36,14 +35,12 @@ class Convert:
 def run(arguments: list[str]) -> None:
     """Convert, and print what was left out and why."""
     options = parse(Convert, arguments, "resight convert")
-    from resight.models.convert.reference import convert_checkpoint, read_options
+    from resight.models.convert.options import parse_options
+    from resight.models.convert.reference import convert_checkpoint, read_options, require_new_folder
 
+    require_new_folder(options.out)
     reference_options: dict[str, Any] = read_options(options.config) if options.config is not None else {}
-    for setting in options.options:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"the option {setting!r} is not of the form NAME=VALUE, such as MODEL.JPM=True")
-        reference_options[name] = parse_yaml(value, f"the option {name}")
+    reference_options |= parse_options(options.options)
     if not reference_options:
         raise ConfigError("give the reference's options with --config FILE, or --options MODEL.JPM=True ...")
     conversion = convert_checkpoint(

@@ -176,6 +176,8 @@ class Optimizer(Section):
     """Learning rate of biases, relative to the base."""
     head_lr_factor: float = Field(default=1.0, gt=0)
     """Learning rate of BNNeck, heads and SIE, which are not pre-trained, relative to the base."""
+    classifier_lr_factor: float = Field(default=1.0, gt=0)
+    """Learning rate of the heads alone (the classifiers), a further factor: 2 is the reference's LARGE_FC_LR."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Learning rate of each block, relative to that of the next deeper block."""
     ema: float = Field(default=0.0, ge=0, lt=1)

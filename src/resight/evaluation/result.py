@@ -189,7 +189,9 @@ def in_words(result: Result) -> list[str]:
     if len(result.trials) > 1:
         lines.append(f"mean of {len(result.trials)} galleries, drawn with seeds 0 to {len(result.trials) - 1}")
         if len({trial.gallery_rows.tobytes() for trial in result.trials}) == 1:
-            lines.append("every draw is the same gallery, since nothing can be drawn otherwise: the spread says nothing")
+            lines.append(
+                "every draw is the same gallery, since nothing can be drawn otherwise: the spread says nothing"
+            )
     lines += _idle(result)
     if metrics.unmatched:
         by_rule = metrics.unmatched_by_rule

@@ -13,8 +13,9 @@ from resight.config.document import Document, require_intact
 from resight.config.sections import Embedding, Model, Preprocessing
 from resight.data.vocabulary import Vocabulary
 from resight.errors import CheckpointError
-from resight.models.transreid import TransReID
-from resight.models.weights import fit, read_tensors, require_finite
+from resight.models.tensor_file import read_tensors
+from resight.models.transreid import TransReID, build_empty
+from resight.models.weights import fit, require_finite
 from resight.retrieval.calibration import Calibration
 
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
@@ -35,6 +36,11 @@ class ModelCard(Document):
         """Build the network, with random weights."""
         vocabulary = self.vocabulary
         return TransReID(self.model, self.preprocessing.size, len(vocabulary.identities), vocabulary.counts)
+
+    def build_empty(self) -> TransReID:
+        """Build the network without weights, for `weights.fit`; no random weights are drawn."""
+        vocabulary = self.vocabulary
+        return build_empty(self.model, self.preprocessing.size, len(vocabulary.identities), vocabulary.counts)
 
 
 def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -125,6 +131,6 @@ def load_model(folder: Path) -> tuple[TransReID, ModelCard]:
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint at {weights}")
     require_intact(folder, {WEIGHTS: card.weights_sha256 or ""}, CARD, _AGAIN)
-    model = card.build()
+    model = card.build_empty()
     fit(model, read_tensors(weights), weights)
     return model.eval(), card

@@ -92,3 +92,15 @@ class TransReID(nn.Module):
                 features = [neck(feature) for feature, neck in zip(features, self.necks, strict=True)]
         # Concatenate the global feature and the weighted parts: [R, (1 + parts) D].
         return torch.cat([features[0], *(feature / self.parts for feature in features[1:])], 1)
+
+
+def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:
+    """Build a network without weights, on the meta device: it takes no memory, and `weights.fit` gives it its weights.
+
+    The arguments are those of `TransReID`.
+
+    Raises:
+        ConfigError: the settings exclude each other.
+    """
+    with torch.device("meta"):
+        return TransReID(settings, size, classes, counts)

@@ -12,6 +12,7 @@ from resight.config.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
 _HEADS = re.compile(r"^(necks|heads|bottleneck|classifier|backbone\.sie)\b")
+_CLASSIFIERS = re.compile(r"^(heads|classifier)\b")
 _BLOCK = re.compile(r"^backbone\.blocks\.(\d+)\.")
 _STEM = re.compile(r"^backbone\.(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
 _TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
@@ -40,6 +41,7 @@ def parameter_groups(
         bias = name.endswith("bias")
         factor = settings.bias_lr_factor if bias else 1.0
         factor *= settings.head_lr_factor if _HEADS.match(name) else 1.0
+        factor *= settings.classifier_lr_factor if _CLASSIFIERS.match(name) else 1.0
         base = settings.lr * settings.layer_decay ** (depth + 1 - _layer(name, depth))
         decay = settings.bias_weight_decay if bias else settings.weight_decay
         if not settings.decay_vectors and (parameter.ndim <= 1 or _TOKENS.search(name)):

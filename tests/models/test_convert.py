@@ -196,7 +196,7 @@ def test_options_that_are_not_supported_are_refused(reference, option, says):
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
-        ("test_vit", {"sie": ("camera",), "jpm": True}),
+        ("test_vit", {"sie": ("camera",), "jpm": True, "jpm_parts": 2}),
         ("test_vit", {"head": "arcface", "stride": 8}),
         ("legacy_vit_small", {}),
         ("resnet50", {}),

@@ -151,7 +151,7 @@ CONTENTS = {
     "html": (content(b"<!DOCTYPE html><html>"), "it is an HTML or XML page"),
     "lfs": (content(b"version https://git-lfs.github.com/spec/v1\n"), "it is a pointer of Git LFS"),
     "jpeg": (image, "it is a JPEG image"),
-    "noise": (content(bytes(range(128, 256)) * 4), "is corrupt or no checkpoint"),
+    "noise": (content(bytes(range(128, 256)) * 4), "a pickle that torch.save did not write"),
     "zeros": (content(bytes(5000)), "it is of no type that is known"),
     "safetensors": (lambda path: save_file({"a": torch.ones(1)}, path), "is a safetensors file, not one of torch.save"),
     "zip": (zip_of({"a.txt": "x"}), "it is a zip archive that torch.save did not write"),

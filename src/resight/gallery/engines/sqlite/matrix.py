@@ -25,6 +25,7 @@ _LAYOUT: Final = struct.Struct("<8sII16sQQ")  # magic, format, width, gallery, g
 _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
+_COPIED: Final = 1 << 20  # bytes of rows that are copied at once
 _RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
 
@@ -137,11 +138,7 @@ class Matrix:
             selected = rows[first:last]  # [n]
             if not len(selected):
                 continue
-            block = matrix[start : start + _BLOCK]
-            dense = 2 * len(selected) > len(block)  # a product with all is faster than a copy of more than half
-            scores = queries @ (block if dense else block[selected - start]).T  # [Q, n]
-            if dense and len(selected) < len(block):
-                scores = scores[:, selected - start]
+            scores = _products(queries, matrix[start : start + _BLOCK], selected - start)  # [Q, n]
             for query, row_scores, nearest in zip(queries, scores, best, strict=True):
                 # Take every row that may be among the k nearest of this block and those before it
                 lowest = np.partition(row_scores, -k)[-k] - _ROUNDING if k < len(row_scores) else -np.inf
@@ -170,6 +167,17 @@ class Matrix:
     def _write_header(self, fd: int, generation: int, last_number: int) -> None:
         data = _LAYOUT.pack(_MAGIC, _FORMAT, self.width, self._gallery, generation, last_number)
         os.pwrite(fd, data + zlib.crc32(data).to_bytes(4, "little"), 0)
+
+
+def _products(queries: np.ndarray, block: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Inner products with some rows of a block, [Q, n]."""
+    if len(rows) == len(block):
+        return queries @ block.T
+    if 2 * len(rows) > len(block):  # a product with all is faster than a copy of more than half
+        return (queries @ block.T)[:, rows]
+    size = max(1, _COPIED // (4 * block.shape[1]))  # copies that stay in the cache of a core
+    parts = [queries @ block[rows[first : first + size]].T for first in range(0, len(rows), size)]
+    return np.concatenate(parts, axis=1)
 
 
 def _write(fd: int, rows: Sequence[bytes], offset: int) -> None:

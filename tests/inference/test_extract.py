@@ -687,7 +687,7 @@ def test_the_command_line(folder, table, tmp_path, capsys):
     check(out, folder, table)
     before = out.read_bytes()
     assert main(arguments) == 2
-    assert "is not written over" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert out.read_bytes() == before
     flipped = [*arguments[:4], str(tmp_path / "f.parquet"), *arguments[5:], "--flip", "on", "--json", "--quiet"]
     assert main(flipped) == 0

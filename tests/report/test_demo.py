@@ -45,11 +45,11 @@ def test_the_demo_runs_through_its_stages(few, tmp_path, capsys):
     assert (out / "run" / "best" / "model.safetensors").exists()
     assert "remaining steps, evaluation not counted" in said.err
     assert main(["demo", "--out", str(out)]) == 2
-    assert "is not written over" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_the_demo_refuses_a_folder_that_exists(tmp_path):
-    with pytest.raises(ConfigError, match="is not written over"):
+    with pytest.raises(ConfigError, match="exists already"):
         demo.run_demo(tmp_path)
 
 

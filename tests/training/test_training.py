@@ -69,7 +69,7 @@ def test_train_needs_nothing_but_a_run(painted, tmp_path, capsys):
     assert card.embedding == resolve(run).embedding
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")  # a library call shows nothing unless it is given a Progress
-    with pytest.raises(ConfigError, match="exists already and is not overwritten; continue it with --resume"):
+    with pytest.raises(ConfigError, match="exists already; continue it with --resume"):
         resight.train(run)
 
 
@@ -149,7 +149,7 @@ def test_a_run_is_never_written_over(painted, tmp_path):
     folder = RunFolder.new(tmp_path / "run")
     compute = resolve_compute(torch.device("cpu"), "fp32")
     folder.create(small(), compute)
-    with pytest.raises(ConfigError, match="exists already and is not overwritten; continue it with --resume"):
+    with pytest.raises(ConfigError, match="exists already; continue it with --resume"):
         RunFolder.new(folder.path)
     folder.create(small(seed=5), compute)
     assert Run.model_validate_json((folder.path / "config.json").read_text()).seed == 0

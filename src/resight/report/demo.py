@@ -44,7 +44,7 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
         StorageError: `out` cannot be written.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists already and is not written over; remove it, or use another --out")
+        raise ConfigError(f"{out} exists already; remove it, or use another --out")
     console = Console(highlight=False, markup=False, emoji=False)
     plan = synthetic.Plan(seed=seed)
     run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)

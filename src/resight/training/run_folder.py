@@ -61,7 +61,7 @@ class RunFolder:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(
-                f"{path} exists already and is not overwritten; continue it with --resume {path}, or use another --out"
+                f"{path} exists already; continue it with --resume {path}, or use another --out"
             )
         return cls(path)
 

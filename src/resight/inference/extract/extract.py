@@ -73,7 +73,7 @@ def extract(
     file = Path(out).absolute()
     options.check(workers)
     if file.exists():
-        raise ConfigError(f"{file} exists already and is not written over; use another name")
+        raise ConfigError(f"{file} exists already; use another name")
     rows = open_source(source, options)
     parts = file.with_name(f"{file.name}.parts")
     resolved = resolve_model(model, options, workers > 1 or options.ray is not None, parts)

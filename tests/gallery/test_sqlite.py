@@ -317,7 +317,7 @@ def test_a_network_file_system_is_refused(tmp_path):
 
 def test_an_erasure_waits_for_readers_and_is_finished_later(tmp_path, monkeypatch):
     filled(tmp_path / "g")
-    monkeypatch.setattr(erasure, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(erasure, "TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(erasure.finish, "__defaults__", (0.3,))
     reader = sqlite3.connect(tmp_path / "g" / "gallery.sqlite", isolation_level=None)
     reader.execute("BEGIN")

@@ -16,7 +16,7 @@ from resight.files import move
 from resight.gallery.engines.sqlite.tables import APPLICATION, FORMAT, SCHEMA, checksum
 
 DATABASE: Final = "gallery.sqlite"
-WAIT_SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 """How long a process waits for another one that writes, or that keeps the write-ahead log from being emptied."""
 _NETWORK: Final = ("nfs", "cifs", "smb", "afs", "ceph", "lustre", "gpfs", "gluster", "fuse.sshfs", "fuse.gluster")
 _CACHE_KIB: Final = 16_384
@@ -130,7 +130,7 @@ class Connection:
             try:
                 yield
             finally:
-                self.raw.execute(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
+                self.raw.execute(f"PRAGMA busy_timeout = {int(1000 * TIMEOUT_SECONDS)}")
 
     def empty_log(self) -> bool:
         """Write the log's pages into the database and truncate it; False where a reader does not let go in time."""
@@ -161,7 +161,7 @@ class Connection:
             return StorageError(f"{self.file} cannot be written: the disk is full")
         if code in _BUSY:
             return GalleryError(
-                f"{self.folder} is in use: another process has been writing for over {WAIT_SECONDS:g} seconds; try "
+                f"{self.folder} is in use: another process has been writing for over {TIMEOUT_SECONDS:g} seconds; try "
                 "again when it is done"
             )
         if code == _READONLY:
@@ -181,7 +181,7 @@ class Connection:
         elif not self.writable:
             mode = "mode=ro&immutable=1"  # no shared memory file can be made there, and nothing changes the database
         uri = f"file:{quote(os.fsencode(str(file.absolute())))}?{mode}"
-        return sqlite3.connect(uri, WAIT_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
+        return sqlite3.connect(uri, TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
 
     def _prepare(self) -> None:
         connection = self.raw

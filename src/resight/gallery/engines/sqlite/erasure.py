@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Final
 
 from resight.errors import GalleryError, ResightError
-from resight.gallery.engines.sqlite.connection import WAIT_SECONDS, Connection
+from resight.gallery.engines.sqlite.connection import TIMEOUT_SECONDS, Connection
 from resight.gallery.engines.sqlite.derived import Derived
 from resight.gallery.engines.sqlite.state import read_state, write_state
 
 _PAUSE: Final = 0.2  # seconds between attempts
 
 
-def finish(database: Connection, derived: Derived, seconds: float = WAIT_SECONDS) -> None:
+def finish(database: Connection, derived: Derived, seconds: float = TIMEOUT_SECONDS) -> None:
     """Erase what removals have hidden, and then say so in the database.
 
     `secure_delete` overwrites deleted rows, but a page can keep a copy of a row that was moved on it: VACUUM writes the

@@ -256,3 +256,31 @@ def test_an_interrupted_command_says_how_to_continue(capsys, monkeypatch):
     monkeypatch.setattr("resight.cli.recipes.run", interrupt)
     assert main(["recipes", "list"]) == 130
     assert "resight train --resume RUN" in capsys.readouterr().err
+
+
+TERMINATED = """
+import sys, time
+from pathlib import Path
+from resight import cli
+from resight.files import write_folder
+
+def write(folder):
+    (folder / "part").write_text("x")
+    print("writing", flush=True)
+    time.sleep(60)
+
+cli._run = lambda words: write_folder(Path(sys.argv[1]), write)
+sys.exit(cli.main(["convert"]))
+"""
+
+
+def test_a_terminated_command_leaves_nothing_incomplete(tmp_path):
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path / "out")]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout.readline() == "writing\n"
+    assert [path.name.startswith(".out.") for path in tmp_path.iterdir()] == [True]
+    running.terminate()
+    _, error = running.communicate(timeout=20)
+    assert running.returncode == 143
+    assert error == ""
+    assert list(tmp_path.iterdir()) == []

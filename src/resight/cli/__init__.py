@@ -1,7 +1,9 @@
 """The command line: one module for each verb. This module imports none of them, so that help is instant."""
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 from io import TextIOWrapper
 
@@ -40,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name of a file can have any bytes
     from resight.errors import ResightError
 
+    # torchrun ends the processes of a training with SIGTERM, and they must not wait for each other then
+    if words[0] != "train" and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
     try:
         _run(words)
     except ResightError as error:
@@ -58,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    """End as `sys.exit` does, so that nothing incomplete is left on disk."""
+    raise SystemExit(128 + number)
 
 
 def _run(words: list[str]) -> None:

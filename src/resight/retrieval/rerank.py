@@ -66,7 +66,8 @@ def rerank(
         k1: number of neighbours that can be mutual.
         k2: number of neighbours whose sets are averaged; 1 for none.
         weight: the paper's lambda, the weight of the original distance.
-        as_reference: whether weights are summed in float16, as in the reference, which changes distances by up to 5e-3.
+        as_reference: whether weights are summed in float16, as in the reference; without it, distances differ from the
+            reference's by up to 5e-3 on the golden numbers, and by up to 6.4e-3 elsewhere at (k1, k2) = (50, 15).
 
     Raises:
         EvaluationError: numba is not installed; or an embedding is not finite.

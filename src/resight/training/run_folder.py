@@ -60,9 +60,7 @@ class RunFolder:
             ConfigError: the path exists, and is not an empty folder.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(
-                f"{path} exists already; continue it with --resume {path}, or use another --out"
-            )
+            raise ConfigError(f"{path} exists already; continue it with --resume {path}, or use another --out")
         return cls(path)
 
     def create(self, run: Run, compute: Compute) -> None:

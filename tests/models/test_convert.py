@@ -72,6 +72,7 @@ def test_options_of_the_yaml_and_weights_that_do_not_fit(reference, tmp_path, ca
     says = refused(capsys, "convert", checkpoint, *jpm, "--out", tmp_path / "jpm")
     assert "MODEL.JPM is True, and the checkpoint has no branches of JPM" in says
     assert not (tmp_path / "wide").exists()
+    out = ["--out", tmp_path / "other"]
     assert "--options MODEL.JPM=True" in refused(capsys, "convert", checkpoint, *out)
     assert "is not one of vit_base" in refused(
         capsys, "convert", checkpoint, "--options", "MODEL.TRANSFORMER_TYPE=swin", *out

@@ -24,7 +24,7 @@ from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.maintenance import verify
 from resight.gallery.open import copy_gallery, gallery_from_parquet, repair_gallery
-from resight.gallery.record import Filter
+from resight.gallery.record import Filter, Record
 
 pytest_plugins = ("gallery_fixtures",)
 FLIPS = int(os.environ.get("RESIGHT_FLIPS", "40"))
@@ -378,6 +378,43 @@ def test_a_thousand_of_three_thousand_leave_no_trace(tmp_path):
             if path.name == "vectors.f32":
                 assert len(vectors_in(data, [r.vector for r in stored])) == 2000
     assert any(b"name-00001" in path.read_bytes() for path in (tmp_path / "g").iterdir() if path.is_file())
+
+
+def found_as_8_bits(folder, vectors):
+    """The rows of the vectors that are in an index as 8-bit numbers, which are scaled and shifted ones."""
+    centred = vectors - vectors.mean(1, keepdims=True)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    rows = set()
+    for file in folder.rglob("quantized.data"):
+        data = np.fromfile(file, np.uint8)
+        for shift in range(4):
+            windows = np.lib.stride_tricks.sliding_window_view(data[shift:], vectors.shape[1])[::4]
+            for start in range(0, len(windows), 100_000):
+                part = windows[start : start + 100_000].astype(np.float32)
+                part -= part.mean(1, keepdims=True)
+                length = np.linalg.norm(part, axis=1)
+                part = part[length > 1] / length[length > 1, None]
+                if len(part):
+                    rows |= set(np.flatnonzero((part @ centred.T).max(0) > 0.995).tolist())
+    return rows
+
+
+def test_removed_vectors_leave_the_8_bit_numbers_of_the_index(tmp_path, monkeypatch):
+    """As large as it must be for Qdrant Edge to make 8-bit numbers: a minute, with RESIGHT_CRASH_STEP set."""
+    if "RESIGHT_CRASH_STEP" not in os.environ:
+        pytest.skip("RESIGHT_CRASH_STEP is not set")
+    monkeypatch.setattr("resight.gallery.engines.sqlite.index._INDEX_SEGMENTS", 1)
+    SQLiteEngine.create(tmp_path / "g", INFO.model_copy(update={"width": 256}))
+    engine = SQLiteEngine(tmp_path / "g", exact_under=100)
+    vectors = np.random.default_rng(0).standard_normal((30_000, 256)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    engine.add([Record(id=f"r{n}", vector=vector) for n, vector in enumerate(vectors)])
+    tried = vectors[[7, 500, 6001, 8, 501, 6002]]
+    assert found_as_8_bits(tmp_path / "g", tried) == {0, 1, 2, 3, 4, 5}
+    engine.remove(["r7", "r500", "r6001"])
+    assert found_as_8_bits(tmp_path / "g", tried) == {3, 4, 5}
+    engine.close()
+    assert found_as_8_bits(tmp_path / "g", tried) == {3, 4, 5}
 
 
 def test_records_are_removed_on_a_full_disk(tmp_path, monkeypatch):

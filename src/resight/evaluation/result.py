@@ -39,6 +39,11 @@ class Result:
     """What the embeddings were computed with; None for embeddings from disk."""
 
     @property
+    def gallery_size(self) -> int:
+        """G of the largest ranking of the first trial."""
+        return max(len(ranking.gallery) for ranking in self.trials[0].rankings)
+
+    @property
     def metrics(self) -> Metrics:
         """Of the first trial."""
         return self.trials[0].metrics
@@ -139,7 +144,7 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
         "protocol": result.protocol.name,
         "junk": result.rule.name,
         "queries": len(result.trials[0].query_rows),
-        "gallery": _sizes(result),
+        "gallery": result.gallery_size,
         **result.summary(),
         "trials": len(result.trials),
         "spread": result.spread(),
@@ -183,7 +188,7 @@ def in_words(result: Result) -> list[str]:
     protocol, rule, metrics = result.protocol, result.rule, result.metrics
     queries = len(result.trials[0].query_rows)
     lines = [
-        f"protocol {protocol.name}: {protocol.words}; {queries} queries, {_sizes(result)} gallery sightings",
+        f"protocol {protocol.name}: {protocol.words}; {queries} queries, {result.gallery_size} gallery sightings",
         f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
     ]
     if len(result.trials) > 1:
@@ -232,15 +237,9 @@ def _idle(result: Result) -> list[str]:
     if any(clause.seconds is not None for clause in result.rule.clauses):
         times = (result.query_labels.time, result.gallery_labels.time)
         unknown += ["time"] if any(t is None or np.isnan(t).all() for t in times) else []
-    return (
-        [f"the rule looks at {' and '.join(unknown)}, which no sighting here has: that removes nothing"]
-        if unknown
-        else []
-    )
-
-
-def _sizes(result: Result) -> int:
-    return max(len(ranking.gallery) for ranking in result.trials[0].rankings)
+    if not unknown:
+        return []
+    return [f"the rule looks at {' and '.join(unknown)}, which no sighting here has: that removes nothing"]
 
 
 def _name(sighting: Sighting) -> str:

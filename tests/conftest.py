@@ -89,3 +89,26 @@ def varied_model(folder: Path, spread: float = 0.3, **options) -> Path:
             parameter.data.add_(spread * torch.randn(parameter.shape, generator=generator))
     write_folder(folder, lambda path: fill_model_folder(path, model.state_dict(), card))
     return folder
+
+
+class Log:
+    """Stands for a `Progress`: collects the lines and the steps that it would print."""
+
+    def __init__(self):
+        self.lines = []
+        self.started = []
+
+    def log(self, text):
+        self.lines.append(text)
+
+    def start(self, description, total):
+        self.started.append((description, total))
+
+    def update(self, completed):
+        self.started.append(completed)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None

@@ -24,7 +24,7 @@ from resight.data.sightings import LABELS, Sighting, SightingTable
 from resight.errors import ConfigError, DatasetError, ResightError
 from resight.evaluation.as_trained import read_compute
 from resight.evaluation.compare import compare
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, GalleryInfo, Record
 from resight.inference.inputs import as_inputs

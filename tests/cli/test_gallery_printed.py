@@ -14,7 +14,7 @@ from resight.cli import main
 from resight.cli.gallery import actions, options
 from resight.cli.gallery.answers import print_answers
 from resight.errors import ConfigError
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Answer, Gallery
 from resight.gallery.ingest import IngestReport
 from resight.gallery.open import open_gallery

@@ -6,8 +6,8 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from resight.config.base import Section, explain
 from resight.config.run import Run, read_run
+from resight.config.section import Section, explain
 from resight.config.sections import Evaluation, Model, Preprocessing
 from resight.errors import ConfigError
 

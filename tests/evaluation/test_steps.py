@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import Log, picture
 
 from resight.config.recipes import tiny, vary
 from resight.config.sections import Evaluation
@@ -32,23 +32,6 @@ from resight.retrieval import calibration as curves
 from resight.retrieval.open_set import BINS, Pairs
 from resight.retrieval.protocols import find
 from resight.retrieval.query_expansion import expand
-
-
-class Log:
-    """Collects what a `Progress` would print."""
-
-    def __init__(self):
-        self.lines = []
-        self.started = []
-
-    def log(self, text):
-        self.lines.append(text)
-
-    def start(self, description, total):
-        self.started.append((description, total))
-
-    def update(self, completed):
-        self.started.append(completed)
 
 
 def unit(seed, count, width=8):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gallery_engines import INFO, records
 
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.maintenance import verify
 
 SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"].split()[0])

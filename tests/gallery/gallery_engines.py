@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient
 from resight.cli import main
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.record import Filter, GalleryInfo, Record
 
 WIDTH = 16

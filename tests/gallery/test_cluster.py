@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resight.errors import ConfigError
 from resight.gallery.cluster import Clustering, agreement, cluster
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
 from resight.retrieval.calibration import Calibration

@@ -23,8 +23,8 @@ from resight.config.sections import Embedding
 from resight.errors import ConfigError, GalleryError
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.engines.sqlite.index import Index
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.record import Assignment, Filter, GalleryInfo
 from resight.gallery.url import create_engine, exists, open_engine
 

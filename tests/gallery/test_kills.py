@@ -13,7 +13,7 @@ import pytest
 from gallery_engines import INFO, WIDTH
 
 from resight.data.sightings import Sighting, SightingTable
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.maintenance import verify
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, write_embeddings
 

@@ -20,7 +20,7 @@ from gallery_engines import FOLDERS, INFO, assert_same, naive_search, records, r
 from resight.errors import GalleryError, ResightError, StorageError
 from resight.gallery.engines.sqlite import erasure
 from resight.gallery.engines.sqlite.connection import require_local
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.maintenance import verify
 from resight.gallery.open import copy_gallery, gallery_from_parquet, repair_gallery
@@ -176,7 +176,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from gallery_engines import records
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 engine = SQLiteEngine(Path(sys.argv[1]), indexed=False)
 end, n = time.monotonic() + float(sys.argv[2]), 1000
 while time.monotonic() < end:
@@ -191,7 +191,7 @@ READER = """
 import sys, time
 from pathlib import Path
 from gallery_engines import records
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 engine = SQLiteEngine(Path(sys.argv[1]), indexed=False)
 end, counts = time.monotonic() + float(sys.argv[2]), [0]
 query = records(1)[0].vector[None]
@@ -264,7 +264,7 @@ import os, sys
 from pathlib import Path
 from gallery_engines import records
 from resight.errors import GalleryError
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 os.setgid(65534), os.setuid(65534)  # after the imports: this user may not be able to read them
 engine = SQLiteEngine(Path(sys.argv[1]))
 print(engine.count(), engine.search(records(3)[2].vector[None], 1)[0][0].id, len(engine.faults()))

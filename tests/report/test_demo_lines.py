@@ -3,33 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from conftest import Log
 
 from resight.config.recipes import tiny, vary
 from resight.data.synthetic.synthetic import Plan
 from resight.report import demo
-
-
-class Log:
-    """Collects the lines and the steps that a `Progress` would print."""
-
-    def __init__(self):
-        self.lines = []
-        self.started = []
-
-    def log(self, text):
-        self.lines.append(text)
-
-    def start(self, description, total):
-        self.started.append((description, total))
-
-    def update(self, completed):
-        self.started.append(completed)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
 
 
 @pytest.mark.parametrize(

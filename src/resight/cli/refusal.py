@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from pydantic import ValidationError
 
-from resight.config.base import explain
+from resight.config.section import explain
 from resight.errors import ConfigError
 
 _SIDES: Final = "│| "  # of the box

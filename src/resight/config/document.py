@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from resight.config.base import Section, explain
+from resight.config.section import Section, explain
 from resight.errors import CheckpointError
 from resight.files import file_digest
 

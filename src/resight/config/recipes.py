@@ -7,8 +7,8 @@ of the sections.
 from collections.abc import Callable
 from typing import Any
 
-from resight.config.base import Section
 from resight.config.run import Run
+from resight.config.section import Section
 from resight.config.sections import (
     Augmentation,
     Embedding,

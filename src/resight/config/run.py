@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from resight.config.base import Section, explain
+from resight.config.section import Section, explain
 from resight.config.sections import (
     Augmentation,
     Embedding,

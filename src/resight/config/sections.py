@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from resight.config.base import Section
+from resight.config.section import Section
 
 SideLabel = Literal["camera", "view", "modality"]
 HeadName = Literal["softmax", "arcface", "cosface", "am-softmax", "circle"]

@@ -1,12 +1,15 @@
 """Maintenance of a gallery: verify it, count its records, copy it to another engine."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 import numpy as np
 
 from resight.gallery.engines.contract import Engine
-from resight.gallery.record import MAX_LENGTH_ERROR, Record
+from resight.gallery.record import MAX_LENGTH_ERROR
+
+_BATCH: Final = 2000  # records that are copied at once
 
 
 def verify(engine: Engine, identity: str | None = None) -> list[str]:
@@ -95,20 +98,10 @@ def copy(engine: Engine, other: Engine) -> int:
     """
     other.info.require(engine.info.embedding_id, "the gallery holds")
     count = 0
-    for batch in _batches(engine.scan(), 2000):
+    records = engine.scan()
+    while batch := list(islice(records, _BATCH)):
         other.add(batch)
         count += len(batch)
     log = other.assignments()
     other.add_assignments([entry for entry in engine.assignments() if entry not in log])
     return count
-
-
-def _batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    batch = list[Record]()
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from resight.config.sections import Precision
 from resight.errors import ConfigError
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
 from resight.gallery.engines.sqlite.salvage import RepairReport, repair
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Gallery
 from resight.gallery.parquet import parquet_info
 from resight.gallery.record import GalleryInfo

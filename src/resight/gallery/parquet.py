@@ -1,8 +1,9 @@
 """A gallery as one Parquet file, for other tools, and back."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,8 @@ def write_parquet(engine: Engine, file: Path) -> int:
     schema = _schema(engine.info)
     count = 0
     with replacing(file, private=True) as opened, pq.ParquetWriter(opened, schema, compression="zstd") as writer:
-        for rows in _groups(engine):
+        records = engine.scan()
+        while rows := list(islice(records, _ROWS)):
             writer.write_table(_table(rows, schema))
             count += len(rows)
     return count
@@ -89,17 +91,6 @@ def _schema(info: GalleryInfo) -> Any:
     others = [("time", pa.float64()), ("images", pa.string()), ("metadata", pa.string()), ("thumbnail", pa.binary())]
     columns: Any = [*texts, *others, ("vector", pa.list_(pa.float32(), info.width))]
     return pa.schema(columns, metadata={_KEY: info.model_dump_json().encode()})
-
-
-def _groups(engine: Engine) -> Iterator[list[Record]]:
-    rows = list[Record]()
-    for record in engine.scan():
-        rows.append(record)
-        if len(rows) == _ROWS:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
 
 
 def _table(records: list[Record], schema: Any) -> Any:

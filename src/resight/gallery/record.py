@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from resight.config.sections import Embedding, Section
+from resight.config.section import Section, is_utf8
+from resight.config.sections import Embedding
 from resight.errors import GalleryError
 
 FORMAT: Final = 2
@@ -159,13 +160,7 @@ def _is_unit_vector(values: Any, width: int) -> bool:
 
 def is_text(value: object) -> bool:
     """Return whether a value is a text that every engine can store: UTF-8, without NUL."""
-    if not isinstance(value, str) or "\0" in value:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(value, str) and "\0" not in value and is_utf8(value)
 
 
 def is_number(value: object) -> bool:

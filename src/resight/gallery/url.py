@@ -10,7 +10,7 @@ from resight.gallery.engines.qdrant import QdrantEngine
 from resight.gallery.engines.qdrant_server import connect
 from resight.gallery.engines.server_url import shown_url
 from resight.gallery.engines.sqlite.connection import DATABASE
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.record import GalleryInfo
 
 __all__ = ["create_engine", "exists", "folder_of", "open_engine", "shown_url"]

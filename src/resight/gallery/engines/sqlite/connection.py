@@ -1,11 +1,13 @@
 """A connection to `gallery.sqlite`: how it is opened, its transactions, and its errors as sentences."""
 
 import os
+import secrets
 import shutil
 import sqlite3
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -13,6 +15,7 @@ from urllib.parse import quote
 
 from resight.errors import GalleryError, ResightError, StorageError
 from resight.files import move
+from resight.gallery.engines.sqlite.state import read_state, write_state
 from resight.gallery.engines.sqlite.tables import APPLICATION, FORMAT, SCHEMA, checksum
 
 DATABASE: Final = "gallery.sqlite"
@@ -49,22 +52,14 @@ class Connection:
             self._prepare()
 
     @classmethod
-    def create(cls, folder: Path, gallery_id: str, info: str) -> None:
+    def create(cls, folder: Path, info: str) -> None:
         """Write an empty database, which appears under its name when it is complete."""
-        partial = folder / f".{DATABASE}.partial"
-        partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(partial, isolation_level=None)
-        try:
+        with _new_database(folder) as connection:
             for name, value in (("page_size", 16_384), ("application_id", APPLICATION), ("user_version", FORMAT)):
                 connection.execute(f"PRAGMA {name} = {value}")
             connection.executescript(SCHEMA)
-            row = (gallery_id, info, 0, 0, 0)
+            row = (secrets.token_hex(16), info, 0, 0, 0)
             connection.execute("INSERT INTO info VALUES (1, ?, ?, ?, ?, ?, ?)", [*row, checksum(*row)])
-            connection.execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()
-        move(partial, folder / DATABASE)
 
     @property
     def raw(self) -> sqlite3.Connection:
@@ -103,15 +98,15 @@ class Connection:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
-    def backup(self, file: Path) -> None:
-        """Copy the database to a new file while it is in use (SQLite's backup API)."""
-        with self._lock, self.errors():
-            target = sqlite3.connect(file)
-            try:
-                self.raw.backup(target, pages=-1)
-                target.execute("PRAGMA journal_mode = WAL")
-            finally:
-                target.close()
+    def backup(self, folder: Path) -> None:
+        """Copy the database to another folder while it is in use (SQLite's backup API).
+
+        The copy has an id of its own, so that derived files of the one are not taken for those of the other. It appears
+        under its name when it is complete.
+        """
+        with self._lock, self.errors(), _new_database(folder) as target:
+            self.raw.backup(target, pages=-1)
+            write_state(target, replace(read_state(target), gallery_id=secrets.token_hex(16)))
 
     def vacuum(self) -> None:
         """Write the database again, without free pages and copies of deleted rows."""
@@ -198,6 +193,22 @@ class Connection:
         ):  # fmt: skip
             connection.execute(f"PRAGMA {name} = {value}")
         connection.create_function("record_checksum", -1, checksum, deterministic=True)
+
+
+@contextmanager
+def _new_database(folder: Path) -> Generator[sqlite3.Connection]:
+    """A database to fill, which appears under its name when the block has ended without an error."""
+    partial = folder / f".{DATABASE}.partial"
+    for leftover in folder.glob(f"{partial.name}*"):
+        leftover.unlink()
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # readable by the owner alone
+    connection = sqlite3.connect(partial, isolation_level=None)
+    try:
+        yield connection
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    move(partial, folder / DATABASE)
 
 
 def wrong_format(where: Path, number: int) -> str:

@@ -17,6 +17,7 @@ from resight.gallery.engines.sqlite.tables import LABEL_COLUMNS, conditions
 from resight.gallery.record import LABELS, Filter
 
 _FEW_MATCHES: Final = 2000  # a product with so few records is as fast as the index
+_MAX_FILTERS: Final = 16  # whose matches are kept; of a million records they take 8 MB each
 _AHEAD: Final = (
     "{file} is newer than gallery.sqlite, which was replaced by an older copy: delete {file}, and it is rebuilt"
 )
@@ -107,6 +108,8 @@ class Derived:
         condition, values = conditions(where)
         key = json.dumps([condition, values])
         if key not in self._matches:
+            if len(self._matches) == _MAX_FILTERS:
+                self._matches.clear()
             numbers = connection.execute(f"SELECT r.number FROM records r WHERE {condition}", values).fetchall()
             self._matches[key] = np.sort(np.array(numbers, np.int64).reshape(-1)) - 1
         return self._matches[key]

@@ -4,13 +4,14 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from resight.errors import GalleryError
 from resight.gallery.engines.sqlite.connection import DATABASE
-from resight.gallery.engines.sqlite.engine import SQLiteEngine
+from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.engines.sqlite.state import read_state
 from resight.gallery.engines.sqlite.tables import FIELDS, read_entry, to_record
 from resight.gallery.identities import without_records
@@ -59,15 +60,11 @@ def repair(folder: Path, to: Path) -> RepairReport:
         SQLiteEngine.create(to, info)
         engine = SQLiteEngine(to, indexed=False)
         try:
-            batch = list[Record]()
             copied = set[str]()
-            for record in _records(connection, state.last_number, info.width, report):
-                batch.append(record)
-                copied.add(record.id)
-                if len(batch) == _BATCH:
-                    engine.add(batch)
-                    batch = []
-            engine.add(batch)
+            records = _records(connection, state.last_number, info.width, report)
+            while batch := list(islice(records, _BATCH)):
+                engine.add(batch)
+                copied |= {record.id for record in batch}
             report.copied = engine.count()
             entries = (without_records(e, e.before.keys() - copied, None) for e in _assignments(connection, report))
             engine.add_assignments([entry for entry in entries if entry is not None])

@@ -18,7 +18,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_utf8(cls, value: Any) -> Any:
-        if isinstance(value, str | Path) and not _encodes(str(value)):
+        if isinstance(value, str | Path) and not is_utf8(str(value)):
             raise ValueError("it has a character that UTF-8 does not have, so that no file can store it")
         return value
 
@@ -45,7 +45,8 @@ def explain(error: ValidationError) -> ConfigError:
     return ConfigError("; ".join(problems[:_PROBLEMS]) + more)
 
 
-def _encodes(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be stored as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -11,7 +11,6 @@ Derived files follow the transaction's number and are caught up, or built again,
 """
 
 import json
-import secrets
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from resight.errors import GalleryError, StorageError
-from resight.files import make_folder, move
+from resight.files import make_folder
 from resight.gallery.engines.contract import EVERYTHING, EXACT_UNDER
 from resight.gallery.engines.sqlite import erasure, verification
 from resight.gallery.engines.sqlite.changes import ASSIGN, OF_IDS, Change, insert_records, remove_records, write_log
@@ -84,12 +83,8 @@ class SQLiteEngine:
             GalleryError: the path is a file, or a folder that is not empty.
             StorageError: the folder cannot be written.
         """
-        partial = f".{DATABASE}"  # an interrupted creation leaves nothing else
-        if path.exists() and (not path.is_dir() or any(not file.name.startswith(partial) for file in path.iterdir())):
-            raise GalleryError(f"{path} exists already; use another name for the gallery")
-        make_folder(path)
-        path.chmod(0o700)  # personal data: readable by the owner alone
-        Connection.create(path, secrets.token_hex(16), info.model_dump_json())
+        _make_new_folder(path)
+        Connection.create(path, info.model_dump_json())
 
     @property
     def info(self) -> GalleryInfo:
@@ -196,12 +191,8 @@ class SQLiteEngine:
 
     def backup(self, path: Path) -> int:
         """Copy the gallery to a new or empty folder while it is in use; return the number of its records."""
-        SQLiteEngine.create(path, self._info)
-        (path / DATABASE).unlink()
-        partial = path / f".{DATABASE}.partial"
-        self._database.backup(partial)
-        partial.chmod(0o600)
-        move(partial, path / DATABASE)
+        _make_new_folder(path)
+        self._database.backup(path)
         copied = SQLiteEngine(path, indexed=False)
         count = copied.count()
         copied.close()
@@ -235,6 +226,14 @@ class SQLiteEngine:
             write_state(connection, ended)
         if follow:
             self.derived.catch_up(self._database)
+
+
+def _make_new_folder(path: Path) -> None:
+    partial = f".{DATABASE}"  # an interrupted creation leaves nothing else
+    if path.exists() and (not path.is_dir() or any(not file.name.startswith(partial) for file in path.iterdir())):
+        raise GalleryError(f"{path} exists already; use another name for the gallery")
+    make_folder(path)
+    path.chmod(0o700)  # personal data: readable by the owner alone
 
 
 def _why_no_gallery(path: Path) -> str:

@@ -21,6 +21,7 @@ CATALOG: dict[str, Callable[[Path], Split]] = {
     "rgbnt201": rgbnt201.read,
     "msvr310": msvr310.read,
     "synthetic": synthetic.read,
+    "synthetic-hard": synthetic.read_hard,
     "own": table.read,
 }
 

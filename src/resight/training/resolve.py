@@ -40,6 +40,6 @@ def root_of(run: Run) -> Path:
     require_known(run.dataset)
     if run.root is not None:
         return run.root
-    if run.dataset == "synthetic":
-        return Path("data/synthetic")
+    if run.dataset in ("synthetic", "synthetic-hard"):
+        return Path("data") / run.dataset
     raise ConfigError(f"give the images of {run.dataset} with --root FOLDER_OR_TABLE")

@@ -1,24 +1,31 @@
 """A synthetic data set: painted persons and vehicles in three registered modalities, in the layout of RGBNT201.
 
 Cameras differ in background, light, colour cast, scale, viewpoint, blur and occlusion. It shows no real person, so it
-can be published. The seed determines every image.
+can be published. The seed determines every image. The hard set has the same objects in conditions such as night and
+smoke, in which a modality shows little; `conditions.csv` records the condition of each sighting.
 """
 
+import csv
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from resight.data.readers import rgbnt201
 from resight.data.readers.rgbnt201 import MODALITY_FOLDERS
-from resight.data.sightings import Split
+from resight.data.sightings import SightingTable, Split
+from resight.data.synthetic.conditions import CONDITIONS, Condition, draw_condition, expose, fade
 from resight.data.synthetic.painting import Pose, Traits, draw_traits, paint
+from resight.errors import DatasetError
 from resight.files import write_folder
+
+CONDITIONS_FILE: Final = "conditions.csv"
 
 _HEIGHT, _WIDTH = 128, 64  # pixels
 _OVERSAMPLING = 2  # images are painted at twice the size, then reduced
@@ -52,6 +59,8 @@ class Plan:
     shots: int = 2
     """Sightings of each identity by each camera."""
     seed: int = 0
+    hard: bool = False
+    """Whether each sighting is in a condition of `conditions.CONDITIONS`, else all are taken by day."""
 
 
 def write(
@@ -79,6 +88,8 @@ def write(
                 pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1
             ):
                 painted(count, total)
+        if plan.hard:
+            _record_conditions(folder / CONDITIONS_FILE, plan)
 
     write_folder(root, fill)
 
@@ -97,6 +108,49 @@ def read(root: Path) -> Split:
     return Split("synthetic", split.train, split.query, split.gallery, (note,))
 
 
+def read_hard(root: Path) -> Split:
+    """Read a hard synthetic data set; paint it first if `root` does not exist. The scene of a sighting is its condition.
+
+    Raises:
+        DatasetError: `root` is another folder.
+        StorageError: `root` cannot be written.
+    """
+    if not root.exists():
+        write(root, Plan(hard=True))
+    try:
+        with (root / CONDITIONS_FILE).open(newline="") as file:
+            condition_of = {row["file"]: row["condition"] for row in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise DatasetError(f"{root} is no hard synthetic data set: it has no readable {CONDITIONS_FILE}") from error
+    split = read(root)
+    query = _with_conditions(split.query, condition_of)
+    return replace(
+        split, name="synthetic-hard", train=_with_conditions(split.train, condition_of), query=query, gallery=query
+    )
+
+
+def _with_conditions(table: SightingTable, condition_of: dict[str, str]) -> SightingTable:
+    return SightingTable.of(replace(s, scene=condition_of.get(s.images["rgb"].name)) for s in table)
+
+
+def _record_conditions(file: Path, plan: Plan) -> None:
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "condition"])
+        for identity in range(plan.train + plan.test):
+            for camera in range(plan.cameras):
+                for shot in range(plan.shots):
+                    rows.writerow([_name(identity, camera, shot), _condition_of(plan, identity, camera, shot)])
+
+
+def _name(identity: int, camera: int, shot: int) -> str:
+    return f"{identity + 1:06d}_cam{camera + 1}_0_{shot:02d}.jpg"
+
+
+def _condition_of(plan: Plan, identity: int, camera: int, shot: int) -> str:
+    return draw_condition(np.random.default_rng((plan.seed, 4, identity, camera, shot))) if plan.hard else "day"
+
+
 def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
     traits = draw_traits(np.random.default_rng((plan.seed, 1, identity)))
     part = "train_171" if identity < plan.train else "test"
@@ -104,9 +158,9 @@ def _paint_identity(folder: Path, plan: Plan, identity: int) -> None:
         camera = _draw_camera(np.random.default_rng((plan.seed, 2, number)))
         for shot in range(plan.shots):
             rng = np.random.default_rng((plan.seed, 3, identity, number, shot))
-            name = f"{identity + 1:06d}_cam{number + 1}_0_{shot:02d}.jpg"
-            for modality, image in _take(traits, camera, rng).items():
-                image.save(folder / part / MODALITY_FOLDERS[modality] / name, quality=92)
+            condition = CONDITIONS[_condition_of(plan, identity, number, shot)]
+            for modality, image in _take(traits, camera, rng, condition).items():
+                image.save(folder / part / MODALITY_FOLDERS[modality] / _name(identity, number, shot), quality=92)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
@@ -128,7 +182,9 @@ def _draw_camera(rng: np.random.Generator) -> Camera:
     )
 
 
-def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str, Image.Image]:
+def _take(
+    traits: Traits, camera: Camera, rng: np.random.Generator, condition: Condition = CONDITIONS["day"]
+) -> dict[str, Image.Image]:
     """One sighting: the same geometry in every modality."""
     height = camera.scale * rng.uniform(0.92, 1.05)
     width = camera.turned * rng.uniform(0.78, 0.98)
@@ -140,6 +196,7 @@ def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str,
     shift = rng.integers(-6, 7, 2)  # of the background, in pixels
     is_occluded = rng.random() < camera.occluded
     bar = (rng.uniform(0, 0.8), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.6, 3), rng.random() < 0.5)
+    glare = rng.spawn(1)[0].uniform((0.25, 0.2), (0.75, 0.6))  # a stream of its own leaves the other draws as they are
     images: dict[str, Image.Image] = {}
     for modality, channels in (("rgb", [0, 1, 2]), ("nir", [3, 3, 3]), ("tir", [4, 4, 4])):
         ground = np.roll(camera.ground[..., channels], shift, (0, 1))
@@ -155,7 +212,9 @@ def _take(traits: Traits, camera: Camera, rng: np.random.Generator) -> dict[str,
         )
         small = np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)) / 255.0
         noise = rng.normal(0, 0.02, (_HEIGHT, _WIDTH, 1 if modality != "rgb" else 3))
-        exposed = small * camera.gain[channels] * (1 if modality == "tir" else light) + noise
+        small = fade(small, ground, condition, modality)
+        lit = small * camera.gain[channels] * (1 if modality == "tir" else light)
+        exposed = expose(lit, condition, modality, (glare[0], glare[1])) + noise
         images[modality] = Image.fromarray((255 * exposed.clip(0, 1)).astype(np.uint8))
     return images
 

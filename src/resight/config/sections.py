@@ -23,7 +23,8 @@ JunkRule = Literal[
     "time-window",
 ]
 Pooling = Literal["off", "mean", "max"]
-Fusion = Literal["auto", "concat", "mean"]
+Fusion = Literal["auto", "concat", "mean", "learned"]
+LearnedFusion = Literal["concat", "mean", "gate", "attention"]
 UnknownSideInfo = Literal["mean", "off"]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Deviation = Annotated[float, Field(gt=0)]
@@ -76,6 +77,12 @@ class Model(Section):
     """Margin of a margin head (radians for ArcFace)."""
     feature: Literal["before", "after"] = "before"
     """Whether an embedding is taken before or after BNNeck."""
+    fusion: LearnedFusion | None = None
+    """How the network makes one feature of a sighting's modalities (docs/modalities.md): `mean`, `gate` (weights from
+    the images), `attention` (class tokens attend to the other modalities) or `concat`. The losses are then on each image
+    and on the fused features. None: each image is embedded alone, and `embedding.fusion` says how they are combined."""
+    separate_backbones: bool = False
+    """Whether each modality has a backbone of its own. Off: one backbone for all modalities."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Drop-path rate (stochastic depth) of the last block; it grows linearly from 0 in the first block."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -94,8 +101,9 @@ class Embedding(Section):
     """Whether an embedding is the mean over the image and its horizontal flip."""
     fusion: Fusion = "auto"
     """How the embeddings of a sighting's modalities become one. `concat` concatenates them, which compares each
-    modality with itself; `mean` also compares one modality with another. `auto` is `mean` for data sets whose protocol
-    has queries and gallery of different modalities, else `concat`; it is resolved before training starts."""
+    modality with itself; `mean` also compares one modality with another; `learned` is the network's own
+    (`model.fusion`). `auto` is `learned` where the network has one, else `mean` for data sets whose protocol has queries
+    and gallery of different modalities, else `concat`; it is resolved before training starts."""
     unknown: UnknownSideInfo = "mean"
     """The side information of an image whose camera or view is unknown or was not in training: the mean of the learned
     vectors, or none (`off`)."""
@@ -124,6 +132,12 @@ class Augmentation(Section):
     """Probability that AugMix, a mixture of several changed copies, is applied to an image instead."""
     share_draws: bool = True  # words: ok
     """Whether the modalities of a sighting, which are registered, get the same random changes. Off: each its own."""
+    misregistration: int = Field(default=0, ge=0)
+    """Greatest random shift of each modality in pixels, drawn for each image also where draws are shared, so that the
+    model tolerates cameras that are not registered exactly."""
+    drop_modality: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a sighting of several modalities loses some of them, from one to all but one, so that the model
+    is trained for sightings that lack a modality. What is dropped does not pass the network."""
 
 
 class Sampling(Section):

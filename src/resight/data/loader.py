@@ -46,6 +46,15 @@ class Batch:
         rows, modality = self.present.nonzero(as_tuple=True)
         return {"camera": self.camera[rows], "view": self.view[rows], "modality": modality}
 
+    def rows(self) -> Tensor:
+        """Return the position of each image among the R that are present, int64 [B, M]; -1 where one is absent."""
+        return number_rows(self.present)
+
+
+def number_rows(present: Tensor) -> Tensor:
+    """Number the images that are present, in row-major order: int64 [B, M] of bool [B, M]; -1 where one is absent."""
+    return (present.flatten().cumsum(0) - 1).view(present.shape).masked_fill(~present, -1)
+
 
 class Loader:
     """Makes batches of a table's rows, decoding ahead in background threads.
@@ -141,7 +150,5 @@ class Loader:
 
 def _positions(paths: Sequence[Sequence[str | None]]) -> Tensor:
     """int64 [N, M]: the position of each image in the row-by-row list of all files; -1 where there is no image."""
-    present = torch.tensor([[path is not None for path in row] for row in paths], dtype=torch.int64).view(
-        len(paths), -1
-    )
-    return torch.where(present > 0, present.flatten().cumsum(0).view(present.shape) - 1, -1)
+    present = torch.tensor([[path is not None for path in row] for row in paths], dtype=torch.bool)
+    return number_rows(present.view(len(paths), -1))

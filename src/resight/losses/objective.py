@@ -1,7 +1,7 @@
 """The training objective: the weighted sum of the branches' losses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -64,6 +64,11 @@ def objective(
         + settings.center_weight * center_loss
     )
     return Objective(total, identity_loss, triplet_loss, center_loss)
+
+
+def add(first: Objective, second: Objective) -> Objective:
+    """Add the losses of two sets of features."""
+    return Objective(*(getattr(first, field.name) + getattr(second, field.name) for field in fields(Objective)))
 
 
 def _balance(branches: list[Tensor]) -> Tensor:

@@ -6,21 +6,26 @@ gradient gives the features; the loss and its gradient on them are those of the 
 gradient back, one micro-batch after another, with the same random draws (the gradient cache of Gao et al. 2021). With a
 single micro-batch there is no second pass.
 
-B images of the whole batch, R of this process; D width, C classes.
+Where the network fuses modalities, a micro-batch has whole sightings, and the fused features are further rows of the
+batch: they pass BNNeck, head and losses as an image's features do.
+
+B images of the whole batch, R of this process; N sightings of this process; M modalities, D width, C classes.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resight.data.augment.augment import augment
+from resight.data.augment.augment import augment, drop_modalities
 from resight.data.loader import Batch
 from resight.device import autocast
-from resight.losses.objective import Objective, objective
+from resight.losses.objective import Objective, add, objective
 from resight.models.transreid import Outputs
 from resight.training.context import TrainContext
 from resight.training.fsdp import clip
@@ -28,6 +33,54 @@ from resight.training.optimizer import freeze, update_ema
 from resight.training.state import State
 
 SideInfo = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What this process's part of a batch gives the network."""
+
+    images: Tensor
+    """Float32 [R, 3, H, W]."""
+    side_info: SideInfo
+    """int64 [R] by kind of side information."""
+    identity: Tensor
+    """int64 [R]."""
+    rows: Tensor | None
+    """int64 [N, M], the image of each modality of each sighting, or -1; None where the network does not fuse."""
+
+    def parts(self, size: int | None) -> list[tuple[slice, slice]]:
+        """Divide the images, and the sightings where they are fused, into micro-batches of at most `size` images."""
+        count = len(self.images)
+        size = size or count
+        if self.rows is None:
+            return [(slice(start, min(start + size, count)), slice(0, 0)) for start in range(0, count, size)]
+        parts: list[tuple[slice, slice]] = []
+        first_image = first_sighting = end = 0
+        for sighting, images in enumerate((self.rows >= 0).sum(1).tolist()):
+            if end + images - first_image > size and end > first_image:
+                parts.append((slice(first_image, end), slice(first_sighting, sighting)))
+                first_image, first_sighting = end, sighting
+            end += images
+        return [*parts, (slice(first_image, end), slice(first_sighting, len(self.rows)))]
+
+
+    def of(self, images: slice, sightings: slice) -> tuple[Any, ...]:
+        """Return the arguments of the network for some of the images, and for their sightings where they are fused."""
+        side_info = {kind: labels[images] for kind, labels in self.side_info.items()}
+        if self.rows is None:
+            return self.images[images], side_info
+        rows = self.rows[sightings]
+        return self.images[images], side_info, torch.where(rows < 0, rows, rows - images.start)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a step computed, of the whole batch."""
+
+    loss: Objective
+    outputs: Outputs
+    identity: Tensor
+    """int64 of each row of the outputs."""
 
 
 def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[slice, int]) -> dict[str, Tensor]:
@@ -48,11 +101,16 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     # Augment: uint8 [b, M, 3, H, W] to float32, drawn as for the whole batch.
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2, np.uint64)[1]))
     images = augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, generator, part)
+    if run.augmentation.drop_modality:
+        present = drop_modalities(batch.present.cpu(), run.augmentation.drop_modality, generator)
+        batch = replace(batch, present=present.to(batch.present.device))
+    rows = batch.rows() if state.model.fusion is not None else None
     identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every image that is present
 
     # Forward and backward: gradients of the whole batch's loss.
     state.optimizer.zero_grad(set_to_none=True)
-    loss, outputs, identity = gradients(context, state, images[batch.present], batch.side_info(), identity, seed)
+    inputs = Inputs(images[batch.present], batch.side_info(), identity, rows)
+    learned = gradients(context, state, inputs, batch.identity, seed)
 
     # Update: freeze, clip, step, and the moving average.
     if state.epoch <= run.optimizer.freeze_epochs:
@@ -69,7 +127,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     if state.average is not None:
         update_ema(state.average, state.model, run.optimizer.ema)
 
-    accuracy = (outputs.logits[0].argmax(1) == identity).float().mean()
+    loss = learned.loss
+    accuracy = (learned.outputs.logits[0].argmax(1) == learned.identity).float().mean()
     values = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
     if state.center is not None:
         values["center"] = loss.center
@@ -77,57 +136,89 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
 
 
 def gradients(
-    context: TrainContext, state: State, images: Tensor, side_info: SideInfo, identity: Tensor, seed: tuple[int, ...]
-) -> tuple[Objective, Outputs, Tensor]:
+    context: TrainContext, state: State, inputs: Inputs, identity: Tensor, seed: tuple[int, ...]
+) -> Learned:
     """Add the gradients of the whole batch's loss to the model's parameters.
 
     Args:
         context: of the training.
         state: the model, wrapped for its processes, and the gradient scaler.
-        images: float32 [R, 3, H, W], this process's part of the batch.
-        side_info: int64 [R] by kind of side information.
-        identity: int64 [R].
+        inputs: this process's part of the batch.
+        identity: int64 [N], of its sightings.
         seed: of the step's random draws.
 
     Returns:
-        the loss, features and logits, and the identities [B], all of the whole batch.
+        loss, features, logits and identities, all of the whole batch.
     """
-    distributed = context.distributed
-    size = context.run.micro_batch_size or len(images)
-    parts = [slice(start, min(start + size, len(images))) for start in range(0, len(images), size)]
-    counts = distributed.gather(torch.tensor([len(parts)], device=images.device))
+    distributed, device = context.distributed, inputs.images.device
+    parts = inputs.parts(context.run.micro_batch_size)
+    counts = distributed.gather(torch.tensor([len(parts)], device=device))
     before = int(counts[: distributed.rank].sum())
     seeds = [(*seed, before + n) for n in range(len(parts))]  # one for each micro-batch of the whole batch
 
-    def forward(part: slice, part_seed: tuple[int, ...]) -> list[Tensor]:
+    def forward(part: tuple[slice, slice], part_seed: tuple[int, ...]) -> list[Tensor]:
         reseed(part_seed)
-        with autocast(images.device, context.compute.precision):
-            branches = state.backbone(images[part], {kind: labels[part] for kind, labels in side_info.items()})
+        with autocast(device, context.compute.precision):
+            branches = state.backbone(*inputs.of(*part))
         return [features.float() for features in branches]
 
-    # Features of this process's images: a list over branches of [R, D].
+    # Features of this process's part: a list over branches of [R, D], then of [N, D] where modalities are fused.
     with torch.no_grad() if len(parts) > 1 else nullcontext():
         local = _joined([forward(part, part_seed) for part, part_seed in zip(parts, seeds, strict=True)])
 
-    # Features of the whole batch, [B, D] each, as leaves of a graph of their own: heads, losses and their gradients.
+    # Features of the whole batch as leaves of a graph of their own: heads, losses and their gradients.
     leaves = [distributed.gather(features).requires_grad_() for features in local]
-    identities = distributed.gather(identity)  # [B]
-    modality = distributed.gather(side_info["modality"])  # [B]
-    logits = state.model.classify(leaves, identities)  # [B, C] each
-    loss = objective(leaves, logits, identities, context.run.loss, state.center, modality)
-    state.scaler.scale(loss.total).backward()
+    learned = _loss(context, state, leaves, inputs, identity)
+    state.scaler.scale(learned.loss.total).backward()
 
     # Back through the backbone: this process's rows; times the number of processes, whose mean is taken.
-    sizes = distributed.gather(torch.tensor([len(identity)], device=images.device))
-    first = int(sizes[: distributed.rank].sum())
-    back = [_gradient(leaf)[first : first + len(identity)] * distributed.size for leaf in leaves]  # [R, D] each
+    back = [_local_gradient(context, leaf, len(features)) for leaf, features in zip(leaves, local, strict=True)]
     if len(parts) == 1:
         torch.autograd.backward(local, back)
-    else:
-        for n, (part, part_seed) in enumerate(zip(parts, seeds, strict=True)):
-            with _without_sync(state.backbone) if n < len(parts) - 1 else nullcontext():
-                torch.autograd.backward(forward(part, part_seed), [gradient[part] for gradient in back])
-    return loss, Outputs(leaves, logits), identities
+        return learned
+    image_branches = len(back) if inputs.rows is None else len(back) // 2
+    for n, (part, part_seed) in enumerate(zip(parts, seeds, strict=True)):
+        gradient = [rows[part[branch >= image_branches]] for branch, rows in enumerate(back)]
+        with _without_sync(state.backbone) if n < len(parts) - 1 else nullcontext():
+            torch.autograd.backward(forward(part, part_seed), gradient)
+    return learned
+
+
+def _loss(
+    context: TrainContext, state: State, leaves: list[Tensor], inputs: Inputs, sighting_identity: Tensor
+) -> Learned:
+    """Compute BNNecks, heads and losses of the whole batch from its features."""
+    model, settings, gather = state.model, context.run.loss, context.distributed.gather
+    identity = gather(inputs.identity)
+    modality = gather(inputs.side_info["modality"])
+    if inputs.rows is None or model.fusion is None:
+        logits = model.classify(leaves, identity)
+        return Learned(
+            objective(leaves, logits, identity, settings, state.center, modality), Outputs(leaves, logits), identity
+        )
+    images, fused = leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
+    fused_identity = gather(sighting_identity)
+    if model.fusion.shares_heads:
+        # Fused features are further rows, as if of one more modality: [R + N, D].
+        rows = [torch.cat(pair) for pair in zip(images, fused, strict=True)]
+        identity = torch.cat([identity, fused_identity])
+        modality = torch.cat([modality, torch.full_like(fused_identity, inputs.rows.shape[1])])
+        logits = model.classify(rows, identity)
+        loss = objective(rows, logits, identity, settings, state.center, modality)
+        return Learned(loss, Outputs(rows, logits), identity)
+    # Fused features of another width have BNNecks, heads and a loss of their own.
+    loss = objective(images, model.classify(images, identity), identity, settings, state.center, modality)
+    fused_logits = model.classify(fused, fused_identity, fused=True)
+    total = add(loss, objective(fused, fused_logits, fused_identity, settings))
+    return Learned(total, Outputs(fused, fused_logits), fused_identity)
+
+
+def _local_gradient(context: TrainContext, leaf: Tensor, count: int) -> Tensor:
+    """The gradient of this process's `count` rows of a leaf, times the number of processes."""
+    distributed = context.distributed
+    sizes = distributed.gather(torch.tensor([count], device=leaf.device))
+    first = int(sizes[: distributed.rank].sum())
+    return _gradient(leaf)[first : first + count] * distributed.size
 
 
 def reseed(seed: tuple[int, ...]) -> None:

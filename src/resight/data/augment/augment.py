@@ -72,6 +72,10 @@ def augment(
     policies = draw_policies(draws, settings, generator)
     flip, offset, box = (t.repeat_interleave(repeats, 0) for t in (flip, offset, box))
     noise = torch.randn(_noise(box), generator=generator)
+    pad = settings.pad + settings.misregistration
+    if settings.misregistration:  # each image its own shift
+        shift = torch.randint(0, 2 * settings.misregistration + 1, (b * m, 2), generator=generator)
+        offset = offset + shift
 
     # Take the draws of these sightings
     selected = slice(rows.start * m, rows.stop * m)
@@ -79,7 +83,7 @@ def augment(
     flip, offset, box = (t[selected].to(images.device) for t in (flip, offset, box))
 
     # Apply them to [R, 3, H, W]
-    augmented = flip_and_crop(images.flatten(0, 1), flip, offset, settings.pad)
+    augmented = flip_and_crop(images.flatten(0, 1), flip, offset, pad)
     if settings.autoaugment or settings.augmix:
         augmented = apply_policies(augmented, policies.repeat_interleave(repeats, 0)[selected])
     if settings.jitter or settings.grey or settings.grey_patch:
@@ -87,6 +91,26 @@ def augment(
             augmented, **{name: t.repeat_interleave(repeats, 0)[selected] for name, t in colours.items()}
         )
     return erase(normalize(augmented, mean, std), box, noise).unflatten(0, images.shape[:2])
+
+
+def drop_modalities(present: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Draw which modalities of each sighting remain.
+
+    Args:
+        present: bool [B, M], on the CPU.
+        probability: that a sighting loses some of its modalities; how many is uniform from one to all but one.
+        generator: a CPU generator.
+
+    Returns:
+        bool [B, M]; every sighting that has a modality keeps at least one.
+    """
+    count = present.sum(1)  # [B]
+    is_dropped = torch.rand(len(present), generator=generator) < probability
+    fraction = torch.rand(len(present), generator=generator)
+    order = torch.rand(present.shape, generator=generator).masked_fill(~present, 2)
+    kept = torch.where(is_dropped & (count > 1), 1 + (fraction * (count - 1)).long(), count)  # [B]
+    rank = order.argsort(1).argsort(1)  # [B, M], those that are present first
+    return rank < kept[:, None]
 
 
 def _noise(box: Tensor) -> int:

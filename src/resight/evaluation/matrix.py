@@ -1,0 +1,118 @@
+"""Evaluation with missing modalities: every subset of modalities as query, searched in every subset as gallery."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from resight.config.sections import Evaluation
+from resight.data.sightings import SightingTable, Split
+from resight.data.subsets import all_subsets, reduce_to
+from resight.errors import EvaluationError
+from resight.evaluation.evaluate import describe, measure
+from resight.inference.embedder import Embedder
+from resight.inference.embeddings import Embeddings
+
+
+@dataclass(frozen=True)
+class ModalityMatrix:
+    """Figures of S query subsets (rows) in S gallery subsets (columns); NaN where nothing can be compared."""
+
+    subsets: tuple[str, ...]
+    """Names such as `rgb+tir`; the last one is all modalities."""
+    mean_ap: np.ndarray
+    """float64 [S, S], from 0 to 1."""
+    rank1: np.ndarray
+    """float64 [S, S], from 0 to 1."""
+    weights: dict[str, list[float]]
+    """The mean share of each modality in the query's embedding, by query subset; empty without a learned fusion."""
+
+    @property
+    def missing(self) -> tuple[float, float]:
+        """mAP and R1, averaged over the patterns in which query and gallery lack the same modalities, as papers do."""
+        diagonal = [figure.diagonal()[:-1] for figure in (self.mean_ap, self.rank1)]
+        return float(np.nanmean(diagonal[0])), float(np.nanmean(diagonal[1]))
+
+    def rows(self, figure: str = "mAP") -> list[dict[str, str | float]]:
+        """Return a row for each query subset: its name and a figure for each gallery subset."""
+        values = self.mean_ap if figure == "mAP" else self.rank1
+        return [
+            {"query": name} | dict(zip(self.subsets, row, strict=True))
+            for name, row in zip(self.subsets, values.tolist(), strict=True)
+        ]
+
+
+def evaluate_matrix(
+    embedder: Embedder,
+    split: Split,
+    settings: Evaluation | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> ModalityMatrix:
+    """Measure every subset of the model's modalities as query against every one as gallery.
+
+    A sighting takes part in a subset if it has all of its modalities; the images of the others are left out.
+
+    Args:
+        embedder: of a model of several modalities.
+        split: the data set.
+        settings: protocol and ranking; None for the data set's own.
+        progress: is called with the number of sightings that are embedded, of `matrix_size`.
+
+    Raises:
+        EvaluationError: the model has one modality, or no pair of subsets can be compared.
+        PictureError: a picture cannot be decoded.
+    """
+    modalities = embedder.card.vocabulary.modalities
+    if len(modalities) < 2:
+        raise EvaluationError(f"the model knows one modality, {modalities[0]}: a matrix needs two or more")
+    subsets = _possible(embedder, all_subsets(modalities))
+    embedded = _embed_subsets(embedder, split, subsets, progress)
+    shape = (len(subsets), len(subsets))
+    mean_ap, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
+    for row, query in enumerate(subsets):
+        for column, gallery in enumerate(subsets):
+            try:
+                result = measure(embedded[query][0], embedded[gallery][1], settings or Evaluation(), split.protocol)
+            except EvaluationError:  # nothing in common, or no match among the sightings that have these modalities
+                continue
+            summary = result.summary()
+            mean_ap[row, column], rank1[row, column] = summary["mAP"], summary["R1"]
+    if np.isnan(mean_ap).all():
+        raise EvaluationError(f"no two subsets of {', '.join(modalities)} can be compared on {split.name}")
+    weights = {}
+    if embedder.fusion == "learned":
+        weights = {name: _mean_weights(embedder, reduce_to(split.query, name)) for name in subsets}
+    return ModalityMatrix(tuple(subsets), mean_ap, rank1, weights)
+
+
+def matrix_size(embedder: Embedder, split: Split) -> int:
+    """Return the number of sightings that `evaluate_matrix` embeds."""
+    return split.tested * len(_possible(embedder, all_subsets(embedder.card.vocabulary.modalities)))
+
+
+def _possible(embedder: Embedder, subsets: list[str]) -> list[str]:
+    """The subsets that the model can embed: all of them, or the complete one alone."""
+    return [name for name in subsets if embedder.can_embed(name.split("+"))]
+
+
+def _embed_subsets(
+    embedder: Embedder, split: Split, subsets: list[str], progress: Callable[[int], None]
+) -> dict[str, tuple[Embeddings, Embeddings]]:
+    """Embed query and gallery reduced to each subset; one table for both is embedded once."""
+    embedded: dict[str, tuple[Embeddings, Embeddings]] = {}
+    count = 0
+    for name in subsets:
+        parts = [split.query] if split.gallery is split.query else [split.query, split.gallery]
+        items = [_embed(embedder, reduce_to(table, name), split) for table in parts]
+        embedded[name] = (items[0], items[-1])
+        count += sum(map(len, parts))
+        progress(count)
+    return embedded
+
+
+def _embed(embedder: Embedder, table: SightingTable, split: Split) -> Embeddings:
+    return Embeddings(embedder.embed(table), table, describe(embedder, split))
+
+
+def _mean_weights(embedder: Embedder, table: SightingTable) -> list[float]:
+    return embedder.modality_weights(table).mean(0).tolist() if len(table) else []

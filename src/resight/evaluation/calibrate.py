@@ -1,24 +1,28 @@
 """Calibrating a model on a data set: what its similarities are worth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from resight.config.sections import Evaluation
 from resight.data.sightings import Split
-from resight.errors import ConfigError
+from resight.errors import ConfigError, EvaluationError
 from resight.evaluation.evaluate import evaluate
+from resight.evaluation.matrix import measure_subsets
 from resight.evaluation.result import Result
 from resight.files import write_file
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
 from resight.models.checkpoint import CALIBRATION
-from resight.retrieval.calibration import Calibration, reliability
-from resight.retrieval.calibration import calibrate as fit
+from resight.retrieval.calibration import Calibration, Curve, SubsetCurve, fit_curve, reliability
 from resight.retrieval.open_set import Pairs, open_set
 from resight.retrieval.scores import InnerProducts
+
+_MIN_PAIRS: Final = 50
+"""Pairs of one identity that curves of two modality subsets need at least."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Calibrated:
     checked: dict[str, tuple[np.ndarray, float]]
     """By curve: the reliability (`calibration.reliability`) and its mean error, fitted on half of the identities and
     measured on the others."""
+    checked_subsets: dict[tuple[str, str], tuple[np.ndarray, float]] = field(default_factory=dict)
+    """The same of the isotonic curves of modality subsets, by query and gallery, such as `("tir", "rgb")`."""
 
 
 def calibrate(
@@ -40,6 +46,9 @@ def calibrate(
     progress: Callable[[int], None] = lambda count: None,
 ) -> Calibrated:
     """Embed a data set's query and gallery and fit what their pairs show.
+
+    For a model of several modalities, curves are also fitted to each pair of modality subsets that has enough pairs, so
+    that a similarity of a thermal query to a colour image has a probability of its own.
 
     Args:
         model: an embedder, or a model folder; the calibration holds for its `embedding_id`.
@@ -57,13 +66,35 @@ def calibrate(
         raise ConfigError(f"the false match rate must lie between 0 and 1, not {false_match_rate:g}")
     embedder = model if isinstance(model, Embedder) else load(model)
     result = evaluate(embedder, split, settings, progress)
+    curve, checked = _fit(result, false_match_rate)
+    subsets: list[SubsetCurve] = []
+    checked_subsets: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+    if len(embedder.card.vocabulary.modalities) > 1:
+        for query, gallery, measured in measure_subsets(embedder, split, settings):
+            try:
+                fitted, reliabilities = _fit(measured, false_match_rate, _MIN_PAIRS)
+            except EvaluationError:  # too few pairs of these subsets
+                continue
+            subsets.append(SubsetCurve(query=query, gallery=gallery, **fitted.model_dump()))
+            checked_subsets[query, gallery] = reliabilities["isotonic"]
+    calibration = Calibration(
+        dataset=split.name, embedding_id=embedder.embedding_id, subsets=tuple(subsets), **curve.model_dump()
+    )
+    return Calibrated(calibration, checked, checked_subsets)
+
+
+def _fit(
+    result: Result, false_match_rate: float, min_pairs: int = 1
+) -> tuple[Curve, dict[str, tuple[np.ndarray, float]]]:
+    """Fit the pairs of all identities; and check a fit of half of them on the others."""
     identities = np.unique(result.query_labels.identity[result.query_labels.identity >= 0])
     shuffled = np.random.default_rng(0).permutation(identities)
-    fitted, unseen = (_pairs(result, half) for half in (shuffled[::2], shuffled[1::2]))
-    trial = fit(fitted, max(false_match_rate, 2 / fitted.different.sum()), split.name)
+    fitted, unseen, everything = (_pairs(result, part) for part in (shuffled[::2], shuffled[1::2], identities))
+    if everything.same.sum() < min_pairs:
+        raise EvaluationError(f"{everything.same.sum()} pairs of one identity are too few to calibrate")
+    trial = fit_curve(fitted, max(false_match_rate, 2 / max(1, fitted.different.sum())))
     checked = {name: reliability(trial, unseen, name) for name in ("logistic", "isotonic")}
-    calibration = fit(_pairs(result, identities), false_match_rate, split.name)
-    return Calibrated(calibration.model_copy(update={"embedding_id": embedder.embedding_id}), checked)
+    return fit_curve(everything, false_match_rate), checked
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:

@@ -1,6 +1,6 @@
 """Evaluation with missing modalities: every subset of modalities as query, searched in every subset as gallery."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to
 from resight.errors import EvaluationError
 from resight.evaluation.evaluate import describe, measure
+from resight.evaluation.result import Result
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings
 
@@ -66,23 +67,39 @@ def evaluate_matrix(
     if len(modalities) < 2:
         raise EvaluationError(f"the model knows one modality, {modalities[0]}: a matrix needs two or more")
     subsets = _possible(embedder, all_subsets(modalities))
-    embedded = _embed_subsets(embedder, split, subsets, progress)
     shape = (len(subsets), len(subsets))
     mean_ap, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
-    for row, query in enumerate(subsets):
-        for column, gallery in enumerate(subsets):
-            try:
-                result = measure(embedded[query][0], embedded[gallery][1], settings or Evaluation(), split.protocol)
-            except EvaluationError:  # nothing in common, or no match among the sightings that have these modalities
-                continue
-            summary = result.summary()
-            mean_ap[row, column], rank1[row, column] = summary["mAP"], summary["R1"]
+    for query, gallery, result in measure_subsets(embedder, split, settings, progress):
+        cell = subsets.index(query), subsets.index(gallery)
+        summary = result.summary()
+        mean_ap[cell], rank1[cell] = summary["mAP"], summary["R1"]
     if np.isnan(mean_ap).all():
         raise EvaluationError(f"no two subsets of {', '.join(modalities)} can be compared on {split.name}")
     weights = {}
     if embedder.fusion == "learned":
         weights = {name: _mean_weights(embedder, reduce_to(split.query, name)) for name in subsets}
     return ModalityMatrix(tuple(subsets), mean_ap, rank1, weights)
+
+
+def measure_subsets(
+    embedder: Embedder,
+    split: Split,
+    settings: Evaluation | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Iterator[tuple[str, str, Result]]:
+    """Measure each pair of modality subsets that can be compared: its query and gallery subset, and the result.
+
+    The arguments and exceptions are those of `evaluate_matrix`.
+    """
+    subsets = _possible(embedder, all_subsets(embedder.card.vocabulary.modalities))
+    embedded = _embed_subsets(embedder, split, subsets, progress)
+    for query in subsets:
+        for gallery in subsets:
+            try:
+                result = measure(embedded[query][0], embedded[gallery][1], settings or Evaluation(), split.protocol)
+            except EvaluationError:  # nothing in common, or no match among the sightings that have these modalities
+                continue
+            yield query, gallery, result
 
 
 def matrix_size(embedder: Embedder, split: Split) -> int:

@@ -98,7 +98,12 @@ def as_queries(vectors: np.ndarray, width: int) -> np.ndarray:
 
 
 def find_answers(
-    engine: Engine, vectors: np.ndarray, options: SearchOptions, calibration: Calibration | None, prior: float
+    engine: Engine,
+    vectors: np.ndarray,
+    options: SearchOptions,
+    calibration: Calibration | None,
+    prior: float,
+    modalities: Sequence[str | None] | None = None,
 ) -> list[list[Answer]]:
     """Search an engine and make answers of the hits.
 
@@ -111,10 +116,12 @@ def find_answers(
         options: checked.
         calibration: the model's calibration, if it has one.
         prior: probability, before the comparison, that two records are of the same identity.
+        modalities: of each query, such as `rgb+tir`, for the calibration of its modalities; None where unknown.
 
     Returns:
         for each query at most k answers.
     """
+    of_queries = modalities or [None] * len(vectors)
     k, group = options.k, options.group
     total = engine.count(options.where)
     size = max(_RERANKED if options.rerank else 0, _MORE * k if group else k) + len(options.exclude)
@@ -126,7 +133,7 @@ def find_answers(
         incomplete = list[int]()
         for query, row_hits in zip(pending, hits, strict=True):
             candidates = [
-                _answer(records[hit.id], hit.similarity, calibration, prior)
+                _answer(records[hit.id], hit.similarity, calibration, prior, of_queries[query])
                 for hit in row_hits
                 if hit.id in records and hit.id not in options.exclude
             ]
@@ -159,11 +166,14 @@ def _read_records(engine: Engine, hits: Sequence[Sequence[Hit]]) -> dict[str, Re
     return {record.id: record for record in engine.get(ids)}
 
 
-def _answer(record: Record, similarity: float, calibration: Calibration | None, prior: float) -> Answer:
+def _answer(
+    record: Record, similarity: float, calibration: Calibration | None, prior: float, modalities: str | None
+) -> Answer:
     if calibration is None:
         return Answer(record, similarity, None, None)
-    probability = float(calibration.of(np.array([similarity]), prior)[0])
-    return Answer(record, similarity, probability, similarity >= calibration.threshold)
+    curve = calibration.between(modalities, record.modality)
+    probability = float(curve.of(np.array([similarity]), prior)[0])
+    return Answer(record, similarity, probability, similarity >= curve.threshold)
 
 
 def _group(answers: Sequence[Answer], group: str) -> list[Answer]:

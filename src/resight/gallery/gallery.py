@@ -152,8 +152,9 @@ class Gallery(AbstractContextManager["Gallery"]):
         options.require_valid(self.engine)
         is_vectors = isinstance(query, np.ndarray) and query.dtype.kind == "f"
         vectors: Any = query if is_vectors else self.embedder.embed(query, camera, view, modality)  # pyright: ignore[reportArgumentType]
+        modalities = None if is_vectors else self.embedder.modalities_of(query, modality)  # pyright: ignore[reportArgumentType]
         queries = as_queries(vectors, self.info.width)
-        return find_answers(self.engine, queries, options, self.calibration, self.prior)
+        return find_answers(self.engine, queries, options, self.calibration, self.prior, modalities)
 
     def similar(
         self, record_id: str, k: int = 10, where: Filter = EVERYTHING, group: str | None = None
@@ -163,7 +164,10 @@ class Gallery(AbstractContextManager["Gallery"]):
         Raises:
             ConfigError, GalleryError: as `search`; or the id does not exist.
         """
-        return self.search(self.record(record_id).vector[None], k, where, group, exclude=[record_id])[0]
+        record, options = self.record(record_id), SearchOptions(k, where, group, exclude=frozenset([record_id]))
+        options.require_valid(self.engine)
+        modalities = [record.modality]
+        return find_answers(self.engine, record.vector[None], options, self.calibration, self.prior, modalities)[0]
 
     def record(self, record_id: str) -> Record:
         """Return the record with an id.

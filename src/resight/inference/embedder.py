@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.config.sections import Embedding, Fusion, UnknownSideInfo
+from resight.config.sections import Embedding, UnknownSideInfo
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture, as_tensor, resize
 from resight.data.sightings import Sighting, SightingTable
@@ -18,8 +18,8 @@ from resight.device import Compute, autocast, available_cores, resolve_compute
 from resight.errors import ConfigError
 from resight.inference.compiled import compile_network
 from resight.inference.decoding import decode_prepared
-from resight.inference.inputs import Inputs, Label, as_inputs, fuse
-from resight.models.checkpoint import ModelCard, embedding_id, weights_digest
+from resight.inference.inputs import Inputs, Label, as_inputs, fuse, require_fusible
+from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, weights_digest
 from resight.models.sie import SIE
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration
@@ -62,11 +62,13 @@ class Embedder:
         self.device = next(model.parameters()).device
         self.compute = compute or resolve_compute(self.device, self.settings.precision, self.settings.batch_size)
         self.calibration = calibration
-        self.fusion: Fusion = "mean" if self.settings.fusion == "mean" else "concat"
+        self.fusion = effective_fusion(self.settings.fusion, card.model)
         self.batch_size = self.compute.batch_size
         """Images at once; it is halved where the device's memory does not suffice."""
         self.folder = folder
         self._digest = digest
+        if compile and self.fusion == "learned":
+            raise ConfigError("a model that fuses modalities is not compiled: leave compile out")
         self._network = compile_network(model.embed) if compile else model.embed
 
     def __repr__(self) -> str:
@@ -80,6 +82,8 @@ class Embedder:
     @property
     def width(self) -> int:
         """E, the numbers of an embedding: those of the model, for each modality where they are concatenated."""
+        if self.fusion == "learned":
+            return self.model.fused_width
         modalities = len(self.card.vocabulary.modalities)
         return self.model.width * (modalities if self.fusion == "concat" else 1)
 
@@ -127,7 +131,8 @@ class Embedder:
 
         Raises:
             PictureError: a picture cannot be decoded, or has another form.
-            ConfigError: labels and pictures differ in number, or a modality is not one of the model's.
+            ConfigError: labels and pictures differ in number, or a modality is not one of the model's, or the model's
+                fusion needs every modality.
         """
         known = self.card.vocabulary
         inputs = as_inputs(images, camera, view, modality, known.modalities)
@@ -136,14 +141,49 @@ class Embedder:
         with self.evaluation_mode():
             for part, pixels in self._decoded(inputs):
                 side_info = {kind: torch.from_numpy(labels[part]) for kind, labels in numbers.items()}
-                rows = self._forward(pixels, side_info)  # [r, D]
-                first = int(inputs.sighting[part.start])
-                last = int(inputs.sighting[part.stop - 1]) + 1
-                sighting = inputs.sighting[part] - first
-                slot = numbers["modality"][part]
-                embeddings[first:last] = fuse(rows, sighting, slot, last - first, len(known.modalities), self.fusion)
-                progress(last)
+                first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))  # [n, M]
+                if self.fusion == "learned":  # [n, E]
+                    require_fusible(rows, first, self.card.model, known.modalities)
+                    fused = self._forward(pixels, side_info, torch.from_numpy(rows))
+                else:
+                    sighting, slot = inputs.sighting[part] - first, numbers["modality"][part]
+                    vectors = self._forward(pixels, side_info)  # [r, D]
+                    fused = fuse(vectors, sighting, slot, len(rows), len(known.modalities), self.fusion)
+                embeddings[first : first + len(rows)] = fused
+                progress(first + len(rows))
         return embeddings
+
+    def modalities_of(self, images: Image | Sequence[Image], modality: Label | Sequence[Label] = None) -> list[Label]:
+        """The modalities of each sighting of `embed`'s input, such as `rgb+tir`; None where one is unknown."""
+        modalities = self.card.vocabulary.modalities
+        return as_inputs(images, None, None, modality, modalities).subsets(modalities)
+
+    def can_embed(self, modalities: Sequence[str]) -> bool:
+        """Whether sightings with these modalities alone can be embedded."""
+        complete = len(modalities) == len(self.card.vocabulary.modalities)
+        return complete or self.fusion != "learned" or self.card.model.fusion != "concat"
+
+    def modality_weights(self, sightings: SightingTable) -> np.ndarray:
+        """Return the share of each modality in the embedding of each sighting: float32 [N, M], with a sum of 1.
+
+        Raises:
+            ConfigError: the model has no fusion of its own.
+            PictureError: a picture cannot be decoded.
+        """
+        known = self.card.vocabulary
+        if self.fusion != "learned":
+            raise ConfigError("weights of modalities need a model that was trained with model.fusion")
+        inputs = as_inputs(sightings, None, None, None, known.modalities)
+        numbers = inputs.numbers(known.cameras, known.views, known.modalities)
+        weights = np.zeros((inputs.count, len(known.modalities)), np.float32)
+        with self.evaluation_mode(), torch.inference_mode(), autocast(self.device, self.compute.precision):
+            for part, pixels in self._decoded(inputs):
+                side_info = {kind: torch.from_numpy(labels[part]).to(self.device) for kind, labels in numbers.items()}
+                first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))
+                images = normalize(pixels.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std)
+                fused = self.model.fuse(images, side_info, torch.from_numpy(rows).to(self.device))
+                weights[first : first + len(rows)] = fused.weights.float().cpu().numpy()
+        return weights
 
     def chunk_size(self, images_per_sighting: int) -> int:
         """How many sightings to hand to `embed` at a time, so that its batches are those of one call with all."""
@@ -178,22 +218,33 @@ class Embedder:
                 waiting += [pool.map(prepare, inputs.images[following]) for following in parts[n + 1 : n + 2]]
                 yield part, torch.stack(list(waiting.pop(0)))
 
-    def _forward(self, pixels: Tensor, side_info: Mapping[str, Tensor]) -> np.ndarray:
-        """uint8 [r, 3, H, W] to float32 [r, D], in halves for as long as the device's memory does not suffice."""
+    def _forward(self, pixels: Tensor, side_info: Mapping[str, Tensor], rows: Tensor | None = None) -> np.ndarray:
+        """uint8 [r, 3, H, W] to float32 [r, D], or to [n, E] of the sightings that `rows`, int64 [n, M], makes of them;
+        in halves for as long as the device's memory does not suffice."""
+        images = normalize(pixels.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std)
+        count = len(pixels) if rows is None else len(rows)
         try:
-            return self.embed_tensor(
-                normalize(pixels.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std), side_info
-            ).numpy()
+            return self.embed_tensor(images, side_info, rows=rows).numpy()
         except torch.OutOfMemoryError:
-            if len(pixels) == 1:
+            if count == 1:
                 raise
-        half = len(pixels) // 2
-        self.batch_size = max(1, min(self.batch_size, half))
-        parts = (slice(0, half), slice(half, None))
-        return np.concatenate([self._forward(pixels[p], {k: n[p] for k, n in side_info.items()}) for p in parts])
+        middle = count // 2 if rows is None else int((rows[: count // 2] >= 0).sum())  # images of the first half
+        self.batch_size = max(1, min(self.batch_size, len(pixels) // 2))
+        fused: list[np.ndarray] = []
+        for part, sightings in (
+            (slice(0, middle), slice(0, count // 2)),
+            (slice(middle, None), slice(count // 2, None)),
+        ):
+            of_part = None if rows is None else torch.where(rows < 0, rows, rows - (part.start or 0))[sightings]
+            fused.append(self._forward(pixels[part], {k: n[part] for k, n in side_info.items()}, of_part))
+        return np.concatenate(fused)
 
     def embed_tensor(
-        self, images: Tensor, side_info: Mapping[str, Tensor] | None = None, normalize: bool = True
+        self,
+        images: Tensor,
+        side_info: Mapping[str, Tensor] | None = None,
+        normalize: bool = True,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Embed preprocessed images: the last step of `embed`, for those who have their own preprocessing.
 
@@ -202,20 +253,23 @@ class Embedder:
             side_info: int64 [B] by kind (camera, view, modality); None for unknown cameras and views, and the model's
                 first modality.
             normalize: whether embeddings have unit length.
+            rows: int64 [N, M], for a model that fuses modalities: the image of each modality of each sighting, or -1
+                where it is absent. None embeds each image alone.
 
         Returns:
-            float32 [B, D], on the CPU.
+            float32 [B, D], or [N, E] of sightings, on the CPU.
         """
         if side_info is None:
             unknown = torch.full((len(images),), -1)
             side_info = {"camera": unknown, "view": unknown, "modality": torch.zeros_like(unknown)}
         images = images.to(self.device)
+        fused = () if rows is None else (rows.to(self.device),)
         side_info = {kind: labels.to(self.device) for kind, labels in side_info.items()}
         unit = F.normalize if normalize else torch.nn.Identity()
         with self.evaluation_mode(), torch.inference_mode(), autocast(self.device, self.compute.precision):
-            embeddings = unit(self._network(images, side_info).float())
+            embeddings = unit(self._network(images, side_info, *fused).float())
             if self.settings.flip:
-                mirrored = unit(self._network(images.flip(-1), side_info).float())
+                mirrored = unit(self._network(images.flip(-1), side_info, *fused).float())
                 embeddings = unit(embeddings + mirrored) if normalize else (embeddings + mirrored) / 2
         return embeddings.cpu()
 

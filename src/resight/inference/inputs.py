@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from resight.config.sections import LearnedFusion
 from resight.data.sightings import Sighting, SightingTable
 from resight.errors import ConfigError
 
@@ -43,6 +44,32 @@ class Inputs:
             previous = end
         if previous > start:
             yield slice(start, previous)
+
+    def rows(self, part: slice, modality: np.ndarray, size: int) -> tuple[int, np.ndarray]:
+        """The images of the sightings of a batch of whole sightings.
+
+        Args:
+            part: of the rows of images.
+            modality: int64 [R], of all images.
+            size: M, modalities of the model.
+
+        Returns:
+            the first sighting, and int64 [n, M]: for each sighting the image of each modality, counted in the batch, or
+            `UNKNOWN`. An image of unknown modality takes the first place that is free.
+        """
+        first = int(self.sighting[part.start])
+        rows = np.full((int(self.sighting[part.stop - 1]) + 1 - first, size), UNKNOWN)
+        slots = modality[part].tolist()
+        for image, (sighting, slot) in enumerate(zip((self.sighting[part] - first).tolist(), slots, strict=True)):
+            rows[sighting, slot if slot >= 0 else int((rows[sighting] < 0).argmax())] = image
+        return first, rows
+
+    def subsets(self, modalities: Sequence[str]) -> list[str | None]:
+        """The modalities of each sighting, such as `rgb+tir`, in a model's order; None where one is unknown."""
+        names: list[set[Label]] = [set() for _ in range(self.count)]
+        for sighting, modality in zip(self.sighting.tolist(), self.modality, strict=True):
+            names[sighting].add(modality)
+        return [None if None in each else "+".join(name for name in modalities if name in each) for each in names]
 
     def numbers(self, cameras: Sequence[str], views: Sequence[str], modalities: Sequence[str]) -> dict[str, np.ndarray]:
         """int64 [R] by kind of side information: the place of each label in a model's names, `UNKNOWN` without one."""
@@ -125,6 +152,28 @@ def fuse(rows: np.ndarray, sighting: np.ndarray, modality: np.ndarray, count: in
         fused = np.zeros((count, width), np.float32)
         np.add.at(fused, sighting, rows)
     return fused / np.maximum(np.linalg.norm(fused, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def require_fusible(rows: np.ndarray, first: int, kind: LearnedFusion | None, modalities: Sequence[str]) -> None:
+    """Check that a fusion inside the network has the modalities that it needs.
+
+    Args:
+        rows: int64 [n, M], the image of each modality of each sighting, or `UNKNOWN`.
+        first: the number of the first of these sightings.
+        kind: the network's fusion.
+        modalities: the model's.
+
+    Raises:
+        ConfigError: the fusion is a concatenation, and a sighting lacks a modality.
+    """
+    incomplete = (rows < 0).any(1)
+    if kind == "concat" and incomplete.any():
+        sighting = int(incomplete.argmax())
+        absent = [name for name, row in zip(modalities, rows[sighting].tolist(), strict=True) if row < 0]
+        raise ConfigError(
+            f"sighting {first + sighting} has no {' and no '.join(absent)} image, and a model with model.fusion concat "
+            "needs every modality: train with mean, gate or attention for sightings that lack one"
+        )
 
 
 def _per_item(kind: str, labels: Label | Sequence[Label], count: int) -> list[Label]:

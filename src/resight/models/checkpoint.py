@@ -10,9 +10,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resight.config.document import Document, require_intact
-from resight.config.sections import Embedding, Model, Preprocessing
+from resight.config.sections import Embedding, Fusion, Model, Preprocessing
 from resight.data.vocabulary import Vocabulary
-from resight.errors import CheckpointError
+from resight.errors import CheckpointError, ConfigError
 from resight.models.tensor_file import read_tensors
 from resight.models.transreid import TransReID, build_empty
 from resight.models.weights import fit, require_finite
@@ -76,10 +76,23 @@ def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
         "images": [images.size, images.mean, images.std, images.test_interpolation],
         "labels": [known.cameras, known.views, known.modalities],
         "flip": settings.flip,
-        "fusion": "mean" if settings.fusion == "mean" else "concat",
+        "fusion": effective_fusion(settings.fusion, card.model),
         "unknown": settings.unknown,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def effective_fusion(fusion: Fusion, model: Model) -> Fusion:
+    """Resolve `auto`: the network's own fusion where it has one, else concatenation.
+
+    Raises:
+        ConfigError: `learned` is asked for, and the network has no fusion.
+    """
+    if fusion == "learned" and model.fusion is None:
+        raise ConfigError("the model was trained without model.fusion: use the fusion mean or concat instead of learned")
+    if fusion == "auto":
+        return "concat" if model.fusion is None else "learned"
+    return fusion
 
 
 def _weights_file(weights: Mapping[str, Tensor]) -> bytes:

@@ -9,11 +9,12 @@ from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from resight.config.document import Document
+from resight.config.section import Section
 from resight.errors import EvaluationError
 from resight.retrieval.open_set import BINS, Pairs, edge
 
@@ -24,9 +25,10 @@ _STEPS = 4096  # intervals of similarity that the curves are fitted to
 _MARGIN = 1e-6  # distance of a probability from 0 and 1: a finite number of pairs proves no more
 
 
-class Calibration(Document):
-    """The curves and the threshold of a model, stored as `calibration.json` in its folder."""
+class Curve(Section):
+    """Both curves and the threshold of one kind of pairs."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
     slope: float
     """Slope of the logistic curve: log odds = slope x similarity + offset."""
     offset: float
@@ -41,10 +43,6 @@ class Calibration(Document):
     """Fraction of the pairs of different identities at or above the threshold."""
     true_match_rate: Probability
     """Fraction of the pairs of one identity at or above the threshold."""
-    dataset: str
-    """The data set that it was measured on."""
-    embedding_id: str | None = None
-    """Id of the embeddings that it was measured on and is valid for; None for embeddings of another program."""
     same: int = Field(ge=0)
     """Number of pairs of one identity."""
     different: int = Field(ge=0)
@@ -79,6 +77,37 @@ class Calibration(Document):
         return expit(odds + np.log(prior) - np.log1p(-prior))
 
 
+class SubsetCurve(Curve):
+    """The curves of queries with some modalities against gallery sightings with some."""
+
+    query: str
+    """The modalities of the query, such as `tir`."""
+    gallery: str
+    """The modalities of the gallery sighting, such as `rgb+nir`."""
+
+
+class Calibration(Curve, Document):
+    """The curves and the threshold of a model, stored as `calibration.json` in its folder."""
+
+    dataset: str
+    """The data set that it was measured on."""
+    embedding_id: str | None = None
+    """Id of the embeddings that it was measured on and is valid for; None for embeddings of another program."""
+    subsets: tuple[SubsetCurve, ...] = ()
+    """For models of several modalities: the curves of pairs of modality subsets with enough pairs of images."""
+
+    def between(self, query: str | None, gallery: str | None) -> Curve:
+        """Return the curves for the modalities of a query and of a gallery sighting, such as `tir` and `rgb+nir`.
+
+        They are those of all pairs where none were fitted to these subsets, or a subset is not known (None).
+        """
+        if query is None or gallery is None:
+            return self
+        subsets = set(query.split("+")), set(gallery.split("+"))
+        fitted = (c for c in self.subsets if (set(c.query.split("+")), set(c.gallery.split("+"))) == subsets)
+        return next(fitted, self)
+
+
 def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibration:
     """Fit both curves and the threshold.
 
@@ -86,6 +115,15 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
         pairs: counts of pairs by similarity.
         false_match_rate: that the threshold must not exceed.
         dataset: the name of the data set of the pairs.
+
+    Raises:
+        EvaluationError: there are too few pairs of different identities for such a false match rate.
+    """
+    return Calibration(dataset=dataset, **fit_curve(pairs, false_match_rate).model_dump())
+
+
+def fit_curve(pairs: Pairs, false_match_rate: float) -> Curve:
+    """Fit both curves and the threshold to pairs, as `calibrate` does.
 
     Raises:
         EvaluationError: there are too few pairs of different identities for such a false match rate.
@@ -103,7 +141,7 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
     slope, offset = _logistic(fraction, weight, similarity)
     # Store both ends of each constant interval of the isotonic curve.
     ends = (np.diff(curve, prepend=-1) != 0) | (np.diff(curve, append=2) != 0)
-    return Calibration(
+    return Curve(
         slope=slope,
         offset=offset,
         similarity=tuple(similarity[ends].round(6).tolist()),
@@ -111,13 +149,12 @@ def calibrate(pairs: Pairs, false_match_rate: float, dataset: str) -> Calibratio
         threshold=threshold,
         false_match_rate=false_match_rate,
         true_match_rate=tar,
-        dataset=dataset,
         same=int(pairs.same.sum()),
         different=different,
     )
 
 
-def reliability(calibration: Calibration, pairs: Pairs, method: Method, bins: int = 10) -> tuple[np.ndarray, float]:
+def reliability(calibration: Curve, pairs: Pairs, method: Method, bins: int = 10) -> tuple[np.ndarray, float]:
     """Measure how often pairs of a predicted probability are of one identity, at a prior of 1/2.
 
     Args:

@@ -7,7 +7,7 @@ can be compared with one another.
 N sightings, M modalities, R images that are present, T tokens of an image, D width of a feature, A of the attention.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from resight.config.sections import LearnedFusion
 from resight.errors import ConfigError
+from resight.models.backbones.backbone import Backbone
 
 _HEADS: Final = 4
 _GATE_WIDTH: Final = 64
@@ -78,6 +79,10 @@ class Fusion(nn.Module):
             tokens: [R, T, width], what enters the backbone's last block; None where it has none.
             rows: int64 [N, M], the image of each modality, or -1 where it is absent.
         """
+        with torch.autocast(features[0].device.type, enabled=False):
+            return self._fuse([feature.float() for feature in features], tokens, rows)
+
+    def _fuse(self, features: Sequence[Tensor], tokens: Tensor | None, rows: Tensor) -> Fused:
         present = rows >= 0  # [N, M]
         image = rows.clamp_min(0)
         # Gather the features of each sighting's images: [N, M, D] for each branch.
@@ -88,9 +93,29 @@ class Fusion(nn.Module):
         if self.attention is not None and tokens is not None:
             each[0] = each[0] + self.attention(features[0], tokens, rows)
         # Weigh the modalities that are present: [N, M].
-        logits = torch.zeros(rows.shape, device=rows.device) if self.gate is None else self.gate(features[0], tokens, rows)
+        logits = present.float() if self.gate is None else self.gate(features[0], tokens, rows)
         weights = logits.masked_fill(~present, -torch.inf).softmax(1)
         return Fused([(branch * weights[..., None]).sum(1) for branch in each], weights)
+
+
+class FusedBackbone(nn.Module):
+    """A backbone and a fusion as one module, so that DDP and FSDP see both.
+
+    Args:
+        backbone: of the model.
+        fusion: of the model.
+    """
+
+    def __init__(self, backbone: Backbone, fusion: Fusion) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fusion = fusion
+
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
+        """Compute the features of images, float32 [R, D] of each branch, and then those of sightings, [N, D]."""
+        features, tokens = self.backbone.features_and_tokens(images, side_info)
+        features = [feature.float() for feature in features]
+        return [*features, *self.fusion(features, tokens, rows).features]
 
 
 class _Gate(nn.Module):
@@ -109,7 +134,7 @@ class _Gate(nn.Module):
         """Compute logits [N, M] from features [R, D], tokens [R, T, width] and the images of sightings [N, M]."""
         x = self.norm(feature)
         if self.token_norm is not None and tokens is not None:
-            x = torch.cat([x, self.token_norm(tokens[:, 1:].mean(1).float())], 1)
+            x = torch.cat([x, self.token_norm(tokens[:, 1:].float().mean(1))], 1)
         # A logit of each image as each modality, [R, M], of which the diagonal of [N, M, M] is its own.
         logits = self.logit(F.gelu(self.hidden(x)))[rows.clamp_min(0)]
         return logits.diagonal(dim1=1, dim2=2)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from resight.config.sections import Model
+from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone
+from resight.models.fusion import Fused, Fusion
 from resight.models.heads import BNNeck, Head
 
 
@@ -24,7 +26,7 @@ class Outputs:
 
 
 class TransReID(nn.Module):
-    """TransReID, or the CNN baseline with a ResNet-50 as its backbone.
+    """TransReID, or another backbone with the same necks and heads.
 
     Args:
         settings: the model's section of the configuration.
@@ -40,18 +42,24 @@ class TransReID(nn.Module):
         super().__init__()
         self.backbone = build_backbone(settings, size, counts)
         self.feature = settings.feature
-        self.parts = settings.jpm_parts
-        width = self.backbone.width
-        branches = self.backbone.features
-        self.necks = nn.ModuleList(BNNeck(width) for _ in range(branches))
-        self.heads = nn.ModuleList(
-            Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for _ in range(branches)
-        )
+        self.necks, self.heads = _necks_and_heads(settings, self.backbone.widths, classes)
+        self.fusion: Fusion | None = None
+        """Of the modalities of a sighting, inside the network; None where each image is embedded alone."""
+        self.modalities = counts["modality"]
+        if settings.fusion is not None and self.modalities > 1:
+            self.fusion = Fusion(settings.fusion, self.backbone.widths, self.backbone.token_width, self.modalities)
+            if not self.fusion.shares_heads:
+                self.fused_necks, self.fused_heads = _necks_and_heads(settings, self.fusion.widths, classes)
 
     @property
     def width(self) -> int:
-        """The length of an embedding: D, or (1 + parts) D with JPM."""
-        return self.backbone.width * self.backbone.features
+        """The length of an embedding, E: D, or (1 + parts) D with JPM, or what the backbone makes of its features."""
+        return self.backbone.embedding_width
+
+    @property
+    def fused_width(self) -> int:
+        """The length of a sighting's embedding: E, or M E where the network concatenates M modalities."""
+        return self.width * (1 if self.fusion is None or self.fusion.shares_heads else self.modalities)
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor], identity: Tensor | None = None) -> Outputs:
         """Compute the features and logits of each branch.
@@ -68,30 +76,64 @@ class TransReID(nn.Module):
         # Necks and heads: float32 [R, C] for each branch.
         return Outputs(features, self.classify(features, identity))
 
-    def classify(self, features: Sequence[Tensor], identity: Tensor | None) -> list[Tensor]:
-        """Compute each branch's logits, [R, C], from its features, float32 [R, D], through its BNNeck and head."""
+    def classify(self, features: Sequence[Tensor], identity: Tensor | None, fused: bool = False) -> list[Tensor]:
+        """Compute each branch's logits, [R, C], from its features, float32 [R, D], through its BNNeck and head.
+
+        With `fused`, BNNecks and heads are those of fused features.
+        """
+        necks, heads = (self.fused_necks, self.fused_heads) if fused else (self.necks, self.heads)
         with torch.autocast(features[0].device.type, enabled=False):
-            branches = zip(features, self.necks, self.heads, strict=True)
+            branches = zip(features, necks, heads, strict=True)
             return [head(neck(feature), identity) for feature, neck, head in branches]
 
-    def embed(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
-        """Compute embeddings, float32 [R, D] or [R, (1 + parts) D], not yet of unit length.
-
-        The branches' features are concatenated, each part's divided by the number of parts (the reference's test
-        feature).
+    def fuse(self, images: Tensor, side_info: Mapping[str, Tensor], rows: Tensor) -> Fused:
+        """Compute the fused features of N sightings, and the share of each modality in them.
 
         Args:
             images: [R, 3, H, W], preprocessed.
             side_info: labels, int64 [R] by kind.
+            rows: int64 [N, M], the image of each modality of each sighting, or -1 where it is absent.
+
+        Raises:
+            ConfigError: the network has no fusion.
         """
-        # Backbone: float32 [R, D] for each branch.
-        features = [feature.float() for feature in self.backbone(images, side_info)]
+        if self.fusion is None:
+            raise ConfigError("the network embeds each image alone: it was built without model.fusion")
+        return self.fusion(*self.backbone.features_and_tokens(images, side_info), rows)
+
+    def embed(self, images: Tensor, side_info: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        """Compute embeddings, float32 [R, E], or with `rows` of sightings, [N, E]; not yet of unit length.
+
+        `Backbone.combine` makes them from the branches' features; with JPM these are concatenated, each part's divided
+        by the number of parts (the reference's test feature).
+
+        Args:
+            images: [R, 3, H, W], preprocessed.
+            side_info: labels, int64 [R] by kind.
+            rows: int64 [N, M], for a network with a fusion: the image of each modality of each sighting, or -1 where
+                it is absent. None embeds each image alone.
+        """
+        # Backbone: float32 [R, D] for each branch; fusion: float32 [N, D].
+        if rows is None:
+            features = [feature.float() for feature in self.backbone(images, side_info)]
+        else:
+            features = self.fuse(images, side_info, rows).features
         # BNNecks, where embeddings are taken after them: float32 [R, D] for each branch.
         if self.feature == "after":
+            is_wider = rows is not None and self.fusion is not None and not self.fusion.shares_heads
+            necks = self.fused_necks if is_wider else self.necks
             with torch.autocast(images.device.type, enabled=False):
-                features = [neck(feature) for feature, neck in zip(features, self.necks, strict=True)]
-        # Concatenate the global feature and the weighted parts: [R, (1 + parts) D].
-        return torch.cat([features[0], *(feature / self.parts for feature in features[1:])], 1)
+                features = [neck(feature) for feature, neck in zip(features, necks, strict=True)]
+        # Combine the branches: [R, E].
+        return self.backbone.combine(features)
+
+
+def _necks_and_heads(settings: Model, widths: Sequence[int], classes: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+    necks = nn.ModuleList(BNNeck(width) for width in widths)
+    heads = nn.ModuleList(
+        Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for width in widths
+    )
+    return necks, heads
 
 
 def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:

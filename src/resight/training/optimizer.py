@@ -11,10 +11,10 @@ from torch.distributed.tensor import DTensor
 from resight.config.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
-_HEADS = re.compile(r"^(necks|heads|fusion|bottleneck|classifier|backbone\.sie)\b")
+_HEADS = re.compile(r"^(necks|heads|fusion|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")
 _CLASSIFIERS = re.compile(r"^(heads|classifier)\b")
-_BLOCK = re.compile(r"^backbone\.blocks\.(\d+)\.")
-_STEM = re.compile(r"^backbone\.(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
+_BLOCK = re.compile(r"^backbone\.(?:nets\.\d+\.)?blocks\.(\d+)\.")
+_STEM = re.compile(r"^backbone\.(?:nets\.\d+\.)?(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
 _TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
 
 
@@ -89,7 +89,7 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
 def _layer(name: str, depth: int) -> int:
     if _STEM.match(name):
         return 0
-    if name.startswith("backbone.jpm.block."):
+    if re.match(r"backbone\.(nets\.\d+\.)?jpm\.block\.", name):
         return depth
     block = _BLOCK.match(name)
     return int(block.group(1)) + 1 if block else depth + 1

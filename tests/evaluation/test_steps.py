@@ -342,7 +342,8 @@ def measured(monkeypatch):
         return measure(items, items, settings or Evaluation())
 
     monkeypatch.setattr(calibrate_module, "evaluate", evaluated)
-    monkeypatch.setattr(calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}"))
+    one_modality = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb",)))
+    monkeypatch.setattr(calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", card=one_modality))
     return items, calls
 
 

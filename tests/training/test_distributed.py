@@ -22,7 +22,7 @@ from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
 from resight.training.distributed import DistributedContext, embed_distributed
 from resight.training.state import start
-from resight.training.step import gradients, reseed
+from resight.training.step import Inputs, gradients, reseed
 
 VOCABULARY = Vocabulary(tuple("abcd"), ("1", "2"), (), ("rgb",))
 EPOCHS = 12
@@ -64,7 +64,7 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(micro_batch_size):
     mean = state.model.necks[0].running_mean.clone()
 
     context, state = state_of(micro_batch_size, drop_path=0.0)
-    total, _, _ = gradients(context, state, images, side_info, identity, (0,))
+    total = gradients(context, state, Inputs(images, side_info, identity), identity, (0,)).loss
     assert total.total.item() == pytest.approx(loss.total.item(), rel=1e-6)
     close(grads(state), expected)
     close({"centers": state.center.centers.grad}, {"centers": centers})
@@ -86,7 +86,7 @@ def test_micro_batches_replay_dropout_and_drop_path():
     expected = grads(state)
 
     context, state = state_of(6, **options)
-    gradients(context, state, images, side_info, identity, (7,))
+    gradients(context, state, Inputs(images, side_info, identity), identity, (7,))
     close(grads(state), expected)
 
 
@@ -109,7 +109,7 @@ def test_a_micro_batch_needs_no_more_memory_than_its_own_graph():
                 stored -= self.size
 
         with torch.autograd.graph.saved_tensors_hooks(Stored, lambda saved: saved.tensor):
-            gradients(context, state, *batch(), (0,))
+            gradients(context, state, Inputs(*batch()), batch()[2], (0,))
         return peak
 
     whole, quarter = peak_bytes(None), peak_bytes(4)

@@ -36,7 +36,7 @@ from resight.training.optimizer import update_ema
 from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
-from resight.training.step import gradients, reseed
+from resight.training.step import Inputs, gradients, reseed
 
 pytestmark = pytest.mark.slow
 
@@ -291,7 +291,7 @@ def test_compiled_blocks_train_as_plain_ones(monkeypatch):
         run = small(compile=compiled, model={"jpm": True, "drop_path": 0.4, "dropout": 0.0})
         context = context_of(run, vocabulary)
         state = start(context)
-        loss, _, _ = gradients(context, state, images, side_info, identity, (3,))
+        loss = gradients(context, state, Inputs(images, side_info, identity), identity, (3,)).loss
         gradient = {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}
         outcomes.append((loss.total, gradient))
     assert compiled_with == ["aot_eager"]

@@ -46,7 +46,7 @@ class TransReID(nn.Module):
         self.fusion: Fusion | None = None
         """Of the modalities of a sighting, inside the network; None where each image is embedded alone."""
         self.modalities = counts["modality"]
-        if settings.fusion is not None and self.modalities > 1:
+        if settings.fusion is not None:
             self.fusion = Fusion(settings.fusion, self.backbone.widths, self.backbone.token_width, self.modalities)
             if not self.fusion.shares_heads:
                 self.fused_necks, self.fused_heads = _necks_and_heads(settings, self.fusion.widths, classes)

@@ -45,7 +45,7 @@ class Inputs:
     """int64 [R] by kind of side information."""
     identity: Tensor
     """int64 [R]."""
-    rows: Tensor | None
+    rows: Tensor | None = None
     """int64 [N, M], the image of each modality of each sighting, or -1; None where the network does not fuse."""
 
     def parts(self, size: int | None) -> list[tuple[slice, slice]]:

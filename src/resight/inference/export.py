@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from resight.data.image import Picture, as_tensor, resize
+from resight.data.subsets import all_subsets
 from resight.device import processor_kind
 from resight.errors import ConfigError, ExportError
 from resight.files import file_digest, write_folder
@@ -111,7 +112,8 @@ def _write_checked(
     size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
     resized = [resize(as_tensor(image), size, interpolation) for image in images]
     trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
-    quantize = None if target is None else partial(quantize_graph, images=resized, target=target)
+    more = partial(_fused_inputs, embedder)
+    quantize = None if target is None else partial(quantize_graph, images=resized, target=target, rows=more)
     results = list[Exported]()
 
     def fill(folder: Path) -> None:
@@ -122,11 +124,9 @@ def _write_checked(
         cosines, tried = [_min_cosine(network, exported, trials)], sum(_BATCHES)
         if images and kind != "torch-export":
             sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
-            names = embedder.card.vocabulary.modalities
-            modality = [names[n % len(names)] for n in range(len(sample))]  # any will do for a comparison
             arrays = [x.permute(1, 2, 0).numpy() if isinstance(x, Tensor) else x for x in sample]  # no torch there
-            products = Runtime(metadata, exported).embed(arrays, modality=modality)
-            products *= embedder.embed(sample, modality=modality)
+            products = Runtime(metadata, exported).embed(_sightings(embedder, arrays))
+            products *= embedder.embed(_sightings(embedder, sample))
             cosines.append(float(products.sum(1).min()))
             tried += len(sample)
         cosine = float(np.min(cosines))  # of numpy, since Python's min can pass over NaN
@@ -141,6 +141,33 @@ def _write_checked(
         network.eval()
         write_folder(out, fill)
     return results[0]
+
+
+def _sightings(embedder: Embedder, images: Sequence[Picture]) -> list[dict[str, Picture]]:
+    """Make sightings of the images, as many as there are, each with another subset of the model's modalities."""
+    subsets = _subsets(embedder)
+    return [
+        {name: images[(n + m) % len(images)] for m, name in enumerate(subsets[n % len(subsets)])}
+        for n in range(len(images))
+    ]
+
+
+def _subsets(embedder: Embedder) -> list[list[str]]:
+    """The subsets of the model's modalities that it can embed."""
+    subsets = (name.split("+") for name in all_subsets(embedder.card.vocabulary.modalities))
+    return [names for names in subsets if embedder.can_embed(names)]
+
+
+def _fused_inputs(embedder: Embedder, count: int) -> dict[str, np.ndarray]:
+    """The further input of a network that fuses modalities: sightings of `count` images, every subset in turn."""
+    if embedder.fusion != "learned":
+        return {}
+    modalities, subsets = embedder.card.vocabulary.modalities, _subsets(embedder)
+    rows = np.full((count, len(modalities)), -1, np.int64)
+    for n in range(count):
+        for m, name in enumerate(subsets[n % len(subsets)]):
+            rows[n, modalities.index(name)] = (n + m) % count
+    return {"rows": rows}
 
 
 def _min_cosine(network: ExportNetwork, exported: Network, trials: Sequence[dict[str, Tensor]]) -> float:
@@ -177,7 +204,8 @@ def trial(embedder: Embedder, size: int, images: Sequence[Tensor], seed: int) ->
     else:
         x = torch.randint(0, 256, (size, 3, *embedder.card.preprocessing.size), generator=generator, dtype=torch.uint8)
     labels = {kind: torch.randint(-1, max(1, n), (size,), generator=generator) for kind, n in counts.items()}
-    return {"images": x, **labels}
+    more = {name: torch.from_numpy(rows) for name, rows in _fused_inputs(embedder, size).items()}
+    return {"images": x, **labels, **more}
 
 
 def _open(file: Path, kind: Kind) -> Network:
@@ -204,9 +232,10 @@ def _metadata(
         int8=target is not None,
         target=target,
         embedding_id=export_id,
-        row_width=embedder.model.width,
+        row_width=embedder.width if embedder.fusion == "learned" else embedder.model.width,
+        complete=embedder.fusion == "learned" and embedder.card.model.fusion == "concat",
         flip=embedder.settings.flip,
-        fusion="mean" if embedder.fusion == "mean" else "concat",
+        fusion=embedder.fusion,
         size=images.size,
         interpolation=images.test_interpolation,
         cameras=known.cameras,

@@ -1,6 +1,6 @@
 """The network of an exported model, and the files that it is written to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Final, Literal
@@ -32,13 +32,20 @@ class ExportNetwork(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(embedder.card.preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(embedder.card.preprocessing.std).view(1, 3, 1, 1))
 
-    def forward(self, images: Tensor, camera: Tensor, view: Tensor, modality: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length."""
+    def forward(
+        self, images: Tensor, camera: Tensor, view: Tensor, modality: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """uint8 [B, 3, H, W] and int64 [B] labels, -1 where they are not known, to float32 [B, D] of unit length.
+
+        For a model that fuses modalities, `rows`, int64 [N, M], is the image of each modality of each sighting, or -1
+        where it is absent; the result is then [N, E].
+        """
+        fused = () if rows is None else (rows,)
         x = (images.float() / 255 - self.pixel_mean) / self.pixel_std
         side_info = {"camera": camera, "view": view, "modality": modality}
-        embeddings = F.normalize(self.model.embed(x, side_info))
+        embeddings = F.normalize(self.model.embed(x, side_info, *fused))
         if self.flip:
-            embeddings = F.normalize(embeddings + F.normalize(self.model.embed(x.flip(-1), side_info)))
+            embeddings = F.normalize(embeddings + F.normalize(self.model.embed(x.flip(-1), side_info, *fused)))
         return embeddings
 
 
@@ -52,7 +59,8 @@ def write_graph(
         otherwise each time.
     """
     batch = torch.export.Dim("batch", min=1, max=65_536)
-    shapes = {name: {0: batch} for name in inputs}
+    sightings = torch.export.Dim("sightings", min=1, max=65_536)
+    shapes = {name: {0: sightings if name == "rows" else batch} for name in inputs}
     with torch.no_grad():
         program = torch.export.export(network, (), dict(inputs), dynamic_shapes=shapes, strict=False)
     if kind == "torch-export":
@@ -78,14 +86,24 @@ def write_graph(
     return file_digest(folder / FILES[kind])
 
 
-def quantize_graph(file: Path, images: Sequence[Tensor], target: ResolvedTarget) -> None:
-    """Quantize the weights of products to int8, per channel, and their inputs to uint8, over the calibrated range."""
+def quantize_graph(
+    file: Path, images: Sequence[Tensor], target: ResolvedTarget, rows: Callable[[int], Mapping[str, np.ndarray]]
+) -> None:
+    """Quantize the weights of products to int8, per channel, and their inputs to uint8, over the calibrated range.
+
+    Args:
+        file: the ONNX file, which is replaced.
+        images: uint8 [3, H, W] each, which the range is calibrated on.
+        target: the CPUs that it is for.
+        rows: the further inputs of a model that fuses modalities, for a number of images.
+    """
     quantization = require_extra("onnxruntime.quantization", "export")
     prepared = file.with_name("prepared.onnx")
     preprocess = require_extra("onnxruntime.quantization.shape_inference", "export").quant_pre_process
     preprocess(str(file), str(prepared), skip_symbolic_shape=True)
     unknown = {name: np.full(16, -1, np.int64) for name in ("camera", "view", "modality")}
-    batches = ({"images": np.stack(images[n : n + 16]), **unknown} for n in range(0, len(images) - 15, 16))
+    more = rows(16)
+    batches = ({"images": np.stack(images[n : n + 16]), **unknown, **more} for n in range(0, len(images) - 15, 16))
     quantization.quantize_static(
         str(prepared),
         str(file),

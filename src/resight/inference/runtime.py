@@ -13,7 +13,7 @@ from resight.config.document import Document, require_intact
 from resight.config.sections import Interpolation
 from resight.data.decode import ArrayPicture, as_array
 from resight.errors import CheckpointError, ConfigError, require_extra
-from resight.inference.inputs import Label, as_inputs, fuse
+from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
 from resight.inference.openvino_library import openvino_library
 
 METADATA: Final = "export.json"
@@ -37,10 +37,14 @@ class ExportMetadata(Document):
     embedding_id: str
     """Of the embedder in float32; an int8 export has its own."""
     row_width: int = Field(ge=1)
-    """D, numbers of one image's embedding."""
+    """D, numbers of one image's embedding, or of a sighting's where the graph fuses modalities."""
     flip: bool = False
     """Whether the graph averages over the mirror image."""
-    fusion: Literal["concat", "mean"] = "concat"
+    fusion: Literal["auto", "concat", "mean", "learned"] = "concat"
+    """Of the modalities of a sighting; `learned`: the graph fuses them, and has the input `rows`, int64 [N, M]: the image
+    of each modality of each sighting, or -1 where it is absent."""
+    complete: bool = False
+    """Whether the graph's fusion needs every modality of a sighting."""
     size: tuple[int, int]
     interpolation: Interpolation
     cameras: tuple[str, ...] = ()
@@ -89,12 +93,19 @@ class Runtime:
         stated = self.metadata
         inputs = as_inputs(images, camera, view, modality, stated.modalities)
         numbers = inputs.numbers(stated.cameras, stated.views, stated.modalities)
-        rows = [np.zeros((0, stated.row_width), np.float32)]
+        modality, size = numbers["modality"], len(stated.modalities)
+        vectors = [np.zeros((0, stated.row_width), np.float32)]
         for part in inputs.batches(_BATCH):
             pixels = np.stack([prepare(image, stated.size, stated.interpolation) for image in inputs.images[part]])
-            rows.append(self.network({"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}))
-        modality_numbers, size = numbers["modality"], len(stated.modalities)
-        return fuse(np.concatenate(rows), inputs.sighting, modality_numbers, inputs.count, size, stated.fusion)
+            given = {"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}
+            if stated.fusion == "learned":
+                first, given["rows"] = inputs.rows(part, modality, size)
+                require_fusible(given["rows"], first, "concat" if stated.complete else None, stated.modalities)
+            vectors.append(self.network(given))
+        joined = np.concatenate(vectors)
+        if stated.fusion == "learned":
+            return joined
+        return fuse(joined, inputs.sighting, modality, inputs.count, size, stated.fusion)
 
 
 def load(folder: str | Path, threads: int = 0) -> Runtime:

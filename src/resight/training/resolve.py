@@ -6,6 +6,7 @@ from resight.config.run import Run
 from resight.data.catalog import protocol_of, require_known
 from resight.errors import ConfigError
 from resight.models.backbones.build import require_backbone
+from resight.models.checkpoint import effective_fusion
 from resight.retrieval.protocols import find
 
 
@@ -26,8 +27,14 @@ def resolve(run: Run) -> Run:
             f"protocol {protocol.name} searches one modality with another, and concatenated embeddings of two "
             "modalities have nothing in common: use --embedding.fusion mean"
         )
-    if fusion == "auto":
+    if fusion == "auto" and run.model.fusion is None:
         fusion = "mean" if crosses else "concat"
+    fusion = effective_fusion(fusion, run.model)
+    if run.model.fusion == "concat" and run.augmentation.drop_modality:
+        raise ConfigError(
+            "model.fusion concat needs every modality of a sighting, and augmentation.drop_modality leaves some out: "
+            "set one of them otherwise"
+        )
     return run.model_copy(update={"embedding": run.embedding.model_copy(update={"fusion": fusion})})
 
 

@@ -82,9 +82,12 @@ def decode_array(
         ConfigError: `RESIGHT_MAX_MEGAPIXELS` is no positive number.
     """
     data, name = _content(source, name)
-    if data.startswith(_JPEG) and _jpeg_size(data, name):
+    header = _jpeg_header(data, name)
+    if header is not None:
         pixels = _try_simplejpeg(simplejpeg.decode_jpeg, data, name, "RGB")
         if pixels is not None:
+            if notes is not None and header[2] in ("CMYK", "YCCK"):
+                notes.add("cmyk", name)
             return pixels
     with (
         _reporting(name, len(data)),
@@ -106,9 +109,9 @@ def image_size(source: str | Path | bytes, name: str | None = None) -> tuple[int
         ConfigError: `RESIGHT_MAX_MEGAPIXELS` is no positive number.
     """
     data, name = _content(source, name)
-    size = _jpeg_size(data, name) if data.startswith(_JPEG) else None
-    if size is not None:
-        return size
+    header = _jpeg_header(data, name)
+    if header is not None:
+        return header[:2]
     with _reporting(name, len(data)), _opened(data, name) as image:
         return image.size
 
@@ -147,14 +150,16 @@ def _content(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
     return data, printable_name
 
 
-def _jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
-    """Width and height; None for a kind of JPEG that simplejpeg cannot decode."""
+def _jpeg_header(data: bytes, name: str) -> tuple[int, int, str] | None:
+    """Width, height and colour space; None for a kind of JPEG that simplejpeg cannot decode, and other formats."""
+    if not data.startswith(_JPEG):
+        return None
     header = _try_simplejpeg(simplejpeg.decode_jpeg_header, data, name)
     if header is None:
         return None
-    height, width = header[:2]
+    height, width, colours = header[:3]
     require_size(width, height, name)
-    return width, height
+    return width, height, colours
 
 
 def _try_simplejpeg(function: Callable[..., Any], data: bytes, name: str, *arguments: str) -> Any:

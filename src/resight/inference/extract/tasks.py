@@ -93,12 +93,11 @@ def make_shard(task: Task) -> bytes:
             f"the model {embedder.folder} was changed during the extraction: its embeddings are now "
             f"{embedder.embedding_id}, not {task.embedding_id}; extract to another file"
         )
-    notes = PictureNotes()
-    table, corrupt = embed_part(embedder, task.part, notes)
+    table, corrupt, notes = embed_part(embedder, task.part)
     if task.on_corrupt == "error":
         refuse(corrupt)
     sink = io.BytesIO()
-    metadata = {_CORRUPT: json.dumps(corrupt).encode(), _NOTES: json.dumps(notes.counts()).encode()}
+    metadata = {_CORRUPT: json.dumps(corrupt).encode(), _NOTES: json.dumps(notes).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return sink.getvalue()
 
@@ -138,9 +137,10 @@ def _read(path: Path, read: Any) -> Any:
         raise StorageError(f"the shard {path} cannot be read: delete it, and run the same command again") from error
 
 
-def embed_part(embedder: Embedder, part: Source, notes: PictureNotes) -> tuple[Any, list[str]]:
-    """Return a table of some rows with their embeddings, and the reasons why rows are left out; notes count what else
-    is left out or converted."""
+def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str], NoteCounts]:
+    """Return a table of some rows with their embeddings, the reasons why rows are left out, and counts of what else is
+    left out or converted."""
+    notes = PictureNotes()
     rows, corrupt, vectors = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
     images_of_card = embedder.card.preprocessing
 
@@ -156,7 +156,7 @@ def embed_part(embedder: Embedder, part: Source, notes: PictureNotes) -> tuple[A
     names = list(SCHEMA.names)
     sightings = pa.table({name: [row[name] for row in rows] for name in names}, schema=SCHEMA)
     others = {n: pa.array([row[n] for row in rows], _TYPES[n]) for n in part.columns if n not in names}
-    return embeddings_table(np.concatenate(vectors), sightings, others), corrupt
+    return embeddings_table(np.concatenate(vectors), sightings, others), corrupt, notes.counts()
 
 
 def _chunk_size(embedder: Embedder, images_per_row: int) -> int:

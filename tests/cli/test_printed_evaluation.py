@@ -125,7 +125,7 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
     (tmp_path / "m" / "config.json").write_text("{}")
     calls, (_, result) = [], evaluate_embeddings(stored)
     embedder = SimpleNamespace(
-        description="the model", settings=SimpleNamespace(unknown="mean"),
+        description="the model", settings=SimpleNamespace(unknown="mean"), scaling={},
         unknown_labels=lambda table: {"camera": ["c1", "c2"], "view": ["v1"]},
     )  # fmt: skip
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: few)
@@ -160,7 +160,7 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     ]  # fmt: skip
     inspection = Inspection("few", "the split", parts, ("one", "two"), None)
     calls, written = [], []
-    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a: calls.append(a) or inspection)
+    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a, **o: calls.append(a) or inspection)
     monkeypatch.setattr("resight.data.inspect.write_tables", lambda *a: written.append(a))
     command = ["data", "inspect", "few", "x"]
     printed = lines(capsys, *command)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resight.config.scaling import rule_of
 from resight.data.image import Picture, as_tensor, resize
 from resight.data.subsets import all_subsets
 from resight.device import processor_kind
@@ -110,7 +111,9 @@ def _write_checked(
 ) -> Exported:
     network = ExportNetwork(embedder)
     size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
-    resized = [resize(as_tensor(image), size, interpolation) for image in images]
+    known, scaling = embedder.card.vocabulary.modalities, embedder.scaling
+    names = [name for name in known if rule_of(scaling, name)] or known  # of those that decode every image
+    resized = [resize(as_tensor(image, rule_of(scaling, names[0])), size, interpolation) for image in images]
     trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
     more = partial(_fused_inputs, embedder)
     quantize = None if target is None else partial(quantize_graph, images=resized, target=target, rows=more)
@@ -125,8 +128,8 @@ def _write_checked(
         if images and kind != "torch-export":
             sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
             arrays = [x.permute(1, 2, 0).numpy() if isinstance(x, Tensor) else x for x in sample]  # no torch there
-            products = Runtime(metadata, exported).embed(_sightings(embedder, arrays))
-            products *= embedder.embed(_sightings(embedder, sample))
+            products = Runtime(metadata, exported).embed(_sightings(embedder, arrays, names))
+            products *= embedder.embed(_sightings(embedder, sample, names))
             cosines.append(float(products.sum(1).min()))
             tried += len(sample)
         cosine = float(np.min(cosines))  # of numpy, since Python's min can pass over NaN
@@ -143,9 +146,13 @@ def _write_checked(
     return results[0]
 
 
-def _sightings(embedder: Embedder, images: Sequence[Picture]) -> list[dict[str, Picture]]:
-    """Make sightings of the images, as many as there are, each with another subset of the model's modalities."""
+def _sightings(embedder: Embedder, images: Sequence[Picture], decodable: Sequence[str]) -> list[dict[str, Picture]]:
+    """Make sightings of the images, as many as there are, each with another subset of the model's modalities.
+
+    Subsets with a modality whose images may not be decoded are left out where that leaves any.
+    """
     subsets = _subsets(embedder)
+    subsets = [names for names in subsets if set(names) <= set(decodable)] or subsets
     return [
         {name: images[(n + m) % len(images)] for m, name in enumerate(subsets[n % len(subsets)])}
         for n in range(len(images))
@@ -238,6 +245,7 @@ def _metadata(
         fusion=embedder.fusion,
         size=images.size,
         interpolation=images.test_interpolation,
+        scaling=embedder.scaling,
         cameras=known.cameras,
         views=known.views,
         modalities=known.modalities,

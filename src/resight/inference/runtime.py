@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from resight.config.document import Document, require_intact
+from resight.config.scaling import Scaling, ScalingRule, rule_of
 from resight.config.sections import Interpolation
 from resight.data.decode import ArrayPicture, as_array
 from resight.errors import CheckpointError, ConfigError, require_extra
@@ -47,6 +48,8 @@ class ExportMetadata(Document):
     """Whether the graph's fusion needs every modality of a sighting."""
     size: tuple[int, int]
     interpolation: Interpolation
+    scaling: Scaling = Field(default={})
+    """By modality, how one channel of more than 8 bits becomes 8."""
     cameras: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("rgb",)
@@ -93,19 +96,21 @@ class Runtime:
         stated = self.metadata
         inputs = as_inputs(images, camera, view, modality, stated.modalities)
         numbers = inputs.numbers(stated.cameras, stated.views, stated.modalities)
-        modality, size = numbers["modality"], len(stated.modalities)
+        slots, size = numbers["modality"], len(stated.modalities)
         vectors = [np.zeros((0, stated.row_width), np.float32)]
         for part in inputs.batches(_BATCH):
-            pixels = np.stack([prepare(image, stated.size, stated.interpolation) for image in inputs.images[part]])
+            labelled = zip(inputs.images[part], inputs.modality[part], strict=True)
+            rules = ((image, rule_of(stated.scaling, name)) for image, name in labelled)
+            pixels = np.stack([prepare(image, stated.size, stated.interpolation, rule) for image, rule in rules])
             given = {"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}
             if stated.fusion == "learned":
-                first, given["rows"] = inputs.rows(part, modality, size)
+                first, given["rows"] = inputs.rows(part, slots, size)
                 require_fusible(given["rows"], first, "concat" if stated.complete else None, stated.modalities)
             vectors.append(self.network(given))
         joined = np.concatenate(vectors)
         if stated.fusion == "learned":
             return joined
-        return fuse(joined, inputs.sighting, modality, inputs.count, size, stated.fusion)
+        return fuse(joined, inputs.sighting, slots, inputs.count, size, stated.fusion)
 
 
 def load(folder: str | Path, threads: int = 0) -> Runtime:
@@ -163,12 +168,14 @@ def open_openvino(file: Path, threads: int) -> Network:
 _OPENERS: Final[dict[str, Callable[[Path, int], Network]]] = {"onnx": open_onnx, "openvino": open_openvino}
 
 
-def prepare(picture: ArrayPicture, size: Sequence[int], interpolation: str) -> np.ndarray:
-    """A picture of any form as uint8 [3, H, W].
+def prepare(
+    picture: ArrayPicture, size: Sequence[int], interpolation: str, rule: ScalingRule | None = None
+) -> np.ndarray:
+    """A picture of any form as uint8 [3, H, W]; `rule` says how one channel of more than 8 bits becomes 8.
 
     Raises:
         PictureError: it cannot be decoded, or is of another form.
     """
     height, width = size
-    resized = Image.fromarray(as_array(picture)).resize((width, height), _FILTERS[interpolation])
+    resized = Image.fromarray(as_array(picture, rule)).resize((width, height), _FILTERS[interpolation])
     return np.asarray(resized).transpose(2, 0, 1)

@@ -343,7 +343,9 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(calibrate_module, "evaluate", evaluated)
     one_modality = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb",)))
-    monkeypatch.setattr(calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", card=one_modality))
+    monkeypatch.setattr(
+        calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", card=one_modality)
+    )
     return items, calls
 
 

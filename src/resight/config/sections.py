@@ -85,8 +85,9 @@ class Model(Section):
     """Whether an embedding is taken before or after BNNeck."""
     fusion: LearnedFusion | None = None
     """How the network makes one feature of a sighting's modalities (docs/modalities.md): `mean`, `gate` (weights from
-    the images), `attention` (class tokens attend to the other modalities) or `concat`. The losses are then on each image
-    and on the fused features. None: each image is embedded alone, and `embedding.fusion` says how they are combined."""
+    the images), `attention` (class tokens attend to the other modalities) or `concat`. The losses are then on each
+    image and on the fused features. None: each image is embedded alone, and `embedding.fusion` says how they are
+    combined."""
     separate_backbones: bool = False
     """Whether each modality has a backbone of its own. Off: one backbone for all modalities."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
@@ -127,8 +128,8 @@ class Embedding(Section):
     fusion: Fusion = "auto"
     """How the embeddings of a sighting's modalities become one. `concat` concatenates them, which compares each
     modality with itself; `mean` also compares one modality with another; `learned` is the network's own
-    (`model.fusion`). `auto` is `learned` where the network has one, else `mean` for data sets whose protocol has queries
-    and gallery of different modalities, else `concat`; it is resolved before training starts."""
+    (`model.fusion`). `auto` is `learned` where the network has one, else `mean` for data sets whose protocol has
+    queries and gallery of different modalities, else `concat`; it is resolved before training starts."""
     unknown: UnknownSideInfo = "mean"
     """The side information of an image whose camera or view is unknown or was not in training: the mean of the learned
     vectors, or none (`off`)."""

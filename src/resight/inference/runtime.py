@@ -42,8 +42,8 @@ class ExportMetadata(Document):
     flip: bool = False
     """Whether the graph averages over the mirror image."""
     fusion: Literal["auto", "concat", "mean", "learned"] = "concat"
-    """Of the modalities of a sighting; `learned`: the graph fuses them, and has the input `rows`, int64 [N, M]: the image
-    of each modality of each sighting, or -1 where it is absent."""
+    """Of the modalities of a sighting; `learned`: the graph fuses them, and has the input `rows`, int64 [N, M]: the
+    image of each modality of each sighting, or -1 where it is absent."""
     complete: bool = False
     """Whether the graph's fusion needs every modality of a sighting."""
     size: tuple[int, int]

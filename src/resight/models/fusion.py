@@ -143,8 +143,8 @@ class _Gate(nn.Module):
 class CrossModalAttention(nn.Module):
     """What the class token of each modality learns from the tokens of the sighting's other modalities.
 
-    Besides them, every class token can attend to a learned key whose value is 0. So what a modality learns is 0 where no
-    other one is present.
+    Besides them, every class token can attend to a learned key whose value is 0. So what a modality learns is 0 where
+    no other one is present.
 
     Args:
         width: D.

@@ -63,7 +63,6 @@ class Inputs:
             end += images
         return [*parts, (slice(first_image, end), slice(first_sighting, len(self.rows)))]
 
-
     def of(self, images: slice, sightings: slice) -> tuple[Any, ...]:
         """Return the arguments of the network for some of the images, and for their sightings where they are fused."""
         side_info = {kind: labels[images] for kind, labels in self.side_info.items()}
@@ -135,9 +134,7 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
 
 
-def gradients(
-    context: TrainContext, state: State, inputs: Inputs, identity: Tensor, seed: tuple[int, ...]
-) -> Learned:
+def gradients(context: TrainContext, state: State, inputs: Inputs, identity: Tensor, seed: tuple[int, ...]) -> Learned:
     """Add the gradients of the whole batch's loss to the model's parameters.
 
     Args:

@@ -109,7 +109,9 @@ def read(root: Path) -> Split:
 
 
 def read_hard(root: Path) -> Split:
-    """Read a hard synthetic data set; paint it first if `root` does not exist. The scene of a sighting is its condition.
+    """Read a hard synthetic data set; paint it first if `root` does not exist.
+
+    The scene of a sighting is its condition.
 
     Raises:
         DatasetError: `root` is another folder.

@@ -342,10 +342,12 @@ def measured(monkeypatch):
         return measure(items, items, settings or Evaluation())
 
     monkeypatch.setattr(calibrate_module, "evaluate", evaluated)
-    one_modality = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb",)))
-    monkeypatch.setattr(
-        calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", card=one_modality)
-    )
+    card = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb",)))
+
+    def loaded(folder):
+        return SimpleNamespace(embedding_id=f"id of {folder}", card=card)
+
+    monkeypatch.setattr(calibrate_module, "load", loaded)
     return items, calls
 
 

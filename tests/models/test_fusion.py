@@ -115,7 +115,7 @@ def test_other_sightings_and_absent_images_change_nothing(kind):
     assert not torch.allclose(before.features[0][0], after.features[0][0])
 
 
-@pytest.mark.parametrize("kind", ("gate", "attention"))
+@pytest.mark.parametrize("kind", ["gate", "attention"])
 def test_they_start_as_the_mean(kind):
     features, tokens = images()
     torch.manual_seed(0)

@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from resight.config.sections import Evaluation
+from resight.data.augment.augment import normalize
 from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to
+from resight.device import autocast
 from resight.errors import EvaluationError
 from resight.evaluation.evaluate import describe, measure
 from resight.evaluation.result import Result
+from resight.inference.decoding import decoded_batches
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings
+from resight.inference.inputs import as_inputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def evaluate_matrix(
         raise EvaluationError(f"no two subsets of {', '.join(modalities)} can be compared on {split.name}")
     weights = {}
     if embedder.fusion == "learned":
-        weights = {name: _mean_weights(embedder, reduce_to(split.query, name)) for name in subsets}
+        weights = {name: modality_weights(embedder, reduce_to(split.query, name)).mean(0).tolist() for name in subsets}
     return ModalityMatrix(tuple(subsets), mean_ap, rank1, weights)
 
 
@@ -131,5 +136,22 @@ def _embed(embedder: Embedder, table: SightingTable, split: Split) -> Embeddings
     return Embeddings(embedder.embed(table), table, describe(embedder, split))
 
 
-def _mean_weights(embedder: Embedder, table: SightingTable) -> list[float]:
-    return embedder.modality_weights(table).mean(0).tolist() if len(table) else []
+def modality_weights(embedder: Embedder, sightings: SightingTable) -> np.ndarray:
+    """Return the share of each modality in the embedding of each sighting: float32 [N, M], with a sum of 1.
+
+    Raises:
+        ConfigError: the model has no fusion of its own.
+        PictureError: a picture cannot be decoded.
+    """
+    known, device, preprocessing = embedder.card.vocabulary, embedder.device, embedder.card.preprocessing
+    inputs = as_inputs(sightings, None, None, None, known.modalities)
+    numbers = inputs.numbers(known.cameras, known.views, known.modalities)
+    weights = np.zeros((inputs.count, len(known.modalities)), np.float32)
+    with embedder.evaluation_mode(), torch.inference_mode(), autocast(device, embedder.compute.precision):
+        for part, pixels in decoded_batches(inputs, embedder.batch_size, preprocessing, embedder.scaling):
+            side_info = {kind: torch.from_numpy(labels[part]).to(device) for kind, labels in numbers.items()}
+            first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))
+            images = normalize(pixels.to(device), preprocessing.mean, preprocessing.std)
+            fused = embedder.model.fuse(images, side_info, torch.from_numpy(rows).to(device))
+            weights[first : first + len(rows)] = fused.weights.float().cpu().numpy()
+    return weights

@@ -1,18 +1,23 @@
 """Decoding of image files within a limit of bytes."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor
 
-from resight.config.scaling import ScalingRule
+from resight.config.scaling import Scaling, ScalingRule, rule_of
+from resight.config.sections import Preprocessing
 from resight.data.decode import image_size
-from resight.data.image import decode
+from resight.data.image import Picture, as_tensor, decode, resize
 from resight.data.picture_file import printable, read_file
 from resight.data.picture_notes import PictureNotes
+from resight.device import available_cores
+from resight.inference.inputs import Inputs, Label
 
 Prepare = Callable[[Tensor], Tensor]
 """What is made of a decoded image uint8 [3, h, w] before the next is decoded: usually a smaller one."""
@@ -69,3 +74,37 @@ def decode_prepared(
     width, height = image_size(data, name)
     with DECODED.reserve(len(data) + (_BYTES if rule is None else _BYTES_SCALED) * width * height):
         return prepare(decode(data, name, rule, notes))
+
+
+def decoded_batches(
+    inputs: Inputs, batch_size: int, preprocessing: Preprocessing, scaling: Scaling
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and uint8 [r, 3, H, W], decoded and resized by as many threads as there are cores, one batch ahead.
+
+    The bytes of images that are decoded and not yet resized are limited.
+
+    Args:
+        inputs: the images, and the modality of each.
+        batch_size: images in a batch of whole sightings.
+        preprocessing: size and interpolation.
+        scaling: by modality, how one channel of more than 8 bits becomes 8.
+
+    Raises:
+        PictureError: a picture cannot be decoded, or has another form.
+    """
+
+    def shrink(image: Tensor) -> Tensor:
+        return resize(image, preprocessing.size, preprocessing.test_interpolation)
+
+    def prepare(image: Picture, modality: Label) -> Tensor:
+        rule = rule_of(scaling, modality)
+        if isinstance(image, str | Path | bytes):
+            return decode_prepared(image, shrink, rule)
+        return shrink(as_tensor(image, rule))
+
+    parts = list(inputs.batches(batch_size))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        waiting = [pool.map(prepare, inputs.images[part], inputs.modality[part]) for part in parts[:1]]
+        for n, part in enumerate(parts):
+            waiting += [pool.map(prepare, inputs.images[p], inputs.modality[p]) for p in parts[n + 1 : n + 2]]
+            yield part, torch.stack(list(waiting.pop(0)))

@@ -1,7 +1,6 @@
 """The one path from pictures and sightings to embeddings."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resight.config.scaling import Scaling, rule_of
+from resight.config.scaling import Scaling
 from resight.config.sections import Embedding, UnknownSideInfo
 from resight.data.augment.augment import normalize
-from resight.data.image import Picture, as_tensor, resize
+from resight.data.image import Picture
 from resight.data.sightings import Sighting, SightingTable
-from resight.device import Compute, autocast, available_cores, resolve_compute
+from resight.device import Compute, autocast, resolve_compute
 from resight.errors import ConfigError
 from resight.inference.compiled import compile_network
-from resight.inference.decoding import decode_prepared
-from resight.inference.inputs import Inputs, Label, as_inputs, fuse, require_fusible
+from resight.inference.decoding import decoded_batches
+from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
 from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, weights_digest
 from resight.models.sie import SIE
 from resight.models.transreid import TransReID
@@ -145,7 +144,7 @@ class Embedder:
         numbers = inputs.numbers(known.cameras, known.views, known.modalities)
         embeddings = np.zeros((inputs.count, self.width), np.float32)
         with self.evaluation_mode():
-            for part, pixels in self._decoded(inputs):
+            for part, pixels in decoded_batches(inputs, self.batch_size, self.card.preprocessing, self.scaling):
                 side_info = {kind: torch.from_numpy(labels[part]) for kind, labels in numbers.items()}
                 first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))  # [n, M]
                 if self.fusion == "learned":  # [n, E]
@@ -169,28 +168,6 @@ class Embedder:
         complete = len(modalities) == len(self.card.vocabulary.modalities)
         return complete or self.fusion != "learned" or self.card.model.fusion != "concat"
 
-    def modality_weights(self, sightings: SightingTable) -> np.ndarray:
-        """Return the share of each modality in the embedding of each sighting: float32 [N, M], with a sum of 1.
-
-        Raises:
-            ConfigError: the model has no fusion of its own.
-            PictureError: a picture cannot be decoded.
-        """
-        known = self.card.vocabulary
-        if self.fusion != "learned":
-            raise ConfigError("weights of modalities need a model that was trained with model.fusion")
-        inputs = as_inputs(sightings, None, None, None, known.modalities)
-        numbers = inputs.numbers(known.cameras, known.views, known.modalities)
-        weights = np.zeros((inputs.count, len(known.modalities)), np.float32)
-        with self.evaluation_mode(), torch.inference_mode(), autocast(self.device, self.compute.precision):
-            for part, pixels in self._decoded(inputs):
-                side_info = {kind: torch.from_numpy(labels[part]).to(self.device) for kind, labels in numbers.items()}
-                first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))
-                images = normalize(pixels.to(self.device), self.card.preprocessing.mean, self.card.preprocessing.std)
-                fused = self.model.fuse(images, side_info, torch.from_numpy(rows).to(self.device))
-                weights[first : first + len(rows)] = fused.weights.float().cpu().numpy()
-        return weights
-
     def chunk_size(self, images_per_sighting: int) -> int:
         """How many sightings to hand to `embed` at a time, so that its batches are those of one call with all."""
         return 4 * max(1, self.batch_size // max(1, images_per_sighting))
@@ -202,29 +179,6 @@ class Embedder:
         unknown = {kind: sorted(set(sightings.values(kind)) - set(known[kind])) for kind in used}
         return {kind: names for kind, names in unknown.items() if names}
 
-    def _decoded(self, inputs: Inputs) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and uint8 [r, 3, H, W], decoded and resized by as many threads as there are cores, one batch ahead.
-
-        The bytes of images that are decoded and not yet resized are limited.
-        """
-        size, interpolation = self.card.preprocessing.size, self.card.preprocessing.test_interpolation
-
-        def shrink(image: Tensor) -> Tensor:
-            return resize(image, size, interpolation)
-
-        def prepare(image: Picture, modality: Label) -> Tensor:
-            rule = rule_of(self.scaling, modality)
-            if isinstance(image, str | Path | bytes):
-                return decode_prepared(image, shrink, rule)
-            return shrink(as_tensor(image, rule))
-
-        parts = list(inputs.batches(self.batch_size))
-        with ThreadPoolExecutor(available_cores()) as pool:
-            waiting = [pool.map(prepare, inputs.images[part], inputs.modality[part]) for part in parts[:1]]
-            for n, part in enumerate(parts):
-                waiting += [pool.map(prepare, inputs.images[p], inputs.modality[p]) for p in parts[n + 1 : n + 2]]
-                yield part, torch.stack(list(waiting.pop(0)))
-
     def _forward(self, pixels: Tensor, side_info: Mapping[str, Tensor], rows: Tensor | None = None) -> np.ndarray:
         """uint8 [r, 3, H, W] to float32 [r, D], or to [n, E] of the sightings that `rows`, int64 [n, M], makes of them;
         in halves for as long as the device's memory does not suffice."""
@@ -235,16 +189,17 @@ class Embedder:
         except torch.OutOfMemoryError:
             if count == 1:
                 raise
-        middle = count // 2 if rows is None else int((rows[: count // 2] >= 0).sum())  # images of the first half
+        half = count // 2
+        middle = half if rows is None else int((rows[:half] >= 0).sum())  # images of the first half
         self.batch_size = max(1, min(self.batch_size, len(pixels) // 2))
-        fused: list[np.ndarray] = []
-        for part, sightings in (
-            (slice(0, middle), slice(0, count // 2)),
-            (slice(middle, None), slice(count // 2, None)),
-        ):
-            of_part = None if rows is None else torch.where(rows < 0, rows, rows - (part.start or 0))[sightings]
-            fused.append(self._forward(pixels[part], {k: n[part] for k, n in side_info.items()}, of_part))
-        return np.concatenate(fused)
+        first, second = slice(0, middle), slice(middle, None)
+        of_first, of_second = (None, None) if rows is None else (rows[:half], rows[half:] - middle)
+        return np.concatenate(
+            [
+                self._forward(pixels[part], {kind: labels[part] for kind, labels in side_info.items()}, of_part)
+                for part, of_part in ((first, of_first), (second, of_second))
+            ]
+        )
 
     def embed_tensor(
         self,

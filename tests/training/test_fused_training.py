@@ -61,7 +61,9 @@ def naive_loss(context, state, batch):
         for rows, identity, is_fused in ((features, inputs.identity, False), (fused, batch.identity, True)):
             logits = model.classify(rows, identity, is_fused)
             group = inputs.side_info["modality"] if not is_fused else None
-            settings = context.run.loss if group is not None else vary(context.run, loss={"triplet_within": "batch"}).loss
+            settings = (
+                context.run.loss if group is not None else vary(context.run, loss={"triplet_within": "batch"}).loss
+            )
             losses.append(objective(rows, logits, identity, settings, None, group).total)
         return sum(losses)
     rows = [torch.cat(pair) for pair in zip(features, fused, strict=True)]
@@ -72,7 +74,13 @@ def naive_loss(context, state, batch):
 
 @pytest.mark.parametrize(
     ("kind", "micro_batch_size", "jpm"),
-    [("mean", None, False), ("gate", 5, True), ("attention", 4, False), ("attention", None, True), ("concat", 6, False)],
+    [
+        ("mean", None, False),
+        ("gate", 5, True),
+        ("attention", 4, False),
+        ("attention", None, True),
+        ("concat", 6, False),
+    ],
 )
 def test_the_gradients_are_those_of_one_graph_over_everything(kind, micro_batch_size, jpm):
     batch = batch_of() if kind != "concat" else batch_of(torch.ones(8, 3).bool())

@@ -88,10 +88,11 @@ def _fit(
 ) -> tuple[Curve, dict[str, tuple[np.ndarray, float]]]:
     """Fit the pairs of all identities; and check a fit of half of them on the others."""
     identities = np.unique(result.query_labels.identity[result.query_labels.identity >= 0])
-    shuffled = np.random.default_rng(0).permutation(identities)
-    fitted, unseen, everything = (_pairs(result, part) for part in (shuffled[::2], shuffled[1::2], identities))
+    everything = _pairs(result, identities)
     if everything.same.sum() < min_pairs:
         raise EvaluationError(f"{everything.same.sum()} pairs of one identity are too few to calibrate")
+    shuffled = np.random.default_rng(0).permutation(identities)
+    fitted, unseen = (_pairs(result, half) for half in (shuffled[::2], shuffled[1::2]))
     trial = fit_curve(fitted, max(false_match_rate, 2 / max(1, fitted.different.sum())))
     checked = {name: reliability(trial, unseen, name) for name in ("logistic", "isotonic")}
     return fit_curve(everything, false_match_rate), checked

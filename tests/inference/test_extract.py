@@ -631,7 +631,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
                 process.kill()
                 process.join()
                 killed += 1
-                assert count_shards(parts) >= count
+                assert count_shards(parts) >= count or out.exists()
             time.sleep(0.002)
         process.join()
         assert out.exists() == (process.exitcode == 0)
@@ -641,7 +641,10 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
 
 
 def count_shards(parts):
-    return len(list(parts.glob("*.parquet")))
+    try:
+        return sum(name.endswith(".parquet") for name in os.listdir(parts))
+    except FileNotFoundError:  # not made yet, or removed because all is done
+        return 0
 
 
 @pytest.mark.slow

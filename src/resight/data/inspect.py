@@ -61,12 +61,12 @@ def inspect_dataset(
     require_modalities(scaling or {}, MODALITIES)
     split = read_dataset(name, root)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
-    reasons, pictures = None, PictureNotes()
+    reasons, picture_notes = None, PictureNotes()
     if check:
         files = sorted({path for table in tables.values() for path in table.paths})
         rules = rules_of_files(tables.values(), scaling or {})
-        reasons = [reason for _, reason in corrupt(files, progress, rules, pictures)]
-    counts, notes = [_counts(part, table) for part, table in tables.items()], (*split.notes, *pictures.lines())
+        reasons = [reason for _, reason in corrupt(files, progress, rules, picture_notes)]
+    counts, notes = [_counts(part, table) for part, table in tables.items()], (*split.notes, *picture_notes.lines())
     return Inspection(split.name, split, counts, notes, reasons)
 
 

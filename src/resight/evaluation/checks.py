@@ -49,12 +49,12 @@ def without_corrupt(
     Raises:
         PictureError: there is one, and the policy is `error`.
     """
-    parts, pictures = (split.train, split.query, split.gallery), PictureNotes()
+    parts, picture_notes = (split.train, split.query, split.gallery), PictureNotes()
     files = sorted({path for part in parts for path in part.paths})
     progress.start("checking pictures", len(files))
-    faults = corrupt(files, progress.update, rules_of_files(parts, scaling or {}), pictures)
+    faults = corrupt(files, progress.update, rules_of_files(parts, scaling or {}), picture_notes)
     if not faults:
-        return split, tuple(pictures.lines())
+        return split, tuple(picture_notes.lines())
     if policy == "error":
         more = f" ({len(faults)} pictures are corrupt)" if len(faults) > 1 else ""
         raise PictureError(f"{faults[0][1]}{more}; replace it, or leave such pictures out with --on-corrupt skip")
@@ -64,7 +64,7 @@ def without_corrupt(
     notes = (
         *(f"skipped: {reason}" for _, reason in faults),
         f"{len(faults)} corrupt pictures skipped",
-        *pictures.lines(),
+        *picture_notes.lines(),
     )
     return replace(split, train=train, query=query, gallery=gallery), notes
 

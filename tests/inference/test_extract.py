@@ -169,6 +169,7 @@ CHANGES = {
     "fusion": "mean",
     "unknown": "off",
     "compile": True,
+    "scaling": {"default": ("limits", 0.0, 1.0)},
     "identity_from_folder": True,
     "shard": 4,
 }

@@ -129,7 +129,8 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
         unknown_labels=lambda table: {"camera": ["c1", "c2"], "view": ["v1"]},
     )  # fmt: skip
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: few)
-    monkeypatch.setattr("resight.evaluation.checks.checked_for_evaluation", lambda *a: calls.append((*a[:3], a[4])) or a[0])
+    checked = "resight.evaluation.checks.checked_for_evaluation"
+    monkeypatch.setattr(checked, lambda *a: calls.append((*a[:3], a[4])) or a[0])
     monkeypatch.setattr(
         "resight.evaluation.as_trained.load_as_trained", lambda *a, **o: calls.append((a[0], o)) or embedder
     )

@@ -312,17 +312,20 @@ def test_copies_are_counted(capsys, folder, monkeypatch):
 # Actions that load a model, which is replaced
 
 
+SETTINGS = {"flip": True, "fusion": "mean", "unknown": "off", "scaling": {}}
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """What `create`, `add` and `search` of images reach for; the calls are listed."""
     calls = []
     gallery = SimpleNamespace(
-        info=SimpleNamespace(width=768, embedding=SimpleNamespace(flip=True, fusion="mean", unknown="off")),
+        info=SimpleNamespace(width=768, embedding=SimpleNamespace(**SETTINGS)),
         embedder=SimpleNamespace(
             description="the model",
             embed=lambda images, *labels: calls.append(("embed", images, *labels)) or np.eye(len(images), 4),
         ),
-        ingest=lambda *a: calls.append(("ingest", *a[:-1])) or a[-1](2) or IngestReport(5, 2, ["a is empty"]),
+        ingest=lambda *a: calls.append(("ingest", *a[:-1])) or a[-1](2) or IngestReport(5, 2, ["a is empty"], ["b"]),
         ingest_embeddings=lambda *a: calls.append(("ingest_embeddings", *a[:-1])) or a[-1](2) or IngestReport(3, 0, []),
         search=lambda *a, exclude: calls.append(("search", *a, exclude)) or [[] for _ in a[0]],
         stats=lambda: SimpleNamespace(modalities={"rgb": 1}),
@@ -354,7 +357,7 @@ def test_create(capsys, calls):
         (["old", "a.jpg"], [("open", "old", ("device", "cpu"), ("precision", "fp32"))]),
         (
             ["old", "a.jpg", "--model", "m"],
-            [("open", "old"), ("open", "old", ("model", "m", "cpu", "fp32", True, "mean", "off"))],
+            [("open", "old"), ("open", "old", ("model", "m", "cpu", "fp32", True, "mean", "off", {}))],
         ),
     ],
 )
@@ -364,7 +367,7 @@ def test_add_images(capsys, calls, words, opened):
     assert main(["gallery", "add", *words, *more]) == 0
     captured = capsys.readouterr()
     assert captured.out == "5 added, 2 already present, 1 corrupt and skipped\n"
-    assert captured.err == "the model\nskipped: a is empty\n"
+    assert captured.err == "the model\nskipped: a is empty\nb\n"
     assert calls == [*opened, ("ingest", ["a.jpg", True], True, {"gate": 2})]
 
 

@@ -169,14 +169,16 @@ def test_similarity(capsys, monkeypatch, compared, printed):
 @pytest.mark.parametrize(
     ("options", "loaded"),
     [
-        ({}, {"flip": None, "fusion": None, "unknown": None, "precision": None, "batch_size": None, "device": "auto"}),
+        ({}, {"flip": None, "fusion": None, "unknown": None, "precision": None, "batch_size": None, "device": "auto",
+              "scaling": None}),
         (
             {"flip": "on", "fusion": "mean", "unknown": "off", "precision": "auto", "batch_size": 1, "device": "cpu"},
             {"flip": True, "fusion": "mean", "unknown": "off", "precision": "auto", "batch_size": 1, "device": "cpu"},
         ),
         ({"flip": "off", "precision": "bf16"}, {"flip": False, "precision": "bf16"}),
+        ({"scaling": {"tir": ("limits", 1, 2)}}, {"scaling": {"tir": ("limits", 1, 2)}}),
     ],
-)
+)  # fmt: skip
 def test_embedding_options_become_arguments_of_load(monkeypatch, options, loaded):
     calls = []
     monkeypatch.setattr("resight.inference.load.load", lambda folder, **given: calls.append((folder, given)) or "model")
@@ -184,7 +186,7 @@ def test_embedding_options_become_arguments_of_load(monkeypatch, options, loaded
     ((folder, given),) = calls
     assert folder == Path("m")
     assert loaded.items() <= given.items()
-    assert set(given) == {"flip", "fusion", "unknown", "precision", "batch_size", "device"}
+    assert set(given) == {"flip", "fusion", "unknown", "precision", "batch_size", "device", "scaling"}
 
 
 @pytest.mark.parametrize("size", [0, -1])

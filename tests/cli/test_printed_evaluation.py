@@ -125,11 +125,12 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
     (tmp_path / "m" / "config.json").write_text("{}")
     calls, (_, result) = [], evaluate_embeddings(stored)
     embedder = SimpleNamespace(
-        description="the model", settings=SimpleNamespace(unknown="mean"),
+        description="the model", settings=SimpleNamespace(unknown="mean"), scaling={},
         unknown_labels=lambda table: {"camera": ["c1", "c2"], "view": ["v1"]},
     )  # fmt: skip
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: few)
-    monkeypatch.setattr("resight.evaluation.checks.checked_for_evaluation", lambda *a: calls.append(a[:-1]) or a[0])
+    checked = "resight.evaluation.checks.checked_for_evaluation"
+    monkeypatch.setattr(checked, lambda *a: calls.append((*a[:3], a[4])) or a[0])
     monkeypatch.setattr(
         "resight.evaluation.as_trained.load_as_trained", lambda *a, **o: calls.append((a[0], o)) or embedder
     )
@@ -146,7 +147,7 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
     assert tables(captured.out.splitlines())[0][0] == "few"
     settings = Evaluation(k1=7)
     assert calls == [
-        (few, settings, "skip"), (tmp_path / "m", EmbeddingOptions(flip="on").given()), (embedder, few, settings),
+        (tmp_path / "m", EmbeddingOptions(flip="on").given()), (few, settings, "skip", {}), (embedder, few, settings),
     ]  # fmt: skip
     assert main([*map(str, command), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
@@ -160,7 +161,7 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     ]  # fmt: skip
     inspection = Inspection("few", "the split", parts, ("one", "two"), None)
     calls, written = [], []
-    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a: calls.append(a) or inspection)
+    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a, **o: calls.append(a) or inspection)
     monkeypatch.setattr("resight.data.inspect.write_tables", lambda *a: written.append(a))
     command = ["data", "inspect", "few", "x"]
     printed = lines(capsys, *command)

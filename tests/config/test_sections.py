@@ -20,7 +20,7 @@ DEFAULTS = {
     },
     "preprocessing": {
         "size": [256, 128], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "train_interpolation": "bicubic",
-        "test_interpolation": "bilinear",
+        "test_interpolation": "bilinear", "scaling": {},
     },
     "model": {
         "backbone": "vit_base_patch16_224", "stride": None, "sie": [], "sie_weight": 3, "sie_dropout": 0, "jpm": False,
@@ -45,7 +45,9 @@ DEFAULTS = {
         "name": "cosine", "every": "epoch", "epochs": 120, "warmup_epochs": 5, "warmup_start": 0.01, "floor": 0.002,
         "milestones": [40, 70], "gamma": 0.1,
     },
-    "embedding": {"precision": "auto", "flip": False, "fusion": "auto", "unknown": "mean", "batch_size": None},
+    "embedding": {
+        "precision": "auto", "flip": False, "fusion": "auto", "unknown": "mean", "scaling": {}, "batch_size": None,
+    },
     "evaluation": {
         "protocol": None, "junk": None, "window": 3600, "trials": None, "multi_query": "off", "tracklets": "off",
         "rerank": False, "k1": 20, "k2": 6, "rerank_weight": 0.3, "expand_query": 0, "expand_gallery": 0,

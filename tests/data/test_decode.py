@@ -111,15 +111,18 @@ def declares(name, width, height):
 
 
 def as_pillow_decodes(data):
-    """The reference: simplejpeg where it can, and otherwise Pillow's conversion to RGB."""
+    """The reference: simplejpeg where it can, and otherwise Pillow's conversion, multiplied by the opacity."""
     if data.startswith(b"\xff\xd8\xff"):
         try:
             return simplejpeg.decode_jpeg(data, "RGB", strict=True)
         except ValueError:
             pass
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of transparency that is dropped
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        warnings.simplefilter("ignore")  # of transparency in a palette
+        image = Image.open(io.BytesIO(data))
+        rgba = np.array(image.convert("RGBA")).astype(np.float64)
+        straight = np.array(image.convert("RGB"))
+    return np.rint(straight * (rgba[..., 3:] / 255)).astype(np.uint8)
 
 
 @pytest.mark.filterwarnings("error")
@@ -145,9 +148,11 @@ def test_every_path_gives_the_same_pixels(tmp_path, name):
         np.testing.assert_array_equal(prepare(image, (HEIGHT, WIDTH), "bilinear").transpose(1, 2, 0), expected)
 
 
-def test_alpha_is_dropped_and_the_first_frame_is_used():
-    alpha = Image.new("RGBA", (4, 3), (200, 100, 50, 0))
-    assert (decode_array(encoded(alpha, "PNG")) == (200, 100, 50)).all()
+def test_transparent_pixels_are_laid_over_black_and_the_first_frame_is_used():
+    for opacity, expected in ((0, (0, 0, 0)), (51, (40, 20, 10)), (255, (200, 100, 50))):
+        alpha = Image.new("RGBA", (4, 3), (200, 100, 50, opacity))
+        assert (decode_array(encoded(alpha, "PNG")) == expected).all()
+        assert (as_array(alpha) == expected).all()
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert (decode_array(data) == (255, 0, 0)).all()

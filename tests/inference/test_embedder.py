@@ -157,7 +157,8 @@ def test_an_unknown_modality_is_one_clear_sentence(folder, tmp_path, paths):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros((4, 4)), "uint8 .h, w, 3. in RGB, not float64"),
+        (np.zeros((4, 4, 3)), "uint8 .h, w, 3. in RGB, or grey .h, w., not float64"),
+        (np.zeros((4, 4)), "the array is a float64 picture, and 8 bits are needed"),
         (np.zeros((2, 4, 4, 3), np.uint8), "uint8 .h, w, 3. in RGB"),
         (np.zeros((0, 4, 3), np.uint8), "uint8 .h, w, 3. in RGB"),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), "uint8 .3, h, w. in RGB"),

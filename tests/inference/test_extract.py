@@ -169,6 +169,7 @@ CHANGES = {
     "fusion": "mean",
     "unknown": "off",
     "compile": True,
+    "scaling": {"default": ("limits", 0.0, 1.0)},
     "identity_from_folder": True,
     "shard": 4,
 }
@@ -593,7 +594,7 @@ def test_a_worker_that_died_without_a_task_is_replaced(folder, table, tmp_path, 
         time.sleep(0.2)
         (tmp_path / "s").unlink()
         assert worker.submit(task).result(100) == 0
-        assert tasks.shard_summary(tmp_path / "s") == (2, [])
+        assert tasks.shard_summary(tmp_path / "s") == (2, [], {})
     finally:
         worker.close()
     assert multiprocessing.active_children() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse_action, print_json
+from resight.config.scaling import Scaling, ScalingRule
 from resight.errors import PictureError
 
 
@@ -24,6 +25,9 @@ class Inspect:
     """Its folder or table."""
     check: bool = False
     """Decode every image, and list those that are corrupt."""
+    scaling: Scaling = field(default_factory=dict[str, ScalingRule])
+    """With --check: how images of 16 or 32 bits or of floating-point numbers become 8 bits, by modality (or `default`):
+    percentiles of each image, or limits in its units. Without a rule, such images are listed."""
     out: Path | None = None
     """Write train.parquet, query.parquet and gallery.parquet to this folder."""
     json: bool = False
@@ -55,7 +59,7 @@ def run(arguments: list[str]) -> None:
 def _inspect(options: Inspect) -> None:
     from resight.data.inspect import inspect_dataset, write_tables
 
-    inspection = inspect_dataset(options.name, options.root, options.check)
+    inspection = inspect_dataset(options.name, options.root, options.check, scaling=options.scaling)
     if options.json:
         print_json(
             {"name": inspection.name, "parts": [vars(part) for part in inspection.parts], "notes": inspection.notes}

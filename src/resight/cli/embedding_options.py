@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resight.config.scaling import Scaling, ScalingRule
 from resight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ class EmbeddingOptions:
     """Side information for an unknown camera or view: the mean of the learned embeddings, or none."""
     precision: Literal["card", "auto", "fp32", "bf16", "fp16"] = "card"
     """Arithmetic of the matrix products; `auto` is measured on this machine."""
+    scaling: Scaling = field(default_factory=dict[str, ScalingRule])
+    """How images of 16 or 32 bits or of floating-point numbers become 8 bits, by modality (or `default`), instead of
+    the rules of the model card: percentiles of each image, or limits in its units."""
     batch_size: int | None = None
     """Number of images in a batch."""
     device: str = "auto"
@@ -38,6 +42,7 @@ class EmbeddingOptions:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size must be 1 or more, not {self.batch_size}")
         arguments: dict[str, Any] = {"device": self.device, "batch_size": self.batch_size}
+        arguments["scaling"] = self.scaling or None
         arguments |= {"flip": {"card": None, "on": True, "off": False}[self.flip]}
         for name in ("fusion", "unknown", "precision"):
             value = getattr(self, name)

@@ -103,8 +103,8 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
         raise ConfigError(f"to evaluate {options.source}, give --dataset NAME and --root FOLDER_OR_TABLE")
     with Progress(options.quiet) as progress:
         split = read_dataset(options.dataset, options.root)
-        split = checked_for_evaluation(split, options.settings, options.on_corrupt, progress)
         embedder = load_as_trained(options.source, progress, **options.embedding.given())
+        split = checked_for_evaluation(split, options.settings, options.on_corrupt, progress, embedder.scaling)
         progress.log(embedder.description)
         for kind, names in embedder.unknown_labels(split.query).items():
             progress.log(f"{len(names)} {kind}s were not in training, such as {names[0]}: {embedder.settings.unknown}")

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from resight.config.scaling import Scaling
 from resight.config.section import Section
 
 SideLabel = Literal["camera", "view", "modality"]
@@ -42,6 +43,9 @@ class Preprocessing(Section):
     """Interpolation of resizing in training."""
     test_interpolation: Interpolation = "bilinear"
     """Interpolation of resizing in evaluation (in the reference it differs from training)."""
+    scaling: Scaling = Field(default={})
+    """By modality (or `default`), how one channel of 16 or 32 bits or of floating-point numbers becomes 8 bits:
+    `percentiles LOW HIGH` or `limits LOW HIGH`. Without a rule, such images are refused."""
 
 
 class Model(Section):
@@ -99,6 +103,8 @@ class Embedding(Section):
     unknown: UnknownSideInfo = "mean"
     """The side information of an image whose camera or view is unknown or was not in training: the mean of the learned
     vectors, or none (`off`)."""
+    scaling: Scaling = Field(default={})
+    """Rules instead of those of the preprocessing; none: those of the preprocessing are used."""
     batch_size: int | None = Field(default=None, ge=1)
     """Images embedded at once. None: 32 on a CPU, 512 on an accelerator."""
 

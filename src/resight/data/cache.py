@@ -1,9 +1,9 @@
 """A cache of decoded and resized images: one memory-mapped file of pixels for each training set and size.
 
-The name of a file is a hash of each image's path, length and modification time, of the size, and of the interpolation;
-so another set, another size or a changed image gives another file. A file ends with a SHA-256 of this name and the
-pixels, which is checked when the file is opened: a file that is short, altered or of another set is written again. A
-file is written under a temporary name, then renamed, by one process at a time; other processes wait.
+The name of a file is a hash of each image's path, length, modification time and scaling rule, of the size, and of the
+interpolation; so another set, size or rule or a changed image gives another file. A file ends with a SHA-256 of this
+name and the pixels, which is checked when the file is opened: a file that is short, altered or of another set is
+written again. A file is written under a temporary name, then renamed, by one process at a time; other processes wait.
 
 The files are in `~/.cache/resight/pictures`, or below the folder of the environment variable `RESIGHT_CACHE`. Only
 their owner can read them, because they are copies of the images. The folder is not used if it is a symbolic link,
@@ -14,7 +14,7 @@ belongs to another user, or others can write into it, and no file in it is read 
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,18 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resight.config.scaling import ScalingRule
 from resight.config.sections import Interpolation
 from resight.data.image import decode, resize
 from resight.data.picture_file import printable, require_file
 from resight.errors import StorageError
 from resight.files import storing
 
-_FORMAT: Final = "2"  # of the files; a change rebuilds all of them
+_FORMAT: Final = "3"  # of the files; a change rebuilds all of them
 _DECODE_BATCH: Final = 1024  # images
 _READ: Final = 2**24  # bytes that are checked at a time
 _DIGEST: Final = hashlib.sha256
 _DIGEST_SIZE: Final = 32  # bytes, behind the pixels
 _OTHERS_WRITE: Final = S_IWGRP | S_IWOTH
+_Rules = Sequence[ScalingRule | None] | None
 
 
 def cache_folder() -> Path:
@@ -49,6 +51,7 @@ def pack(
     size: tuple[int, int],
     interpolation: Interpolation,
     progress: Callable[[int], None] = lambda count: None,
+    rules: _Rules = None,
 ) -> Tensor:
     """Return images, decoded and resized, from the cache; decode them into the cache if they are not there.
 
@@ -57,6 +60,7 @@ def pack(
         size: height H and width W, in pixels.
         interpolation: of resizing.
         progress: called with the number of images decoded so far.
+        rules: N rules, how one channel of more than 8 bits becomes 8; None for none.
 
     Returns:
         uint8 [N, 3, H, W], memory-mapped; changes are not written to the file.
@@ -65,7 +69,7 @@ def pack(
         PictureError: an image cannot be decoded.
         StorageError: the cache cannot be written, or others can write into its folder.
     """
-    name = _name(paths, size, interpolation)
+    name = _name(paths, size, interpolation, rules)
     shape = (len(paths), 3, *size)
     with storing(cache_folder() / f"{name}.u8"), _opened_folder(create=True) as folder:
         pixels = _read(folder, name, shape)
@@ -73,7 +77,7 @@ def pack(
             with _locked(folder, name):
                 pixels = _read(folder, name, shape)  # another process may have written it
                 if pixels is None:
-                    _write(folder, name, _images(paths, size, interpolation, progress), int(np.prod(shape)))
+                    _write(folder, name, _images(paths, size, interpolation, progress, rules), int(np.prod(shape)))
                     pixels = _read(folder, name, shape)
     if pixels is None:
         raise StorageError(f"{cache_folder() / name}.u8 was altered while it was written: train again, or --no-cache")
@@ -96,25 +100,31 @@ def clean() -> tuple[int, int]:
     return sum(f.name.endswith(".u8") for f in files), size
 
 
-def _name(paths: list[Path], size: tuple[int, int], interpolation: Interpolation) -> str:
+def _name(paths: list[Path], size: tuple[int, int], interpolation: Interpolation, rules: _Rules = None) -> str:
     digest = hashlib.blake2b(f"{_FORMAT} {size} {interpolation}".encode(), digest_size=16)
-    for path in paths:
+    for path, rule in zip(paths, rules or [None] * len(paths), strict=True):
         status = require_file(path, printable(path))
-        digest.update(os.fsencode(path.absolute()) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(path.absolute()) + f"\0{status.st_size}\0{status.st_mtime_ns}\0{rule}\0".encode())
     return digest.hexdigest()
 
 
 def _images(
-    paths: list[Path], size: tuple[int, int], interpolation: Interpolation, progress: Callable[[int], None]
+    paths: list[Path],
+    size: tuple[int, int],
+    interpolation: Interpolation,
+    progress: Callable[[int], None],
+    rules: _Rules,
 ) -> Generator[bytes]:
     """The pixels of each image, uint8 [3, H, W]."""
 
-    def decode_and_resize(path: Path) -> bytes:
-        return resize(decode(path), size, interpolation).numpy().tobytes()
+    def decode_and_resize(path: Path, rule: ScalingRule | None) -> bytes:
+        return resize(decode(path, rule=rule), size, interpolation).numpy().tobytes()
 
+    rule_of_path = rules or [None] * len(paths)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _DECODE_BATCH):  # limits the decoded images in memory
-            images = pool.map(decode_and_resize, paths[start : start + _DECODE_BATCH])
+            batch = slice(start, start + _DECODE_BATCH)
+            images = pool.map(decode_and_resize, paths[batch], rule_of_path[batch])
             for count, pixels in enumerate(images, start=start + 1):
                 yield pixels
                 progress(count)

@@ -4,8 +4,9 @@ Files may come from anyone. The header is read before any pixel is decoded: a pi
 many as the environment variable `RESIGHT_MAX_MEGAPIXELS` says, is refused, and so is a format that is not in
 `FORMATS`. Whatever is wrong with a file, the only error is a `PictureError` of one sentence.
 
-The first frame of an animation is used. An alpha channel is dropped, CMYK and palettes are converted to RGB, and the
-orientation in EXIF data is ignored. Of colours with 16 bits in each channel the upper 8 bits are used.
+The first frame of an animation is used. Transparent pixels are laid over black, CMYK and palettes are converted to
+RGB, and the orientation in EXIF data is ignored. Of colours with 16 bits in each channel the upper 8 bits are used. One
+channel of more than 8 bits needs a rule, `resight.config.scaling.ScalingRule`.
 """
 
 import io
@@ -21,11 +22,15 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
+from resight.config.scaling import ScalingRule
 from resight.data.picture_file import printable, read_file, require_size, size_before_opening
+from resight.data.picture_notes import PictureNotes
+from resight.data.pixels import array_pixels, rgb_pixels
 from resight.errors import PictureError, ResightError
 
 ArrayPicture = str | Path | bytes | np.ndarray | Image.Image
-"""An image: a file, the bytes of one, an array uint8 [h, w, 3] in RGB, or a Pillow image."""
+"""An image: a file, the bytes of one, a Pillow image, or an array: uint8 [h, w, 3] in RGB, or one channel of integers
+or floating-point numbers, [h, w] or [h, w, 1]."""
 _JPEG: Final = b"\xff\xd8\xff"
 _LARGE_IMAGE: Final = 80_000_000  # pixels; Pillow's own limit is 89 million
 _pillow_limit_lock = RLock()
@@ -54,32 +59,42 @@ FORMATS: Final = _available_formats()
 """The only formats that Pillow may open, as in `Image.open(file, formats=FORMATS)`: for others it starts programs."""
 
 
-def decode_array(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
+def decode_array(
+    source: str | Path | bytes,
+    name: str | None = None,
+    rule: ScalingRule | None = None,
+    notes: PictureNotes | None = None,
+) -> np.ndarray:
     """Decode an image to RGB.
 
     Args:
         source: a file, or the bytes of a file.
         name: of the image in error texts; None for the file's path.
+        rule: how one channel of more than 8 bits becomes 8; None refuses such an image.
+        notes: count what is left out or converted; None counts nothing.
 
     Returns:
         uint8 [h, w, 3].
 
     Raises:
         PictureError: the file does not exist, is no regular file, is empty, truncated or corrupt, or is no image of a
-            known format; or the image has too many pixels, or a grey channel of more than 8 bits.
+            known format; or the image has too many pixels, or one channel of more than 8 bits without a rule.
         ConfigError: `RESIGHT_MAX_MEGAPIXELS` is no positive number.
     """
     data, name = _content(source, name)
-    if data.startswith(_JPEG) and _jpeg_size(data, name):
+    header = _jpeg_header(data, name)
+    if header is not None:
         pixels = _try_simplejpeg(simplejpeg.decode_jpeg, data, name, "RGB")
         if pixels is not None:
+            if notes is not None and header[2] in ("CMYK", "YCCK"):
+                notes.add("cmyk", name)
             return pixels
-    with _reporting(name, len(data)), _opened(data, name) as image:  # Pillow
-        require_8_bits(image, name)
-        with _pillow_allows(image.width * image.height):
-            image.load()
-            image.info.pop("transparency", None)  # has no effect on RGB, but Pillow warns of some
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    with (
+        _reporting(name, len(data)),
+        _opened(data, name) as image,  # Pillow
+        _pillow_allows(image.width * image.height),
+    ):
+        return rgb_pixels(image, name, rule, notes)
 
 
 def image_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
@@ -94,46 +109,36 @@ def image_size(source: str | Path | bytes, name: str | None = None) -> tuple[int
         ConfigError: `RESIGHT_MAX_MEGAPIXELS` is no positive number.
     """
     data, name = _content(source, name)
-    size = _jpeg_size(data, name) if data.startswith(_JPEG) else None
-    if size is not None:
-        return size
+    header = _jpeg_header(data, name)
+    if header is not None:
+        return header[:2]
     with _reporting(name, len(data)), _opened(data, name) as image:
         return image.size
 
 
-def as_array(picture: ArrayPicture) -> np.ndarray:
+def as_array(picture: ArrayPicture, rule: ScalingRule | None = None) -> np.ndarray:
     """Return an image of any form as uint8 [h, w, 3].
 
     An array or a Pillow image is decoded already, and may have any number of pixels.
+
+    Args:
+        picture: of any form.
+        rule: how one channel of more than 8 bits becomes 8; None refuses such an image.
 
     Raises:
         PictureError: the image cannot be decoded, or has another type, dtype or shape.
         ConfigError: `RESIGHT_MAX_MEGAPIXELS` is no positive number.
     """
     if isinstance(picture, str | Path | bytes):
-        return decode_array(picture)
+        return decode_array(picture, rule=rule)
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise PictureError(f"an array must be uint8 [h, w, 3] in RGB, not {picture.dtype} {list(picture.shape)}")
-        return picture
+        return array_pixels(picture, rule)
     if not isinstance(picture, Image.Image):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PictureError(f"an image is a file, its bytes, an array or a Pillow image, not {type(picture).__name__}")
     if not (picture.width and picture.height):
         raise PictureError(f"a Pillow image must have pixels, and this one has {picture.width} x {picture.height}")
-    require_8_bits(picture, "the picture")
     with _reporting("the picture"):
-        return np.array(picture.convert("RGB"))
-
-
-def require_8_bits(image: Image.Image, name: str) -> None:
-    """Make sure that Pillow's conversion to RGB does not clip the grey levels, as it does with more than 8 bits.
-
-    Raises:
-        PictureError: the image has more.
-    """
-    kind = {"F": "floating-point", "I": "16-bit or 32-bit"}.get(image.mode, "16-bit")
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        raise PictureError(f"{name} is a {kind} picture, and 8 bits are needed: scale it to 8 bits first")
+        return rgb_pixels(picture, "the picture", rule)
 
 
 def _content(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
@@ -145,14 +150,16 @@ def _content(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
     return data, printable_name
 
 
-def _jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
-    """Width and height; None for a kind of JPEG that simplejpeg cannot decode."""
+def _jpeg_header(data: bytes, name: str) -> tuple[int, int, str] | None:
+    """Width, height and colour space; None for a kind of JPEG that simplejpeg cannot decode, and other formats."""
+    if not data.startswith(_JPEG):
+        return None
     header = _try_simplejpeg(simplejpeg.decode_jpeg_header, data, name)
     if header is None:
         return None
-    height, width = header[:2]
+    height, width, colours = header[:3]
     require_size(width, height, name)
-    return width, height
+    return width, height, colours
 
 
 def _try_simplejpeg(function: Callable[..., Any], data: bytes, name: str, *arguments: str) -> Any:

@@ -1,6 +1,6 @@
 """Decode, resize and crop images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,19 +10,29 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from resight.config.scaling import ScalingRule
 from resight.data.decode import ArrayPicture, as_array, decode_array
+from resight.data.picture_notes import PictureNotes
 from resight.errors import PictureError
 
 Picture = ArrayPicture | Tensor
-"""An image: a file, the bytes of one, an array uint8 [h, w, 3] in RGB, a tensor uint8 [3, h, w], or a Pillow image."""
+"""An image: a file, the bytes of one, a Pillow image, or pixels: an array uint8 [h, w, 3] or a tensor uint8 [3, h, w]
+in RGB, or one channel of integers or floating-point numbers, [h, w], [h, w, 1] (an array) or [1, h, w] (a tensor)."""
 
 
-def decode(source: str | Path | bytes, name: str | None = None) -> Tensor:
+def decode(
+    source: str | Path | bytes,
+    name: str | None = None,
+    rule: ScalingRule | None = None,
+    notes: PictureNotes | None = None,
+) -> Tensor:
     """Decode an image to RGB.
 
     Args:
         source: a file, or the bytes of a file.
         name: of the image in error texts; None for the file's path.
+        rule: how one channel of more than 8 bits becomes 8; None refuses such an image.
+        notes: count what is left out or converted; None counts nothing.
 
     Returns:
         uint8 [3, h, w].
@@ -30,7 +40,7 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Tensor:
     Raises:
         PictureError: as `resight.data.decode.decode_array`.
     """
-    return _tensor(decode_array(source, name))
+    return _tensor(decode_array(source, name, rule, notes))
 
 
 def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
@@ -44,17 +54,25 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
 
 
-def corrupt(paths: list[Path], progress: Callable[[int], None] = lambda count: None) -> list[tuple[Path, str]]:
+def corrupt(
+    paths: list[Path],
+    progress: Callable[[int], None] = lambda count: None,
+    rules: Mapping[Path, ScalingRule] | None = None,
+    notes: PictureNotes | None = None,
+) -> list[tuple[Path, str]]:
     """Decode every image, and return those that cannot be decoded, each with the reason, in order.
 
     Args:
         paths: image files.
         progress: called with the number of images decoded so far.
+        rules: by path, how one channel of more than 8 bits becomes 8; such images without a rule are returned too.
+        notes: count what is left out or converted; None counts nothing.
     """
+    rule_of_path = rules or {}
 
     def reason_of(path: Path) -> str | None:
         try:
-            decode(path)
+            decode(path, None, rule_of_path.get(path), notes)
         except PictureError as error:
             return str(error)
         return None
@@ -85,17 +103,27 @@ def edges(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.nd
     return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
 
-def as_tensor(picture: Picture) -> Tensor:
+def as_tensor(picture: Picture, rule: ScalingRule | None = None) -> Tensor:
     """Return an image of any form as uint8 [3, h, w].
+
+    Args:
+        picture: of any form.
+        rule: how one channel of more than 8 bits becomes 8; None refuses such an image.
 
     Raises:
         PictureError: the image cannot be decoded, or has another type, dtype or shape.
     """
     if not isinstance(picture, Tensor):
-        return _tensor(as_array(picture))
-    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
-        raise PictureError(f"a tensor must be uint8 [3, h, w] in RGB, not {picture.dtype} {list(picture.shape)}")
-    return picture.cpu()
+        return _tensor(as_array(picture, rule))
+    if picture.dtype == torch.uint8 and picture.ndim == 3 and picture.shape[0] == 3 and picture.numel():
+        return picture.cpu()
+    is_grey = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 1)
+    if not is_grey or picture.is_complex() or picture.dtype == torch.bool or not picture.numel():
+        raise PictureError(
+            f"a tensor must be uint8 [3, h, w] in RGB, or grey [h, w], not {picture.dtype} {list(picture.shape)}"
+        )
+    values = picture.detach().float() if picture.dtype == torch.bfloat16 else picture.detach()  # numpy has no bfloat16
+    return _tensor(as_array(values.cpu().reshape(values.shape[-2:]).numpy(), rule))
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resight.config.scaling import Scaling, require_modalities
 from resight.data.catalog import read_dataset
 from resight.data.image import corrupt
-from resight.data.sightings import SightingTable, Split
+from resight.data.picture_notes import PictureNotes
+from resight.data.scaling import rules_of_files
+from resight.data.sightings import MODALITIES, SightingTable, Split
 from resight.files import make_folder
 
 
@@ -36,7 +39,11 @@ class Inspection:
 
 
 def inspect_dataset(
-    name: str, root: str | Path, check: bool = False, progress: Callable[[int], None] = lambda count: None
+    name: str,
+    root: str | Path,
+    check: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
+    scaling: Scaling | None = None,
 ) -> Inspection:
     """Read a data set, and count its sightings, images and labels.
 
@@ -45,18 +52,22 @@ def inspect_dataset(
         root: its folder or table.
         check: decode every image.
         progress: called with the number of images decoded so far.
+        scaling: by modality, how one channel of more than 8 bits becomes 8; None refuses such images.
 
     Raises:
-        ConfigError: there is no data set of that name.
+        ConfigError: there is no data set of that name, or no modality of a rule.
         DatasetError: `root` does not have the layout of the data set.
     """
+    require_modalities(scaling or {}, MODALITIES)
     split = read_dataset(name, root)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
-    reasons = None
+    reasons, picture_notes = None, PictureNotes()
     if check:
         files = sorted({path for table in tables.values() for path in table.paths})
-        reasons = [reason for _, reason in corrupt(files, progress)]
-    return Inspection(split.name, split, [_counts(part, table) for part, table in tables.items()], split.notes, reasons)
+        rules = rules_of_files(tables.values(), scaling or {})
+        reasons = [reason for _, reason in corrupt(files, progress, rules, picture_notes)]
+    counts, notes = [_counts(part, table) for part, table in tables.items()], (*split.notes, *picture_notes.lines())
+    return Inspection(split.name, split, counts, notes, reasons)
 
 
 def write_tables(split: Split, folder: Path) -> None:

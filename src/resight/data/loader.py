@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resight.config.scaling import Scaling, ScalingRule, rule_of
 from resight.config.sections import Interpolation
 from resight.data.cache import pack
 from resight.data.image import decode, resize
@@ -55,6 +56,7 @@ class Loader:
         vocabulary: numbers of labels, and the order of modalities.
         size: height H and width W of the images in a batch, in pixels.
         interpolation: of resizing.
+        scaling: by modality, how one channel of more than 8 bits becomes 8; None refuses such images.
 
     Raises:
         DatasetError: a sighting has no image in any of the vocabulary's modalities.
@@ -66,10 +68,12 @@ class Loader:
         vocabulary: Vocabulary,
         size: tuple[int, int],
         interpolation: Interpolation,
+        scaling: Scaling | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.size = size
         self.interpolation: Interpolation = interpolation
+        self.rules: list[ScalingRule | None] = [rule_of(scaling or {}, m) for m in vocabulary.modalities]
         self.packed: Tensor | None = None
         self.pinned = False
         """Whether batches are in pinned memory, from which a GPU copies them while training continues."""
@@ -97,7 +101,8 @@ class Loader:
             PictureError: an image cannot be decoded.
             StorageError: the cache cannot be written.
         """
-        self.packed = pack(self.files, self.size, self.interpolation, progress)  # uint8 [F, 3, H, W]
+        rules = [rule for row in self.paths for path, rule in zip(row, self.rules, strict=True) if path is not None]
+        self.packed = pack(self.files, self.size, self.interpolation, progress, rules)  # uint8 [F, 3, H, W]
 
     @property
     def files(self) -> list[Path]:
@@ -134,7 +139,8 @@ class Loader:
         else:
             images = torch.zeros((*position.shape, 3, *self.size), dtype=torch.uint8)
             for b, m in present.nonzero().tolist():
-                images[b, m] = resize(decode(Path(str(self.paths[rows[b]][m]))), self.size, self.interpolation)
+                image = decode(Path(str(self.paths[rows[b]][m])), rule=self.rules[m])
+                images[b, m] = resize(image, self.size, self.interpolation)
         batch = Batch(images, present, self.identity[index], self.camera[index], self.view[index])
         return Batch(*(t.pin_memory() for t in vars(batch).values())) if self.pinned else batch
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from resight.config.run import Run
+from resight.config.scaling import Scaling, require_modalities
 from resight.config.sections import Evaluation
 from resight.data.image import corrupt
-from resight.data.sightings import SightingTable, Split
+from resight.data.picture_notes import PictureNotes
+from resight.data.scaling import rules_of_files
+from resight.data.sightings import MODALITIES, SightingTable, Split
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
 from resight.evaluation.labels import encode_labels
@@ -19,11 +22,13 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
     """Check a data set for training; leave out sightings without an identity and, as the run says, corrupt ones.
 
     Raises:
+        ConfigError: a rule for more than 8 bits is for a modality that does not exist.
         DatasetError: there is nothing to train on.
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the run does not skip such.
     """
-    checked, notes = without_corrupt(split, run.on_corrupt, progress)
+    require_modalities(run.preprocessing.scaling, MODALITIES)
+    checked, notes = without_corrupt(split, run.on_corrupt, progress, run.preprocessing.scaling)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):
         raise DatasetError(f"{split.name} has no training picture of a known identity")
@@ -36,25 +41,31 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
 
 
 def without_corrupt(
-    split: Split, policy: Literal["error", "skip"], progress: Progress
+    split: Split, policy: Literal["error", "skip"], progress: Progress, scaling: Scaling | None = None
 ) -> tuple[Split, tuple[str, ...]]:
-    """Return the split without sightings that have a corrupt picture, and a note for each such picture.
+    """Return the split without sightings that have a corrupt picture, and a note for each such picture, and for each
+    kind of pictures of which something is left out or converted. `scaling` has the rules for more than 8 bits.
 
     Raises:
         PictureError: there is one, and the policy is `error`.
     """
-    files = sorted({path for part in (split.train, split.query, split.gallery) for path in part.paths})
+    parts, picture_notes = (split.train, split.query, split.gallery), PictureNotes()
+    files = sorted({path for part in parts for path in part.paths})
     progress.start("checking pictures", len(files))
-    faults = corrupt(files, progress.update)
+    faults = corrupt(files, progress.update, rules_of_files(parts, scaling or {}), picture_notes)
     if not faults:
-        return split, ()
+        return split, tuple(picture_notes.lines())
     if policy == "error":
         more = f" ({len(faults)} pictures are corrupt)" if len(faults) > 1 else ""
         raise PictureError(f"{faults[0][1]}{more}; replace it, or leave such pictures out with --on-corrupt skip")
     bad = {path for path, _ in faults}
     train, query = _without(split.train, bad), _without(split.query, bad)
     gallery = query if split.gallery is split.query else _without(split.gallery, bad)
-    notes = (*(f"skipped: {reason}" for _, reason in faults), f"{len(faults)} corrupt pictures skipped")
+    notes = (
+        *(f"skipped: {reason}" for _, reason in faults),
+        f"{len(faults)} corrupt pictures skipped",
+        *picture_notes.lines(),
+    )
     return replace(split, train=train, query=query, gallery=gallery), notes
 
 
@@ -73,15 +84,20 @@ def _without(table: SightingTable, bad: set[Path]) -> SightingTable:
 
 
 def checked_for_evaluation(
-    split: Split, settings: Evaluation, policy: Literal["error", "skip"], progress: Progress
+    split: Split,
+    settings: Evaluation,
+    policy: Literal["error", "skip"],
+    progress: Progress,
+    scaling: Scaling | None = None,
 ) -> Split:
-    """A data set without its training part, and without sightings that are corrupt; logs its notes.
+    """A data set without its training part, and without sightings that are corrupt; logs its notes. `scaling` has the
+    rules for more than 8 bits.
 
     Raises:
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the policy is `error`.
     """
-    split, skipped = without_corrupt(replace(split, train=SightingTable()), policy, progress)
+    split, skipped = without_corrupt(replace(split, train=SightingTable()), policy, progress, scaling)
     require_match(split, settings)
     for note in (*split.notes, *skipped):
         progress.log(note)

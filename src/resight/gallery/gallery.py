@@ -86,7 +86,8 @@ class Gallery(AbstractContextManager["Gallery"]):
                 )
             settings = self.info.embedding
             options = (settings.flip, settings.fusion, settings.unknown)
-            self._embedder = load(self.info.model, self._device, self._precision, *options)
+            scaling = settings.scaling
+            self._embedder = load(self.info.model, self._device, self._precision, *options, scaling=scaling)
         self.info.require(self._embedder.embedding_id, "the model gives")
         return self._embedder
 

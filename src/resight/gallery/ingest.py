@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from resight.config.sections import Preprocessing
+from resight.config.scaling import rule_of
 from resight.data.image import resize
+from resight.data.picture_notes import PictureNotes
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.device import available_cores
 from resight.errors import GalleryError, PictureError
@@ -36,6 +37,8 @@ class IngestReport:
     already_present: int = 0
     corrupt: list[str] = field(default_factory=list[str])
     """A reason for each sighting that was skipped because it could not be decoded."""
+    notes: list[str] = field(default_factory=list[str])
+    """A sentence for each kind of images of which something is left out or converted."""
 
 
 def ingest(
@@ -64,7 +67,7 @@ def ingest(
         StorageError: the gallery cannot be written; records that were added before stay.
     """
     engine.info.require(embedder.embedding_id, "the model gives")
-    report = IngestReport()
+    report, notes = IngestReport(), PictureNotes()
     count = 0
     images_per_sighting = max((len(sighting.images) for sighting in sightings), default=1)
     size = embedder.chunk_size(images_per_sighting)
@@ -75,7 +78,7 @@ def ingest(
             present = {record.id for record in engine.get(list(by_id))}
             new = {record_id: sighting for record_id, sighting in by_id.items() if record_id not in present}
             report.already_present += len(present)
-            decode = partial(_decode, preprocessing=embedder.card.preprocessing, thumbnails=thumbnails)
+            decode = partial(_decode, embedder=embedder, thumbnails=thumbnails, notes=notes)
             decoded = dict(zip(new, pool.map(decode, new.values()), strict=True))
             report.corrupt += [item for item in decoded.values() if isinstance(item, str)]
             usable = {record_id: item for record_id, item in decoded.items() if not isinstance(item, str)}
@@ -90,6 +93,7 @@ def ingest(
             report.added += len(records)
             count += len(chunk)
             progress(count)
+    report.notes += notes.lines()
     return report
 
 
@@ -153,8 +157,9 @@ class _Decoded:
     thumbnail: bytes | None
 
 
-def _decode(sighting: Sighting, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded | str:
+def _decode(sighting: Sighting, embedder: Embedder, thumbnails: bool, notes: PictureNotes) -> _Decoded | str:
     """The images of a sighting, or why they cannot be decoded. Few are in memory in their full size at once."""
+    preprocessing, scaling = embedder.card.preprocessing, embedder.scaling
     small = list[bytes]()
 
     def prepare(image: Tensor) -> Tensor:
@@ -164,7 +169,7 @@ def _decode(sighting: Sighting, preprocessing: Preprocessing, thumbnails: bool) 
 
     names = [modality for modality in MODALITIES if modality in sighting.images]
     try:
-        images = {modality: decode_prepared(sighting.images[modality], prepare) for modality in names}
+        images = {m: decode_prepared(sighting.images[m], prepare, rule_of(scaling, m), notes) for m in names}
     except PictureError as error:
         return str(error)
     return _Decoded(images, small[0] if small else None)

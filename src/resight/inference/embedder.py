@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resight.config.scaling import Scaling, rule_of
 from resight.config.sections import Embedding, Fusion, UnknownSideInfo
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture, as_tensor, resize
@@ -76,6 +77,11 @@ class Embedder:
     def description(self) -> str:
         """Device, kind of processor, precision, image size and batch size, in one line."""
         return self.compute.describe(self.card.preprocessing.size, self.batch_size)
+
+    @property
+    def scaling(self) -> Scaling:
+        """By modality, how one channel of more than 8 bits becomes 8, as the settings or else the preprocessing say."""
+        return self.settings.scaling or self.card.preprocessing.scaling
 
     @property
     def width(self) -> int:
@@ -166,16 +172,17 @@ class Embedder:
         def shrink(image: Tensor) -> Tensor:
             return resize(image, size, interpolation)
 
-        def prepare(image: Picture) -> Tensor:
+        def prepare(image: Picture, modality: Label) -> Tensor:
+            rule = rule_of(self.scaling, modality)
             if isinstance(image, str | Path | bytes):
-                return decode_prepared(image, shrink)
-            return shrink(as_tensor(image))
+                return decode_prepared(image, shrink, rule)
+            return shrink(as_tensor(image, rule))
 
         parts = list(inputs.batches(self.batch_size))
         with ThreadPoolExecutor(available_cores()) as pool:
-            waiting = [pool.map(prepare, inputs.images[part]) for part in parts[:1]]
+            waiting = [pool.map(prepare, inputs.images[part], inputs.modality[part]) for part in parts[:1]]
             for n, part in enumerate(parts):
-                waiting += [pool.map(prepare, inputs.images[following]) for following in parts[n + 1 : n + 2]]
+                waiting += [pool.map(prepare, inputs.images[p], inputs.modality[p]) for p in parts[n + 1 : n + 2]]
                 yield part, torch.stack(list(waiting.pop(0)))
 
     def _forward(self, pixels: Tensor, side_info: Mapping[str, Tensor]) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resight.config.scaling import rule_of
 from resight.data.image import Picture, as_tensor, resize
 from resight.device import processor_kind
 from resight.errors import ConfigError, ExportError
@@ -109,7 +110,9 @@ def _write_checked(
 ) -> Exported:
     network = ExportNetwork(embedder)
     size, interpolation = embedder.card.preprocessing.size, embedder.card.preprocessing.test_interpolation
-    resized = [resize(as_tensor(image), size, interpolation) for image in images]
+    known, scaling = embedder.card.vocabulary.modalities, embedder.scaling
+    names = [name for name in known if rule_of(scaling, name)] or known  # of those that decode every image
+    resized = [resize(as_tensor(image, rule_of(scaling, names[0])), size, interpolation) for image in images]
     trials = [trial(embedder, count, resized, seed) for seed, count in enumerate(_BATCHES)]
     quantize = None if target is None else partial(quantize_graph, images=resized, target=target)
     results = list[Exported]()
@@ -122,7 +125,6 @@ def _write_checked(
         cosines, tried = [_min_cosine(network, exported, trials)], sum(_BATCHES)
         if images and kind != "torch-export":
             sample = list(images[:: max(1, len(images) // _BATCHES[-1])][: _BATCHES[-1]])
-            names = embedder.card.vocabulary.modalities
             modality = [names[n % len(names)] for n in range(len(sample))]  # any will do for a comparison
             arrays = [x.permute(1, 2, 0).numpy() if isinstance(x, Tensor) else x for x in sample]  # no torch there
             products = Runtime(metadata, exported).embed(arrays, modality=modality)
@@ -209,6 +211,7 @@ def _metadata(
         fusion="mean" if embedder.fusion == "mean" else "concat",
         size=images.size,
         interpolation=images.test_interpolation,
+        scaling=embedder.scaling,
         cameras=known.cameras,
         views=known.views,
         modalities=known.modalities,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resight.config.scaling import Scaling, require_modalities
 from resight.config.sections import Fusion, Precision, UnknownSideInfo
 from resight.device import DTYPES, pick_device, resolve_compute
 from resight.inference.embedder import Embedder
@@ -19,6 +20,7 @@ def load(
     unknown: UnknownSideInfo | None = None,
     batch_size: int | None = None,
     compile: bool = False,
+    scaling: Scaling | None = None,
 ) -> Embedder:
     """Load a model folder for embedding.
 
@@ -32,7 +34,8 @@ def load(
     model, card = load_model(path)
     options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
     overrides = {name: value for name, value in options.items() if value is not None}
-    settings = card.embedding.changed(**overrides)
+    settings = card.embedding.changed(**overrides, scaling=card.embedding.scaling if scaling is None else scaling)
+    require_modalities(settings.scaling, card.vocabulary.modalities)
     model.to(pick_device(device))
     for table in (module for module in model.modules() if isinstance(module, SIE)):
         table.unknown = settings.unknown  # for good, so that threads that embed at the same time change nothing

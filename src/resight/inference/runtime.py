@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from resight.config.document import Document, require_intact
+from resight.config.scaling import Scaling, ScalingRule, rule_of
 from resight.config.sections import Interpolation
 from resight.data.decode import ArrayPicture, as_array
 from resight.errors import CheckpointError, ConfigError, require_extra
@@ -43,6 +44,8 @@ class ExportMetadata(Document):
     fusion: Literal["concat", "mean"] = "concat"
     size: tuple[int, int]
     interpolation: Interpolation
+    scaling: Scaling = Field(default={})
+    """By modality, how one channel of more than 8 bits becomes 8."""
     cameras: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("rgb",)
@@ -91,7 +94,9 @@ class Runtime:
         numbers = inputs.numbers(stated.cameras, stated.views, stated.modalities)
         rows = [np.zeros((0, stated.row_width), np.float32)]
         for part in inputs.batches(_BATCH):
-            pixels = np.stack([prepare(image, stated.size, stated.interpolation) for image in inputs.images[part]])
+            labelled = zip(inputs.images[part], inputs.modality[part], strict=True)
+            rules = ((image, rule_of(stated.scaling, name)) for image, name in labelled)
+            pixels = np.stack([prepare(image, stated.size, stated.interpolation, rule) for image, rule in rules])
             rows.append(self.network({"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}))
         modality_numbers, size = numbers["modality"], len(stated.modalities)
         return fuse(np.concatenate(rows), inputs.sighting, modality_numbers, inputs.count, size, stated.fusion)
@@ -152,12 +157,14 @@ def open_openvino(file: Path, threads: int) -> Network:
 _OPENERS: Final[dict[str, Callable[[Path, int], Network]]] = {"onnx": open_onnx, "openvino": open_openvino}
 
 
-def prepare(picture: ArrayPicture, size: Sequence[int], interpolation: str) -> np.ndarray:
-    """A picture of any form as uint8 [3, H, W].
+def prepare(
+    picture: ArrayPicture, size: Sequence[int], interpolation: str, rule: ScalingRule | None = None
+) -> np.ndarray:
+    """A picture of any form as uint8 [3, H, W]; `rule` says how one channel of more than 8 bits becomes 8.
 
     Raises:
         PictureError: it cannot be decoded, or is of another form.
     """
     height, width = size
-    resized = Image.fromarray(as_array(picture)).resize((width, height), _FILTERS[interpolation])
+    resized = Image.fromarray(as_array(picture, rule)).resize((width, height), _FILTERS[interpolation])
     return np.asarray(resized).transpose(2, 0, 1)

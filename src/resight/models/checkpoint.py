@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from safetensors.torch import save
 from torch import Tensor
@@ -70,7 +70,7 @@ def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
         settings: flip, fusion and the answer to unknown side information; precision and batch size are left out.
     """
     known, images = card.vocabulary, card.preprocessing
-    facts = {
+    facts: dict[str, Any] = {
         "weights": digest,
         "model": card.model.model_dump(mode="json"),
         "images": [images.size, images.mean, images.std, images.test_interpolation],
@@ -79,6 +79,9 @@ def embedding_id(digest: str, card: ModelCard, settings: Embedding) -> str:
         "fusion": "mean" if settings.fusion == "mean" else "concat",
         "unknown": settings.unknown,
     }
+    scaling = settings.scaling or images.scaling
+    if scaling:  # without a rule, the id is as before there were rules
+        facts["scaling"] = sorted(scaling.items())
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -32,6 +32,7 @@ WRONG: Final = (213, 94, 0)
 QUERY: Final = (70, 70, 70)
 _TEXT: Final = (30, 30, 30)
 _ABSENT: Final = (235, 235, 235)
+_DISPLAY_RULE: Final = ("percentiles", 1.0, 99.0)  # of an image of more than 8 bits, for a viewer
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _draw(
     for number, modality in enumerate(layout.modalities):
         box = Image.new("RGB", size, _ABSENT)
         if modality in sighting.images:
-            pixels = decode_array(sighting.images[modality])
+            pixels = decode_array(sighting.images[modality], rule=_DISPLAY_RULE)
             fitted = ImageOps.contain(Image.fromarray(pixels), size)  # keeps the aspect
             box.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
         strip.paste(box, (left + _FRAME, frame[1] + _FRAME + number * layout.image_height))

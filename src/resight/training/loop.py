@@ -106,7 +106,9 @@ def _started(context: TrainContext, folder: RunFolder, loader: Loader) -> State:
 
 def _data(context: TrainContext, split: Split) -> tuple[Loader, PKSampler]:
     run = context.run
-    loader = Loader(split.train, context.card.vocabulary, run.preprocessing.size, run.preprocessing.train_interpolation)
+    images = run.preprocessing
+    vocabulary = context.card.vocabulary
+    loader = Loader(split.train, vocabulary, images.size, images.train_interpolation, images.scaling)
     loader.pinned = context.distributed.device.type == "cuda"
     return loader, PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
 

@@ -77,7 +77,7 @@ def find_learning_rate(
         split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
     context = TrainContext.create(run, Vocabulary.of(split.train), initialize(run.device), progress)
     size, interpolation = run.preprocessing.size, run.preprocessing.train_interpolation
-    loader = Loader(split.train, context.card.vocabulary, size, interpolation)
+    loader = Loader(split.train, context.card.vocabulary, size, interpolation, run.preprocessing.scaling)
     sampler = PKSampler(loader.identity.tolist(), run.sampling.identities, run.sampling.instances, run.seed)
     state = start(context)
     progress.log(context.description)

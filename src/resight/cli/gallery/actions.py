@@ -39,6 +39,8 @@ def add(options: kinds.Add) -> None:
         report = _ingest(gallery, options, progress)
         for reason in report.corrupt:
             progress.log(f"skipped: {reason}")
+        for note in report.notes:
+            progress.log(note)
     print(f"{report.added} added, {report.already_present} already present, {len(report.corrupt)} corrupt and skipped")
 
 
@@ -53,7 +55,8 @@ def _opened_for_adding(options: kinds.Add) -> Gallery:
         return open_gallery(options.gallery, device=options.device, precision=options.precision)
     with open_gallery(options.gallery) as gallery:
         settings = gallery.info.embedding
-    embedder = load(options.model, options.device, options.precision, settings.flip, settings.fusion, settings.unknown)
+    choices = (settings.flip, settings.fusion, settings.unknown)
+    embedder = load(options.model, options.device, options.precision, *choices, scaling=settings.scaling)
     return open_gallery(options.gallery, embedder)
 
 

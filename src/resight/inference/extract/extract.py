@@ -3,9 +3,10 @@
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from resight.data.picture_notes import PictureNotes
 from resight.errors import ConfigError
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import write_tables
@@ -33,6 +34,8 @@ class Extracted:
     """A sentence for each worker that died, and whose shard was tried again."""
     seconds: float
     """Spent on embedding in this run."""
+    notes: list[str] = field(default_factory=list[str])
+    """A sentence for each kind of images of which something is left out or converted."""
 
 
 def extract(
@@ -86,20 +89,23 @@ def extract(
     with executor_of(workers, options.ray, lambda reason: _log_to(retried, progress, reason)) as run:
         _write_shards(run, resolved, rows, paths, options, progress)
     seconds = time.perf_counter() - began
-    corrupt = [reason for path in paths for reason in shard_summary(path)[1]]
-    for reason in corrupt:
-        progress.log(f"skipped: {reason}")
+    summaries, notes = [shard_summary(path) for path in paths], PictureNotes()
+    corrupt = [reason for _, reasons, _ in summaries for reason in reasons]
+    for _, _, counts in summaries:
+        notes.merge(counts)
+    for line in [*(f"skipped: {reason}" for reason in corrupt), *notes.lines()]:
+        progress.log(line)
     count = write_tables(file, map(read_shard, paths), resolved.info())
     shutil.rmtree(parts)
-    return Extracted(count, before, corrupt, retried, seconds)
+    return Extracted(count, before, corrupt, retried, seconds, notes.lines())
 
 
 def _count_stored(paths: list[Path], options: ExtractOptions) -> int:
     """Rows of the shards of an earlier run; what it skipped is an error now, if the options say so."""
     summaries = [shard_summary(path) for path in paths if path.exists()]
     if options.on_corrupt == "error":
-        refuse([reason for _, corrupt in summaries for reason in corrupt])
-    return sum(count for count, _ in summaries)
+        refuse([reason for _, corrupt, _ in summaries for reason in corrupt])
+    return sum(count for count, _, _ in summaries)
 
 
 def _write_shards(

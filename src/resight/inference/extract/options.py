@@ -4,10 +4,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from resight.config.scaling import Scaling
 from resight.config.sections import Embedding, Fusion, Precision, UnknownSideInfo
 from resight.errors import ConfigError
 
-_OF_MODEL = ("device", "precision", "flip", "fusion", "unknown", "batch_size", "compile")
+_OF_MODEL = ("device", "precision", "flip", "fusion", "unknown", "batch_size", "compile", "scaling")
 _OF_VIDEO = ("min_confidence", "camera", "modality", "start")
 
 
@@ -16,13 +17,14 @@ class ExtractOptions:
     """How an extraction loads the model, reads the source and stores the rows; every field has a default."""
 
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto`. This and the next six are the arguments of `resight.load`."""
+    """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto`. This and the next seven are the arguments of `resight.load`."""
     precision: Precision | None = None
     flip: bool | None = None
     fusion: Fusion | None = None
     unknown: UnknownSideInfo | None = None
     batch_size: int | None = None
     compile: bool = False
+    scaling: Scaling | None = None
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     boxes: str | Path | None = None
@@ -75,7 +77,7 @@ class ExtractOptions:
 
     def override(self, settings: Embedding) -> Embedding:
         """Return a model card's section `embedding`, changed by the options that are not None."""
-        names = ("precision", "flip", "fusion", "unknown", "batch_size")
+        names = ("precision", "flip", "fusion", "unknown", "batch_size", "scaling")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return settings.changed(**changes)
 

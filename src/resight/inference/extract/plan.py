@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from resight.config.scaling import require_modalities
 from resight.config.sections import Embedding, Precision, ResolvedPrecision, Section
 from resight.device import pick_device, resolve_compute
 from resight.errors import ConfigError
@@ -87,13 +88,14 @@ def resolve_model(model: Embedder | str | Path, options: ExtractOptions, several
     folder = Path(model).absolute()
     card = read_card(folder)
     settings = options.override(card.embedding)
+    require_modalities(settings.scaling, card.vocabulary.modalities)
     device = pick_device(options.device)
     stored = _stored(parts)
     precision = stored.resolved_precision if stored is not None else settings.precision
     compute = resolve_compute(device, precision, settings.batch_size)
     source = ModelFolder(
         folder, options.device, compute.precision, settings.flip, settings.fusion, settings.unknown,
-        settings.batch_size, options.compile,
+        settings.batch_size, options.compile, tuple(settings.scaling.items()),
     )  # fmt: skip
     identifier = embedding_id(card.weights_sha256 or "", card, settings)
     description = compute.describe(card.preprocessing.size)
@@ -108,7 +110,7 @@ def _of_embedder(embedder: Embedder, several: bool) -> ResolvedModel:
             raise ConfigError("other processes load a model from its folder, and this embedder has none: use 1 worker")
         model = ModelFolder(
             embedder.folder.absolute(), str(embedder.device), precision, settings.flip, settings.fusion,
-            settings.unknown, embedder.batch_size,
+            settings.unknown, embedder.batch_size, scaling=tuple(settings.scaling.items()),
         )  # fmt: skip
     return ResolvedModel(
         model, embedder.card, settings, embedder.embedding_id, embedder.device.type, precision, embedder.description

@@ -11,7 +11,9 @@ from typing import Any, Final, Protocol
 
 from torch import Tensor
 
+from resight.config.scaling import ScalingRule, rule_of
 from resight.data.boxes import Box, read_boxes
+from resight.data.picture_notes import PictureNotes
 from resight.data.readers.anything import read_images
 from resight.data.sightings import SCHEMA, Sighting, SightingTable
 from resight.data.video import Video
@@ -20,6 +22,9 @@ from resight.errors import ConfigError, DatasetError, PictureError
 from resight.inference.decoding import Prepare, decode_prepared
 from resight.inference.extract.options import ExtractOptions
 
+Rules = Mapping[str, ScalingRule]
+"""By modality, how one channel of more than 8 bits becomes 8."""
+_NO_RULES: Final[Rules] = {}
 _AHEAD: Final = 64  # sightings that are decoded and prepared in advance
 EDGES: Final = ("left", "top", "right", "bottom")
 """Of a box, in pixels."""
@@ -66,8 +71,11 @@ class Source(Protocol):
         """Some of the rows, small enough to be sent to another process."""
         ...
 
-    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
-        """Each row with its decoded and prepared images, or the reason why one cannot be decoded."""
+    def read(
+        self, prepare: Prepare = _unchanged, scaling: Rules = _NO_RULES, notes: PictureNotes | None = None
+    ) -> Iterator[tuple[Row, Images | str]]:
+        """Each row with its decoded and prepared images, or the reason why one cannot be decoded; notes count what is
+        left out or converted."""
         ...
 
 
@@ -109,7 +117,9 @@ class SightingSource:
         """Some of the rows."""
         return SightingSource(self.sightings.take(range(*rows.indices(len(self)))))
 
-    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
+    def read(
+        self, prepare: Prepare = _unchanged, scaling: Rules = _NO_RULES, notes: PictureNotes | None = None
+    ) -> Iterator[tuple[Row, Images | str]]:
         """In order, decoded by several threads, some in advance."""
         rows = self.sightings.arrow.to_pylist()
         pending = deque[Future[Images | str]]()
@@ -117,7 +127,7 @@ class SightingSource:
             sightings = iter(self.sightings)
             for row in rows:
                 while len(pending) < _AHEAD and (sighting := next(sightings, None)) is not None:
-                    pending.append(pool.submit(_decoded, sighting, prepare))
+                    pending.append(pool.submit(_decoded, sighting, prepare, scaling, notes))
                 yield row, pending.popleft().result()
 
 
@@ -161,8 +171,10 @@ class VideoSource:
         """Some of the rows."""
         return replace(self, boxes=self.boxes[rows])
 
-    def read(self, prepare: Prepare = _unchanged) -> Iterator[tuple[Row, Images | str]]:
-        """Frame by frame."""
+    def read(
+        self, prepare: Prepare = _unchanged, scaling: Rules = _NO_RULES, notes: PictureNotes | None = None
+    ) -> Iterator[tuple[Row, Images | str]]:
+        """Frame by frame; the frames of a video have 8 bits, so there is nothing to scale and nothing to note."""
         for box, seconds, image in Video(self.video).crops(self.boxes):
             row: Row = dict.fromkeys(self.columns)
             row |= {self.modality: str(self.video), "identity": box.identity, "camera": self.camera}
@@ -206,11 +218,12 @@ def _open(source: Readable, options: ExtractOptions) -> Source:
     return VideoSource(video.path, boxes, options.camera, options.modality or "rgb", options.start)
 
 
-def _decoded(sighting: Sighting, prepare: Prepare) -> Images | str:
+def _decoded(sighting: Sighting, prepare: Prepare, scaling: Rules, notes: PictureNotes | None) -> Images | str:
     if not sighting.images:
         return f"a sighting (identity {sighting.identity}, camera {sighting.camera}) has no image"
     try:
-        return {modality: decode_prepared(path, prepare) for modality, path in sighting.images.items()}
+        images = sighting.images.items()
+        return {name: decode_prepared(path, prepare, rule_of(scaling, name), notes) for name, path in images}
     except PictureError as error:
         return str(error)
 

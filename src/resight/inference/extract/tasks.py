@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from resight.config.scaling import ScalingRule
 from resight.config.sections import Fusion, Precision, UnknownSideInfo
 from resight.data.image import resize
+from resight.data.picture_notes import NoteCounts, PictureNotes
 from resight.data.sightings import SCHEMA, Sighting
 from resight.errors import CheckpointError, PictureError, StorageError
 from resight.files import replacing
@@ -25,6 +27,7 @@ from resight.inference.extract.sources import Images, Row, Source
 from resight.inference.load import load
 
 _CORRUPT: Final = b"corrupt"
+_NOTES: Final = b"notes"
 _CHUNK_BYTES: Final = 512 << 20  # of prepared images that are embedded by one call
 _TYPES: Final = {
     "frame": pa.int64(),
@@ -44,6 +47,7 @@ class ModelFolder:
     unknown: UnknownSideInfo
     batch_size: int | None
     compile: bool = False
+    scaling: tuple[tuple[str, ScalingRule], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ def make_shard(task: Task) -> bytes:
             f"the model {embedder.folder} was changed during the extraction: its embeddings are now "
             f"{embedder.embedding_id}, not {task.embedding_id}; extract to another file"
         )
-    table, corrupt = embed_part(embedder, task.part)
+    table, corrupt, notes = embed_part(embedder, task.part)
     if task.on_corrupt == "error":
         refuse(corrupt)
     sink = io.BytesIO()
-    metadata = {_CORRUPT: json.dumps(corrupt).encode()}
+    metadata = {_CORRUPT: json.dumps(corrupt).encode(), _NOTES: json.dumps(notes).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return sink.getvalue()
 
@@ -114,14 +118,16 @@ def read_shard(path: Path) -> Any:
     return _read(path, pq.read_table).replace_schema_metadata(None)
 
 
-def shard_summary(path: Path) -> tuple[int, list[str]]:
-    """Return the number of rows of a shard, and the reasons why others are left out, without reading the rows.
+def shard_summary(path: Path) -> tuple[int, list[str], NoteCounts]:
+    """Return the number of rows of a shard, the reasons why others are left out, and what was noted of the images,
+    without reading the rows.
 
     Raises:
         StorageError: it cannot be read.
     """
     metadata = _read(path, pq.read_metadata)
-    return metadata.num_rows, json.loads((metadata.metadata or {}).get(_CORRUPT, b"[]"))
+    stated = metadata.metadata or {}
+    return metadata.num_rows, json.loads(stated.get(_CORRUPT, b"[]")), json.loads(stated.get(_NOTES, b"{}"))
 
 
 def _read(path: Path, read: Any) -> Any:
@@ -131,15 +137,17 @@ def _read(path: Path, read: Any) -> Any:
         raise StorageError(f"the shard {path} cannot be read: delete it, and run the same command again") from error
 
 
-def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
-    """Return a table of some rows with their embeddings, and the reasons why rows are left out."""
+def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str], NoteCounts]:
+    """Return a table of some rows with their embeddings, the reasons why rows are left out, and counts of what else is
+    left out or converted."""
+    notes = PictureNotes()
     rows, corrupt, vectors = list[Row](), list[str](), [np.zeros((0, embedder.width), np.float32)]
     images_of_card = embedder.card.preprocessing
 
     def prepare(image: Tensor) -> Tensor:  # what the embedder does first; a second time, it changes nothing
         return resize(image, images_of_card.size, images_of_card.test_interpolation)
 
-    read, size = part.read(prepare), _chunk_size(embedder, part.images_per_row)
+    read, size = part.read(prepare, embedder.scaling, notes), _chunk_size(embedder, part.images_per_row)
     while chunk := list(islice(read, size)):
         corrupt += [images for _, images in chunk if isinstance(images, str)]
         decoded = [(row, images) for row, images in chunk if not isinstance(images, str)]
@@ -148,7 +156,7 @@ def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str]]:
     names = list(SCHEMA.names)
     sightings = pa.table({name: [row[name] for row in rows] for name in names}, schema=SCHEMA)
     others = {n: pa.array([row[n] for row in rows], _TYPES[n]) for n in part.columns if n not in names}
-    return embeddings_table(np.concatenate(vectors), sightings, others), corrupt
+    return embeddings_table(np.concatenate(vectors), sightings, others), corrupt, notes.counts()
 
 
 def _chunk_size(embedder: Embedder, images_per_row: int) -> int:
@@ -168,5 +176,5 @@ def _sighting(row: Row, images: Images) -> Sighting:
 def _load(model: ModelFolder) -> Embedder:
     return load(
         model.folder, model.device, model.precision, model.flip, model.fusion, model.unknown, model.batch_size,
-        model.compile,
+        model.compile, dict(model.scaling),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from resight.data.sightings import MODALITIES, Sighting
 from resight.device import Compute
 from resight.inference.embeddings import Embeddings
+from resight.progress import counted
 from resight.retrieval.bootstrap import interval
 from resight.retrieval.junk import Rule
 from resight.retrieval.labels import Labels
@@ -171,7 +172,7 @@ def open_set_figures(result: Result) -> OpenSetFigures:
     unknown = (
         "every query has a match, so each is searched a second time with its own identity left out of the gallery"
         if measured.non_mated.left_out
-        else f"{len(measured.non_mated.unmatched)} queries without a match are the non-mated ones"
+        else f"the non-mated queries are {counted(len(measured.non_mated.unmatched), 'query', 'queries')} without a match"
     )
     summary = measured.summary()
     rows = [OpenSetRow("EER", summary["EER"], summary["EER threshold"])]
@@ -179,7 +180,8 @@ def open_set_figures(result: Result) -> OpenSetFigures:
         kind, _, rate = name.partition("@")
         if kind in ("TAR", "DIR"):
             rows.append(OpenSetRow(name, value, summary[f"threshold@{rate}"]))
-    words = f"open set: {same} same-identity pairs, {different} different-identity pairs; {unknown}"
+    pairs = f"{counted(same, 'same-identity pair')}, {counted(different, 'different-identity pair')}"
+    words = f"open set: {pairs}; {unknown}"
     return OpenSetFigures(words, rows, [(row["FAR"], row["TAR"]) for row in measured.pairs.curve()])
 
 
@@ -188,21 +190,21 @@ def in_words(result: Result) -> list[str]:
     protocol, rule, metrics = result.protocol, result.rule, result.metrics
     queries = len(result.trials[0].query_rows)
     lines = [
-        f"protocol {protocol.name}: {protocol.words}; {queries} queries, {result.gallery_size} gallery sightings",
+        f"protocol {protocol.name}: {protocol.words}; {counted(queries, 'query', 'queries')}, "
+        f"{counted(result.gallery_size, 'gallery sighting')}",
         f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
     ]
     if len(result.trials) > 1:
         lines.append(f"mean of {len(result.trials)} galleries, drawn with seeds 0 to {len(result.trials) - 1}")
         if len({trial.gallery_rows.tobytes() for trial in result.trials}) == 1:
-            lines.append(
-                "every draw is the same gallery, since nothing can be drawn otherwise: the spread says nothing"
-            )
+            lines.append("only one gallery can be drawn, so all trials are the same and the spread has no meaning")
     lines += _idle(result)
     if metrics.unmatched:
         by_rule = metrics.unmatched_by_rule
         lines.append(
-            f"{metrics.unmatched} queries have no match and are left out: of {by_rule} the rule removed every match "
-            f"(--junk none keeps them), {metrics.unmatched - by_rule} have none in the gallery"
+            f"left out: {counted(metrics.unmatched, 'query', 'queries')} without a match; for {by_rule:,} of them the "
+            f"rule removed every match (--junk none keeps them), and for {metrics.unmatched - by_rule:,} the gallery "
+            "has none"
         )
     return lines
 
@@ -239,7 +241,7 @@ def _idle(result: Result) -> list[str]:
         unknown += ["time"] if any(t is None or np.isnan(t).all() for t in times) else []
     if not unknown:
         return []
-    return [f"the rule looks at {' and '.join(unknown)}, which no sighting here has: that removes nothing"]
+    return [f"the rule compares {' and '.join(unknown)}, but no sighting has this label: it removes nothing"]
 
 
 def _name(sighting: Sighting) -> str:

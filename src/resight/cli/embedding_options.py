@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from resight.cli.output import metavar
 from resight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class EmbeddingOptions:
     """Side information for an unknown camera or view: the mean of the learned embeddings, or none."""
     precision: Literal["card", "auto", "fp32", "bf16", "fp16"] = "card"
     """Arithmetic of the matrix products; `auto` is measured on this machine."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, metavar("NUMBER")] = None
     """Number of images in a batch."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto`."""

@@ -40,9 +40,7 @@ class DemoResult:
     """The rank strip, a PNG file."""
 
 
-def run_demo(
-    out: Path, seed: int = 0, epochs: int | None = None, progress: Progress | None = None
-) -> DemoResult:
+def run_demo(out: Path, seed: int = 0, epochs: int | None = None, progress: Progress | None = None) -> DemoResult:
     """Paint a synthetic data set, train a small three-modality TransReID on it, and write a rank strip.
 
     Args:

@@ -177,7 +177,8 @@ def train_epoch(
         mean = {name: value / state.step for name, value in state.sums.items()}
         speed = images / (times[-1] - began)
         context.progress.update(
-            state.step, f"loss {mean['loss']:.3f}  accuracy {percent(mean['accuracy'])}  lr {rate:.1e}  {speed:.0f} images/s"
+            state.step,
+            f"loss {mean['loss']:.3f}  accuracy {percent(mean['accuracy'])}  lr {rate:.1e}  {speed:.0f} images/s",
         )
         if run.checkpoint_steps and state.step % run.checkpoint_steps == 0 and state.step < len(batches):
             save_checkpoint(context, state, f"epoch-{state.epoch:04d}-step-{state.step:06d}", best=False)

@@ -94,8 +94,7 @@ def _usage() -> str:
     lines += [f"  {name:12s}{description}" for name, description in VERBS.items()]
     lines += [
         "",
-        "With --json, a verb prints one JSON object on standard output. Rates are percent in tables, and from 0",
+        "resight VERB --help explains a verb; resight --version prints the version.",
+        "With --json, a verb prints one JSON object on standard output. Rates are percent in tables, and from 0 to 1 in JSON.",
     ]
-    return "\n".join(
-        [*lines, "to 1 in JSON. resight VERB --help explains a verb; resight --version prints the version."]
-    )
+    return "\n".join(lines)

@@ -51,7 +51,8 @@ class Evaluate(ProgressOutput):
 def run(arguments: list[str]) -> None:
     """Evaluate, print a description and tables of figures, and write the requested files."""
     options = parse(Evaluate, arguments, "resight evaluate")
-    from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+    from resight.evaluation.result import camera_pairs, figures, open_set_figures
+    from resight.evaluation.words import in_words
     from resight.files import write_json
     from resight.inference.embeddings import write_embeddings
 
@@ -93,8 +94,9 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
     from resight.evaluation.checks import checked_for_evaluation, size_line
 
     if not (options.source / "config.json").exists():
-        missing = "" if options.source.exists() else f"{options.source} does not exist: "
-        raise ConfigError(f"{missing}there is no model folder or file of embeddings at {options.source}")
+        if not options.source.exists():
+            raise ConfigError(f"{options.source} does not exist: give a model folder or a file of embeddings")
+        raise ConfigError(f"there is no model folder or file of embeddings at {options.source}")
     if options.dataset is None or options.root is None:
         raise ConfigError(f"to evaluate {options.source}, give --dataset NAME and --root FOLDER_OR_TABLE")
     with Progress(options.quiet) as progress:

@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
     lists, and a number that is not finite as null."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in cast("Mapping[Any, Any]", value).items()}

@@ -9,7 +9,8 @@ from resight.cli.output import row_table, show
 from resight.cli.parsing import recipe_usage
 from resight.cli.run_options import RunOptions, parse_run
 
-_EXPLANATION: Final = """MFLOPs are those of the batch; a multiply-add counts as two. The last line is the complete model.
+_EXPLANATION: Final = """\
+MFLOPs are those of the batch; a multiply-add counts as two. The last line is the complete model.
 The model has the labels of an example data set: {} identities, {} cameras, {} views."""
 
 

@@ -1,4 +1,4 @@
-"""A measured ranking as figures, as JSON, and as sentences."""
+"""A measured ranking as figures and as JSON."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -169,10 +169,11 @@ def open_set_figures(result: Result) -> OpenSetFigures:
     labels = (result.query_labels.take(first.query), result.gallery_labels.take(first.gallery))
     measured = open_set(scores, *labels, result.rule)
     same, different = int(measured.pairs.same.sum()), int(measured.pairs.different.sum())
+    unmatched = counted(len(measured.non_mated.unmatched), "query", "queries")
     unknown = (
         "every query has a match, so each is searched a second time with its own identity left out of the gallery"
         if measured.non_mated.left_out
-        else f"the non-mated queries are {counted(len(measured.non_mated.unmatched), 'query', 'queries')} without a match"
+        else f"the non-mated queries are {unmatched} without a match"
     )
     summary = measured.summary()
     rows = [OpenSetRow("EER", summary["EER"], summary["EER threshold"])]
@@ -183,30 +184,6 @@ def open_set_figures(result: Result) -> OpenSetFigures:
     pairs = f"{counted(same, 'same-identity pair')}, {counted(different, 'different-identity pair')}"
     words = f"open set: {pairs}; {unknown}"
     return OpenSetFigures(words, rows, [(row["FAR"], row["TAR"]) for row in measured.pairs.curve()])
-
-
-def in_words(result: Result) -> list[str]:
-    """What was done, and what could not be, a sentence a line."""
-    protocol, rule, metrics = result.protocol, result.rule, result.metrics
-    queries = len(result.trials[0].query_rows)
-    lines = [
-        f"protocol {protocol.name}: {protocol.words}; {counted(queries, 'query', 'queries')}, "
-        f"{counted(result.gallery_size, 'gallery sighting')}",
-        f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
-    ]
-    if len(result.trials) > 1:
-        lines.append(f"mean of {len(result.trials)} galleries, drawn with seeds 0 to {len(result.trials) - 1}")
-        if len({trial.gallery_rows.tobytes() for trial in result.trials}) == 1:
-            lines.append("only one gallery can be drawn, so all trials are the same and the spread has no meaning")
-    lines += _idle(result)
-    if metrics.unmatched:
-        by_rule = metrics.unmatched_by_rule
-        lines.append(
-            f"left out: {counted(metrics.unmatched, 'query', 'queries')} without a match; for {by_rule:,} of them the "
-            f"rule removed every match (--junk none keeps them), and for {metrics.unmatched - by_rule:,} the gallery "
-            "has none"
-        )
-    return lines
 
 
 def camera_pairs(result: Result) -> list[CameraPair]:
@@ -230,18 +207,6 @@ def camera_pairs(result: Result) -> list[CameraPair]:
                 )
             )
     return sorted(pairs, key=lambda pair: pair.mAP)
-
-
-def _idle(result: Result) -> list[str]:
-    """A rule that looks at labels which are not known removes nothing; that should not go unsaid."""
-    columns = {column for clause in result.rule.clauses for column in (*clause.same, *clause.other)}
-    unknown = [c for c in sorted(columns) if (result.query_labels[c] < 0).all() or (result.gallery_labels[c] < 0).all()]
-    if any(clause.seconds is not None for clause in result.rule.clauses):
-        times = (result.query_labels.time, result.gallery_labels.time)
-        unknown += ["time"] if any(t is None or np.isnan(t).all() for t in times) else []
-    if not unknown:
-        return []
-    return [f"the rule compares {' and '.join(unknown)}, but no sighting has this label: it removes nothing"]
 
 
 def _name(sighting: Sighting) -> str:

@@ -32,7 +32,7 @@ def rank_strip(result: Result, rows: int = 8, k: int = 10) -> Image.Image:
     names = short_names(sighting for row in [query_sightings, *matches] for sighting in row)
     cells = list[list[Cell]]()
     for q, sighting, row in zip(queries, query_sightings, matches, strict=True):
-        above = ["query", f"AP {percent(precision[q])}"]
+        above = ["query", f"AP {percent(float(precision[q]))}"]
         cells.append([Cell(sighting.images, QUERY, above, label_lines(sighting, names))])
         for column, match in enumerate(row):
             right = bool(hits[q, column])
@@ -69,8 +69,8 @@ def _header(result: Result, precision: np.ndarray, count: int, k: int) -> tuple[
     total = counted(int((~np.isnan(precision)).sum()), "query", "queries")
     name = result.query.info.dataset or "embeddings"
     return (
-        f"{name}, protocol {result.protocol.name}: {count} of {total}; the top row has the best average precision (AP), "
-        "the bottom row the worst",
+        f"{name}, protocol {result.protocol.name}: {count} of {total}, from the best average precision (AP) at the top "
+        "to the worst",
         f"Left: the query. Then the {counted(k, 'gallery sighting')} ranked first.",
         "Blue frame and tick: right identity. Orange frame and cross: wrong identity.",
     )

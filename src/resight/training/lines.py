@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from resight.progress import percent
+from resight.data.vocabulary import Vocabulary
+from resight.progress import counted, percent
 
 
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
@@ -19,3 +20,10 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
 def score_line(scores: Mapping[str, float]) -> str:
     """A ranking's figures, rates in [0, 1], in one line of percentages."""
     return "  ".join(f"{name} {percent(value)}" for name, value in scores.items())
+
+
+def size_line(sightings: int, vocabulary: Vocabulary) -> str:
+    """The sizes of a training set in one line."""
+    identities = counted(len(vocabulary.identities), "identity", "identities")
+    cameras = counted(len(vocabulary.cameras), "camera")
+    return f"training set: {counted(sightings, 'sighting')}, {identities}, {cameras}"

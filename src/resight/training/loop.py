@@ -27,7 +27,7 @@ from resight.progress import Progress, counted, duration, percent
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext, embed_distributed, initialize
 from resight.training.fsdp import whole_weights, write_shards
-from resight.training.lines import epoch_line, score_line
+from resight.training.lines import epoch_line, score_line, size_line
 from resight.training.optimizer import set_learning_rate
 from resight.training.resolve import resolve, root_of
 from resight.training.run_folder import RunFolder, default_folder
@@ -100,22 +100,11 @@ def _started(context: TrainContext, folder: RunFolder, loader: Loader) -> State:
         folder.create(run, context.compute)
     distributed.barrier()
     progress.log(context.description)
-    progress.log(f"training set: {_sizes(loader, context)}")
+    progress.log(size_line(len(loader.identity), context.card.vocabulary))
     resume(context, state)
     if run.tensorboard and distributed.is_main:
         folder.tensorboard_log = TensorBoardLog(folder.path / "tensorboard", state.epoch)
     return state
-
-
-def _sizes(loader: Loader, context: TrainContext) -> str:
-    names = context.card.vocabulary
-    return ", ".join(
-        (
-            counted(len(loader.identity), "sighting"),
-            counted(len(names.identities), "identity", "identities"),
-            counted(len(names.cameras), "camera"),
-        )
-    )
 
 
 def _data(context: TrainContext, split: Split) -> tuple[Loader, PKSampler]:

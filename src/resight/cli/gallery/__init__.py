@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from resight.cli.gallery import actions, options
+from resight.cli.gallery import actions, counts, options
 from resight.cli.gallery.search import search
 from resight.cli.output import on_interrupt
 from resight.cli.parsing import parse_action
@@ -15,9 +15,9 @@ _ACTIONS: Final = {
     "search": (options.Search, search),
     "assign": (options.Assign, actions.assign),
     "undo": (options.Undo, actions.undo),
-    "cluster": (options.Cluster, actions.cluster),
+    "cluster": (options.Cluster, counts.cluster),
     "remove": (options.Remove, actions.remove),
-    "stats": (options.Stats, actions.stats),
+    "stats": (options.Stats, counts.stats),
     "verify": (options.Verify, actions.verify),
     "copy": (options.Copy, actions.copy),
     "repair": (options.Repair, actions.repair),

@@ -114,7 +114,7 @@ def _condition(value: object) -> str:
     return " or ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g} s"  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
 
 
-def _cells(row: dict[str, Any]) -> dict[str, object]:
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the table: None or an empty text where nothing is known."""
     probability, time = row["probability"], row["time"]
     return row | {

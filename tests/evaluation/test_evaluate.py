@@ -19,7 +19,8 @@ from resight.data.vocabulary import UNKNOWN, Vocabulary
 from resight.errors import ConfigError, DatasetError, EvaluationError
 from resight.evaluation.evaluate import evaluate, evaluate_embeddings, measure
 from resight.evaluation.labels import encode_labels
-from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+from resight.evaluation.result import camera_pairs, figures, open_set_figures
+from resight.evaluation.words import in_words
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_embeddings, write_embeddings
 from resight.inference.inputs import as_inputs
 

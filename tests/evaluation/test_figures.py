@@ -10,7 +10,8 @@ from resight.config.sections import Evaluation
 from resight.data.sightings import Sighting, SightingTable
 from resight.device import Compute
 from resight.evaluation.evaluate import measure
-from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+from resight.evaluation.result import camera_pairs, figures, open_set_figures
+from resight.evaluation.words import in_words
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo
 from resight.retrieval.bootstrap import interval
 

@@ -95,6 +95,6 @@ def _usage() -> str:
     lines += [
         "",
         "resight VERB --help explains a verb; resight --version prints the version.",
-        "With --json, a verb prints one JSON object on standard output. Rates are percent in tables, and from 0 to 1 in JSON.",
+        "--json prints one JSON object on standard output; rates are percent in tables, and from 0 to 1 in JSON.",
     ]
     return "\n".join(lines)

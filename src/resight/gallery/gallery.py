@@ -58,8 +58,7 @@ class Gallery(AbstractContextManager["Gallery"]):
             engine.info.require(calibration.embedding_id, "the calibration is of")
 
     def __repr__(self) -> str:
-        calibrated = "" if self.calibration is None else ", calibrated"
-        return f"Gallery({type(self.engine).__name__}, width {self.info.width}, model {self.info.model}{calibrated})"
+        return f"Gallery({type(self.engine).__name__}, width {self.info.width}, model {self.info.model})"
 
     def __exit__(self, *_: object) -> None:
         self.close()

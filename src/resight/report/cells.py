@@ -126,7 +126,7 @@ def draw_strip(layout: Layout, header: Sequence[str], rows: Sequence[Sequence[Ce
 
 
 def label_lines(sighting: Sighting, names: Mapping[str, str]) -> list[str]:
-    """Return the lines below a sighting: its file, identity, camera and modalities, each with its cell's width.
+    """Return the lines below a sighting: the name of its file, its identity, camera and modalities.
 
     Args:
         sighting: the sighting.
@@ -152,7 +152,7 @@ def short_names(sightings: Iterable[Sighting]) -> dict[str, str]:
 
 
 def _labels(sighting: Sighting) -> tuple[str, str, str]:
-    file = next((sighting.images[m].name for m in MODALITIES if m in sighting.images), "no file")
+    file = next((sighting.images[m].stem for m in MODALITIES if m in sighting.images), "no file")
     return file, f"id {sighting.identity or 'unknown'}", f"camera {sighting.camera or 'unknown'}"
 
 

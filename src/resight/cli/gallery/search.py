@@ -50,15 +50,31 @@ def search(options: kinds.Search) -> None:
         answers = gallery.search(query, options.k, where, options.group, options.rerank, exclude=options.id)
         available = [] if any(answers) else list(gallery.stats().modalities)
         queries = _queries(options, gallery) if options.rank_strip is not None else []
-    document = [{"query": n, "answers": [_row(a) for a in row]} for n, row in zip(names, answers, strict=True)]
-    items = [item for n, row in zip(names, answers, strict=True) for item in _items(n, row, options, where, available)]
-    show(options, {"queries": document}, *items)
+    print_answers(names, answers, options, where, available)
     if options.rank_strip is not None:
         from resight.report.answer_strips import answer_strip
         from resight.report.strips import save_picture
 
         save_picture(answer_strip(queries, answers, options.k), options.rank_strip)
         note(options, f"rank strip: {options.rank_strip}")
+
+
+def print_answers(
+    names: Sequence[str], answers: Sequence[Sequence[Answer]], options: kinds.Search, where: Filter,
+    available: Sequence[str],
+) -> None:  # fmt: skip
+    """Print the answers of each query as a table or, with --json, as JSON.
+
+    Args:
+        names: of the queries.
+        answers: of each query.
+        options: of the search.
+        where: the filter of the search.
+        available: the modalities in the gallery, if no query has an answer.
+    """
+    document = [{"query": n, "answers": [_row(a) for a in row]} for n, row in zip(names, answers, strict=True)]
+    items = [item for n, row in zip(names, answers, strict=True) for item in _items(n, row, options, where, available)]
+    show(options, {"queries": document}, *items)
 
 
 def _queries(options: kinds.Search, gallery: Gallery) -> list[Sighting]:
@@ -77,15 +93,7 @@ def _queries(options: kinds.Search, gallery: Gallery) -> list[Sighting]:
 def _items(
     name: str, answers: Sequence[Answer], options: kinds.Search, where: Filter, available: Sequence[str]
 ) -> list[str | Table]:
-    """The answers of one query as a table, and what there is to say about them.
-
-    Args:
-        name: of the query.
-        answers: of the query.
-        options: of the search.
-        where: the filter of the search.
-        available: the modalities in the gallery, if no query has an answer.
-    """
+    """The answers of one query as a table, and what there is to say about them."""
     if not answers:
         return [f"{name}: {_reason(where, available)}"]
     rows = [_cells(_row(answer)) for answer in answers]

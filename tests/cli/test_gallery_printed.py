@@ -326,7 +326,7 @@ def calls(monkeypatch):
     """What `create`, `add` and `search` of images reach for; the calls are listed."""
     calls = []
     gallery = SimpleNamespace(
-        info=SimpleNamespace(width=768, embedding=SimpleNamespace(flip=True, fusion="mean", unknown="off")),
+        info=SimpleNamespace(width=768, embedding_id="0123", embedding=SimpleNamespace(flip=True, fusion="mean", unknown="off")),
         embedder=SimpleNamespace(
             description="the model",
             embed=lambda images, *labels: calls.append(("embed", images, *labels)) or np.eye(len(images), 4),

@@ -100,7 +100,7 @@ def test_draws_that_cannot_differ_are_said():
     both = Embeddings(vectors, SightingTable.of(rows), EmbeddingsInfo(dataset="artificial", protocol="market"))
     result = measure(both, both, Evaluation(protocol="single-shot"))
     assert max(result.spread().values()) < 1e-12
-    assert any("every draw is the same gallery" in line for line in in_words(result))
+    assert any("all trials are the same" in line for line in in_words(result))
     several = measure(embedded(1, 120), embedded(1, 120), Evaluation(protocol="single-shot"))
     assert not any("every draw" in line for line in in_words(several))
 
@@ -168,14 +168,14 @@ def test_says_what_the_rule_removed(sides):
     gallery = Embeddings(sides[1].vectors[alone], sides[1].sightings.take(alone))
     words = " ".join(in_words(measure(sides[0], gallery, Evaluation())))
     assert (
-        "1 queries have no match and are left out: of 1 the rule removed every match (--junk none keeps them)" in words
+        "left out: 1 query without a match; for 1 of them the rule removed every match (--junk none keeps them)" in words
     )
 
 
 @pytest.mark.parametrize(("rule", "what"), [("same-scene", "scene"), ("time-window", "time")])
 def test_says_that_a_rule_had_nothing_to_look_at(sides, rule, what):
     words = " ".join(in_words(measure(*sides, Evaluation(junk=rule))))
-    assert f"looks at {what}, which no sighting here has: that removes nothing" in words
+    assert f"compares {what}, but no sighting has this label: it removes nothing" in words
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -245,8 +245,8 @@ def test_what_was_done_in_words():
     assert in_words(plain()) == [
         "protocol market: every query against the whole gallery; 16 queries, 35 gallery sightings",
         "Not ranked (rule same-camera): the query's own file, and its identity under its own camera",
-        "3 queries have no match and are left out: of 1 the rule removed every match (--junk none keeps them), 2 have "
-        "none in the gallery",
+        "left out: 3 queries without a match; for 1 of them the rule removed every match (--junk none keeps them), and "
+        "for 2 the gallery has none",
     ]
     assert in_words(by_camera())[2] == "mean of 3 galleries, drawn with seeds 0 to 2"
     assert in_words(drawn())[2] == "mean of 2 galleries, drawn with seeds 0 to 1"
@@ -289,8 +289,8 @@ NONE = (None, None, None)
 def test_labels_that_a_rule_needs_and_nothing_has(rule, query, gallery, unknown):
     settings = Evaluation(junk=rule)
     words = in_words(measure(with_labels("q", **query), with_labels("g", **gallery), settings))
-    sentence = f"the rule looks at {unknown}, which no sighting here has: that removes nothing"
-    assert [line for line in words if line.startswith("the rule looks at")] == ([sentence] if unknown else [])
+    sentence = f"the rule compares {unknown}, but no sighting has this label: it removes nothing"
+    assert [line for line in words if line.startswith("the rule compares")] == ([sentence] if unknown else [])
 
 
 def test_a_query_of_the_worst_rank_is_no_hit():

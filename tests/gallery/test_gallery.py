@@ -656,7 +656,7 @@ def test_a_gallery_from_the_command_line(tmp_path, model_folder, seen, capsys):
     assert "identities          2" in resight(capsys, "gallery", "stats", at)
     assert "3 records assigned to ann" in resight(capsys, "gallery", "assign", at, "--of", "bob", "--identity", "ann")
     assert "identities          1" in resight(capsys, "gallery", "stats", at)
-    assert "taken back: 3 records" in resight(capsys, "gallery", "undo", at)
+    assert "undone: 3 records" in resight(capsys, "gallery", "undo", at)
     assert "3 records removed" in resight(capsys, "gallery", "remove", at, "--identity", "bob")
     assert "no record or log entry names bob" in resight(capsys, "gallery", "verify", at, "--identity", "bob")
     assert "nothing to remove" in resight(capsys, "gallery", "remove", at, "--identity", "bob")

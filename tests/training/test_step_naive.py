@@ -177,7 +177,7 @@ class Log:
     def log(self, line):
         self.lines.append(line)
 
-    def start(self, *what):
+    def start(self, *what, **options):
         self.started.append(what)
 
     def update(self, *what):

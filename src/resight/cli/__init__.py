@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _refuse(f"{error.filename} cannot be read or written: {error.strerror}")
     except KeyboardInterrupt as interrupt:
-        print(f"resight: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print(f"resight: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return 130
     return 0
 

@@ -111,7 +111,8 @@ def test_train_then_evaluate_with_a_rank_strip(painted, tmp_path, capsys):
     assert f"model: {tmp_path / 'run' / 'best'}" in capsys.readouterr().out
     strip, figures = tmp_path / "new" / "strip.png", tmp_path / "figures.json"
     command = ["evaluate", str(tmp_path / "run" / "best"), "--dataset", "synthetic", "--root", str(painted)]
-    assert main([*command, "--device", "cpu", "--flip", "on", "--figures", str(figures), "--rank-strip", str(strip)]) == 0
+    command += ["--device", "cpu", "--flip", "on", "--figures", str(figures), "--rank-strip", str(strip)]
+    assert main(command) == 0
     out = capsys.readouterr().out
     assert "protocol market: every query against the whole gallery; 16 queries, 16 gallery sightings" in out
     assert "Not ranked (rule same-camera): the query's own file, and " in out

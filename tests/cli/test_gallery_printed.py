@@ -210,7 +210,8 @@ def test_answers_of_a_calibrated_model(capsys):
 
 
 def test_answers_as_json(capsys):
-    document = json.loads("\n".join(printed_answers(capsys, [answers(True, probability=0.045678), []], json=True)))["queries"]
+    printed = printed_answers(capsys, [answers(True, probability=0.045678), []], json=True)
+    document = json.loads("\n".join(printed))["queries"]
     assert [entry["query"] for entry in document] == ["q0", "q1"]
     ((row,), nothing) = (entry["answers"] for entry in document)
     assert (row["similarity"], row["probability"], row["known"], row["time"]) == (0.1235, 0.0457, True, 1.005)
@@ -326,7 +327,9 @@ def calls(monkeypatch):
     """What `create`, `add` and `search` of images reach for; the calls are listed."""
     calls = []
     gallery = SimpleNamespace(
-        info=SimpleNamespace(width=768, embedding_id="0123", embedding=SimpleNamespace(flip=True, fusion="mean", unknown="off")),
+        info=SimpleNamespace(
+            width=768, embedding_id="0123", embedding=SimpleNamespace(flip=True, fusion="mean", unknown="off")
+        ),
         embedder=SimpleNamespace(
             description="the model",
             embed=lambda images, *labels: calls.append(("embed", images, *labels)) or np.eye(len(images), 4),

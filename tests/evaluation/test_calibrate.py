@@ -134,6 +134,7 @@ def test_the_command_writes_the_calibration_beside_the_model(model, split, root,
     assert embedder.calibration_for_use() == stored
     assert Image.open(curve).size == (600, 600)
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) .items() >= json.loads(read_calibration(folder).model_dump_json()).items()
+    stored = json.loads(read_calibration(folder).model_dump_json())
+    assert json.loads(capsys.readouterr().out).items() >= stored.items()
     assert main([*command[:-3], "--false-match-rate", "2"]) == 2
     assert "must lie between 0 and 1" in capsys.readouterr().err

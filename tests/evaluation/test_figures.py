@@ -207,12 +207,12 @@ def test_open_set_figures(name):
     measured = open_set_figures(result)
     non_mated = [other for identity, match, other in best if match is None and identity is not None]
     unknown = (
-        f"{len(non_mated)} queries without a match are the non-mated ones"
+        f"non-mated: {len(non_mated)} {'query' if len(non_mated) == 1 else 'queries'} without a match"
         if non_mated
         else "every query has a match, so each is searched a second time with its own identity left out of the gallery"
     )
     assert measured.words == (
-        f"open set: {len(same)} same-identity pairs, {len(different)} different-identity pairs; {unknown}"
+        f"open set: {len(same)} same-identity pairs, {len(different):,} different-identity pairs; {unknown}"
     )
     assert [row.figure for row in measured.rows] == [
         "EER", "TAR@FAR=0.01", "TAR@FAR=0.001", "TAR@FAR=0.0001", "DIR@FPIR=0.01", "DIR@FPIR=0.001",
@@ -244,7 +244,7 @@ def test_open_set_figures(name):
 def test_what_was_done_in_words():
     assert in_words(plain()) == [
         "protocol market: every query against the whole gallery; 16 queries, 35 gallery sightings",
-        "Not ranked (rule same-camera): the query's own file, and its identity under its own camera",
+        "Not ranked (rule same-camera): the query's own file, and images of the same identity from the same camera",
         "left out: 3 queries without a match; for 1 of them the rule removed every match (--junk none keeps them), and "
         "for 2 the gallery has none",
     ]

@@ -342,7 +342,9 @@ def measured(monkeypatch):
         return measure(items, items, settings or Evaluation())
 
     monkeypatch.setattr(calibrate_module, "evaluate", evaluated)
-    monkeypatch.setattr(calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", folder=None))
+    monkeypatch.setattr(
+        calibrate_module, "load", lambda folder: SimpleNamespace(embedding_id=f"id of {folder}", folder=None)
+    )
     return items, calls
 
 

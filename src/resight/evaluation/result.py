@@ -173,7 +173,7 @@ def open_set_figures(result: Result) -> OpenSetFigures:
     unknown = (
         "every query has a match, so each is searched a second time with its own identity left out of the gallery"
         if measured.non_mated.left_out
-        else f"the non-mated queries are {unmatched} without a match"
+        else f"non-mated: {unmatched} without a match"
     )
     summary = measured.summary()
     rows = [OpenSetRow("EER", summary["EER"], summary["EER threshold"])]

@@ -57,7 +57,8 @@ class Figures:
 
 
 def test_typed_values_become_json():
-    value = {"figures": Figures(np.array([0.5, np.inf]), Path("a/b"), float("nan")), "settings": Evaluation(k1=7), 3: (1,)}
+    figures = Figures(np.array([0.5, np.inf]), Path("a/b"), float("nan"))
+    value = {"figures": figures, "settings": Evaluation(k1=7), 3: (1,)}
     document = plain(value)
     assert json.loads(json.dumps(document)) == document
     assert document["figures"] == {"rates": [0.5, None], "folder": "a/b", "nothing": None}
@@ -84,7 +85,7 @@ def test_verbs_on_images(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_model(tmp_path / "m", sie=())
     rows = ["path,identity,camera"]
-    for identity in range(6):
+    for identity in range(12):
         for camera in range(2):
             path = picture(tmp_path / "images" / f"id{identity}" / f"{camera}.jpg", identity, camera)
             rows.append(f"{path},id{identity},c{camera}")
@@ -104,13 +105,13 @@ def test_verbs_on_images(capsys, tmp_path, monkeypatch):
     assert set(calibrated["calibration_error"]) == {"logistic", "isotonic"}
     pair = ["images/id0/0.jpg", "images/id0/1.jpg"]
     assert 0 <= document_of(capsys, "similarity", *pair, "--model", "m", *cpu)[0]["probability"] <= 1
-    assert document_of(capsys, "extract", "m", "images", "--out", "e.parquet", *cpu)[0]["rows"] == 12
+    assert document_of(capsys, "extract", "m", "images", "--out", "e.parquet", *cpu)[0]["rows"] == 24
     assert document_of(capsys, "summary", "tiny")[0]["stages"][-1]["name"] == "embedding"
 
     assert document_of(capsys, "gallery", "create", "g", "--model", "m", *cpu)[0]["width"] == 64
     added, error = document_of(capsys, "gallery", "add", "g", "images", "--identity-from-folder", *cpu)
-    assert added == {"added": 12, "already_present": 0, "corrupt": []}
-    assert "12 sightings" in error.splitlines()
+    assert added == {"added": 24, "already_present": 0, "corrupt": []}
+    assert "24 sightings" in error.splitlines()
     command = ["gallery", "search", "g", pair[0], "--k", 3, "--rank-strip", "s.png", *cpu]
     (entry,) = document_of(capsys, *command)[0]["queries"]
     assert (entry["query"], len(entry["answers"])) == (pair[0], 3)
@@ -119,12 +120,12 @@ def test_verbs_on_images(capsys, tmp_path, monkeypatch):
     assert document_of(capsys, "gallery", "undo", "g")[0]["undone"] == 2
     clusters, _ = document_of(capsys, "gallery", "cluster", "g", "--threshold", "0.9", "--all")
     assert 0 <= clusters["agreement"]["f1"] <= 1
-    assert document_of(capsys, "gallery", "stats", "g")[0]["records"] == 12
-    assert document_of(capsys, "gallery", "copy", "g", "h")[0]["copied"] == 12
-    assert document_of(capsys, "gallery", "to-parquet", "g", "g.parquet")[0]["written"] == 12
-    assert document_of(capsys, "gallery", "from-parquet", "g.parquet", "i")[0]["added"] == 12
+    assert document_of(capsys, "gallery", "stats", "g")[0]["records"] == 24
+    assert document_of(capsys, "gallery", "copy", "g", "h")[0]["copied"] == 24
+    assert document_of(capsys, "gallery", "to-parquet", "g", "g.parquet")[0]["written"] == 24
+    assert document_of(capsys, "gallery", "from-parquet", "g.parquet", "i")[0]["added"] == 24
     assert document_of(capsys, "gallery", "remove", "g", "--identity", "id2")[0] == {"removed": 2}
-    assert document_of(capsys, "gallery", "verify", "g")[0] == {"records": 10, "faults": []}
+    assert document_of(capsys, "gallery", "verify", "g")[0] == {"records": 22, "faults": []}
     faulty, error = document_of(capsys, "gallery", "verify", "g", "--identity", "id3", status=2)
     assert len(faulty["faults"]) == 2
     assert error.startswith("resight: 2 faults: ")

@@ -63,7 +63,8 @@ def test_messages_of_a_gallery_with_one_record(capsys, gallery):
     assert lines(capsys, "gallery", "undo", "g")[0].startswith("undone: 1 record assigned to ann at ")
     assert refused(capsys, "gallery", "undo", "g") == "there is no assignment to take back"
     assert lines(capsys, "gallery", "remove", "g", "--id", record_id) == ["1 record removed, with all traces"]
-    assert lines(capsys, "gallery", "cluster", "g", "--threshold", "0.5") == ["Nothing to cluster: the gallery is empty"]
+    printed = lines(capsys, "gallery", "cluster", "g", "--threshold", "0.5")
+    assert printed == ["Nothing to cluster: the gallery is empty"]
 
 
 def test_an_interruption_names_the_command_that_continues(tmp_path):
@@ -98,7 +99,7 @@ def test_help_states_the_version_and_names_arguments(capsys):
             main([*command, "--help"])
         assert ended.value.code == 0
         text = capsys.readouterr().out
-        names = text[: text.index("options ─")] if "positional arguments" in text else text
+        names = text[: text.index("--help")]  # of the positional arguments
         assert "STR STR" not in text
         assert " STR" not in names, command
 

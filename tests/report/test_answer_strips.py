@@ -43,7 +43,8 @@ def test_frames_and_images(tmp_path):
 def test_a_model_without_a_calibration_has_grey_frames(tmp_path):
     record = Record("a", VECTOR, "ann", "c1", images={"rgb": str(picture(tmp_path / "a.png", 1))})
     assert sighting_of(record) == Sighting({"rgb": tmp_path / "a.png"}, "ann", "c1")
-    strip = np.asarray(answer_strip([Sighting({"rgb": tmp_path / "a.png"})] * 2, [[Answer(record, 0.5, None, None)], []]))
+    queries = [Sighting({"rgb": tmp_path / "a.png"})] * 2
+    strip = np.asarray(answer_strip(queries, [[Answer(record, 0.5, None, None)], []]))
     layout = Layout(2, 2, ("rgb",), 208)
     assert strip.shape[1::-1] == layout.size
     left, top, *_ = layout.frame(0, 1)

@@ -155,7 +155,7 @@ def test_open_set_figures_are_those_of_all_pairs(sides):
     same = scores[same_identity & (q["camera"][:, None] != g["camera"])]
     different = scores[~same_identity]
     assert f"{len(same)} same-identity pairs, {len(different):,} different-identity pairs" in open_set.words
-    rate, threshold = rates["TAR@FAR=0.01"]
+    rate, threshold = rates["TAR at FAR 1 %"]
     assert rate == pytest.approx((same >= threshold).mean(), abs=1 / len(same))
     assert (different >= threshold).mean() <= 0.01
     for false_rate, true_rate in open_set.roc:  # a point of the curve is that of some threshold
@@ -307,7 +307,7 @@ def test_evaluate_refuses_in_one_sentence(stored, tmp_path, capsys):
 def test_evaluate_of_stored_embeddings(stored, sides, tmp_path, capsys):
     assert main(["evaluate", str(stored), "--figures", str(tmp_path / "a.json"), "--cameras", "--open-set"]) == 0
     out = capsys.readouterr().out
-    for words in ("24 queries, 120 gallery sightings", "95 % intervals", "camera pairs", "TAR@FAR=0.01"):
+    for words in ("24 queries, 120 gallery sightings", "95 % intervals", "camera pairs", "TAR at FAR 1 %"):
         assert words in out
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["mAP"] == measure(*sides, Evaluation()).summary()["mAP"]

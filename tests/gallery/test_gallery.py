@@ -352,7 +352,7 @@ def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, p
     wanted, log = list(first.scan()), first.assignments()
     first.close()
     for here, there in pairwise(urls):
-        assert f"2100 records copied to {shown_url(there)}" in resight(capsys, "gallery", "copy", here, there)
+        assert f"2,100 records copied to {shown_url(there)}" in resight(capsys, "gallery", "copy", here, there)
     last = open_engine(urls[2])
     assert_same(list(last.scan()), wanted)
     assert last.assignments() == log

@@ -36,12 +36,12 @@ def answer_strip(queries: Sequence[Sighting], answers: Sequence[Sequence[Answer]
         answers: of `Gallery.search`, for each query.
         k: greatest number of answers in a row.
     """
-    shown = [list(row[:k]) for row in answers]
-    sightings = [[sighting_of(answer.record) for answer in row] for row in shown]
+    drawn_answers = [list(row[:k]) for row in answers]
+    sightings = [[sighting_of(answer.record) for answer in row] for row in drawn_answers]
     names = short_names(sighting for row in [queries, *sightings] for sighting in row)
-    calibrated = any(answer.probability is not None for row in shown for answer in row)
+    calibrated = any(answer.probability is not None for row in drawn_answers for answer in row)
     cells = list[list[Cell]]()
-    for query, row, row_sightings in zip(queries, shown, sightings, strict=True):
+    for query, row, row_sightings in zip(queries, drawn_answers, sightings, strict=True):
         cells.append([Cell(_readable(query.images, None), QUERY, ["query"], label_lines(query, names))])
         for rank, (answer, sighting) in enumerate(zip(row, row_sightings, strict=True), start=1):
             above = [f"rank {rank}", f"similarity {answer.similarity:.4f}"]

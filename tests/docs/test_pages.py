@@ -19,7 +19,8 @@ from conftest import picture
 from safetensors.torch import save_file
 
 from resight.cli import main
-from resight.cli.parsing import parse_run
+from resight.cli.run_options import parse_run
+from resight.cli.train import Train
 from resight.config import recipes
 from resight.config.run import Run
 from resight.config.sections import Model
@@ -121,7 +122,7 @@ def run(command: str) -> None:
         assert MAKE[words[1]] in done.stdout
         return
     if words[0] == "torchrun":  # tests/training/test_distributed.py starts processes
-        parse_run(words[words.index("train") + 1 :], "resight train")
+        parse_run(words[words.index("train") + 1 :], "resight train", Train)
         return
     if words[0] in ("python", "pytest", ".venv/bin/python", ".venv/bin/pytest"):
         paths = [word.split("::")[0] for word in words if word.startswith(("tests/", "benchmarks/"))]

@@ -30,6 +30,8 @@ class Calibrated:
     checked: dict[str, tuple[np.ndarray, float]]
     """By curve: the reliability (`calibration.reliability`) and its mean error, fitted on half of the identities and
     measured on the others."""
+    file: Path | None = None
+    """Where the calibration is stored; None if it is not."""
 
 
 def calibrate(
@@ -38,20 +40,28 @@ def calibrate(
     false_match_rate: float = 1e-3,
     settings: Evaluation | None = None,
     progress: Callable[[int], None] = lambda count: None,
+    store: bool = True,
 ) -> Calibrated:
-    """Embed a data set's query and gallery and fit what their pairs show.
+    """Embed a data set's query and gallery, fit what their pairs show, and store it in the model folder.
+
+    A model that is loaded from the folder afterwards gives probabilities and has a threshold.
+
+        result = resight.calibrate("runs/mine/best", resight.read_dataset("own", "my_images"))
+        print(result.calibration.threshold, result.file)
 
     Args:
-        model: an embedder, or a model folder; the calibration holds for its `embedding_id`.
+        model: a model folder, or an embedder; the calibration holds for its `embedding_id`.
         split: the data set.
         false_match_rate: share of pairs of different identities that may reach the threshold.
         settings: protocol; None for the data set's own.
         progress: is called with the number of sightings that are embedded.
+        store: write `calibration.json` into the model folder, if the model is in one.
 
     Raises:
         ConfigError: the rate is not between 0 and 1.
         EvaluationError: there are too few pairs for such a false match rate, or none of a kind.
         PictureError: a picture cannot be decoded.
+        StorageError: the calibration cannot be written.
     """
     if not 0 < false_match_rate < 1:
         raise ConfigError(f"the false match rate must lie between 0 and 1, not {false_match_rate:g}")
@@ -63,7 +73,9 @@ def calibrate(
     trial = fit(fitted, max(false_match_rate, 2 / fitted.different.sum()), split.name)
     checked = {name: reliability(trial, unseen, name) for name in ("logistic", "isotonic")}
     calibration = fit(_pairs(result, identities), false_match_rate, split.name)
-    return Calibrated(calibration.model_copy(update={"embedding_id": embedder.embedding_id}), checked)
+    calibration = calibration.model_copy(update={"embedding_id": embedder.embedding_id})
+    file = write_calibration(embedder.folder, calibration) if store and embedder.folder is not None else None
+    return Calibrated(calibration, checked, file)
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:

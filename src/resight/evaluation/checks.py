@@ -14,7 +14,7 @@ from resight.data.sightings import MODALITIES, SightingTable, Split
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
 from resight.evaluation.labels import encode_labels
-from resight.progress import Progress
+from resight.progress import Progress, counted
 from resight.retrieval.trials import require_any_match
 
 
@@ -33,7 +33,8 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
     if not len(learned):
         raise DatasetError(f"{split.name} has no training picture of a known identity")
     if len(learned) < len(checked.train):
-        notes = (*notes, f"{len(checked.train) - len(learned)} training sightings without an identity are left out")
+        left_out = counted(len(checked.train) - len(learned), "training sighting")
+        notes = (*notes, f"{left_out} without an identity left out")
     require_match(checked, run.evaluation)
     for note in (*checked.notes, *notes):
         progress.log(note)
@@ -63,10 +64,18 @@ def without_corrupt(
     gallery = query if split.gallery is split.query else _without(split.gallery, bad)
     notes = (
         *(f"skipped: {reason}" for _, reason in faults),
-        f"{len(faults)} corrupt pictures skipped",
+        f"{counted(len(faults), 'corrupt picture')} skipped",
         *picture_notes.lines(),
     )
     return replace(split, train=train, query=query, gallery=gallery), notes
+
+
+def size_line(split: Split) -> str:
+    """Return the sizes of a test set as a line: what an evaluation of it embeds."""
+    queries = counted(len(split.query), "query", "queries")
+    if split.gallery is split.query:
+        return f"{split.name}: {queries}, which are also the gallery"
+    return f"{split.name}: {queries}, {counted(len(split.gallery), 'gallery sighting')}"
 
 
 def require_match(split: Split, settings: Evaluation) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resight.data.decode import decode_array, image_size
-from resight.data.sightings import MODALITIES, Sighting, SightingTable
+from resight.data.modalities import ordered
+from resight.data.sightings import Sighting, SightingTable
 from resight.evaluation.result import Result
 from resight.files import make_folder, write_file
 
@@ -129,7 +130,7 @@ def _evenly_spaced(precision: np.ndarray, rows: int) -> np.ndarray:
 
 def _layout(query: SightingTable, gallery: SightingTable, queries: np.ndarray, nearest: np.ndarray, k: int) -> Layout:
     """Cells whose images have the median aspect of the queries that are drawn."""
-    modalities = tuple(m for m in MODALITIES if m in query.modalities or m in gallery.modalities)
+    modalities = ordered({*query.modalities, *gallery.modalities})
     aspects = list[float]()
     for row in queries:
         width, height = image_size(next(iter(query[int(row)].images.values())))

@@ -4,7 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import IMAGE_SUFFIXES, read_lines, require
+from resight.data.readers.folders import is_image, read_lines, require
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
@@ -82,7 +82,7 @@ def _sysu_identities(path: Path) -> set[str]:
 
 def _image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; none if the folder does not exist."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
 
 
 def _regdb_list(path: Path, root: Path, modality: str) -> list[Sighting]:

@@ -1,11 +1,15 @@
 """Counts and checks of a data set, before anything is trained on it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resight.config.folder import FolderOptions
 from resight.data.catalog import read_dataset
-from resight.data.image import corrupt
+from resight.data.content import find_content_faults, read_contents
+from resight.data.findings import Finding, file_uses, find_faults
+from resight.data.readers.folders import is_image, picture_like
 from resight.data.sightings import SightingTable, Split
 from resight.files import make_folder
 
@@ -25,7 +29,7 @@ class PartCounts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set with counts of its parts."""
+    """A data set with counts of its parts, and what is suspicious in it."""
 
     name: str
     split: Split
@@ -33,30 +37,53 @@ class Inspection:
     notes: tuple[str, ...]
     corrupt: list[str] | None
     """The reason for each image that cannot be decoded; None if the images were not checked."""
+    findings: tuple[Finding, ...] = ()
+    """Errors first."""
+
+    @property
+    def error(self) -> str:
+        """Why the data set cannot be used as it is, in one sentence; empty if nothing was found."""
+        errors = [finding.text for finding in self.findings if finding.is_error]
+        if self.corrupt:
+            errors.append(f"{len(self.corrupt)} images are corrupt: {self.corrupt[0]}")
+        return "; ".join(errors)
 
 
 def inspect_dataset(
-    name: str, root: str | Path, check: bool = False, progress: Callable[[int], None] = lambda count: None
+    name: str,
+    root: str | Path,
+    check: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
+    folder: FolderOptions | None = None,
+    allow_overlap: bool = False,
 ) -> Inspection:
-    """Read a data set, and count its sightings, images and labels.
+    """Read a data set, count its sightings, images and labels, and list what is suspicious.
 
     Args:
         name: of a data set of the catalog.
         root: its folder or table.
-        check: decode every image.
+        check: decode every image, and compare the bytes of files and the sizes of registered images.
         progress: called with the number of images decoded so far.
+        folder: camera, pattern of file names, and modalities of the folder of `own`; None for the defaults.
+        allow_overlap: whether identities and files may be both in the training set and in the test set.
 
     Raises:
-        ConfigError: there is no data set of that name.
+        ConfigError: there is no data set of that name, or the options of a folder do not fit it.
         DatasetError: `root` does not have the layout of the data set.
     """
-    split = read_dataset(name, root)
+    split = read_dataset(name, root, folder)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
+    findings = [*find_faults(split, allow_overlap), *_unread(name, root, split)]
     reasons = None
     if check:
-        files = sorted({path for table in tables.values() for path in table.paths})
-        reasons = [reason for _, reason in corrupt(files, progress)]
-    return Inspection(split.name, split, [_counts(part, table) for part, table in tables.items()], split.notes, reasons)
+        uses = file_uses(split)
+        contents = read_contents(sorted({path for table in tables.values() for path in table.paths}), progress)
+        reasons = [content for content in contents.values() if isinstance(content, str)]
+        findings = [finding for finding in findings if finding.kind != "missing-file"]  # these are corrupt, too
+        findings += find_content_faults(split, uses, contents, allow_overlap)
+    findings.sort(key=lambda finding: not finding.is_error)
+    counts = [_counts(part, table) for part, table in tables.items()]
+    return Inspection(split.name, split, counts, split.notes, reasons, tuple(findings))
 
 
 def write_tables(split: Split, folder: Path) -> None:
@@ -73,3 +100,17 @@ def write_tables(split: Split, folder: Path) -> None:
 def _counts(part: str, table: SightingTable) -> PartCounts:
     identities, cameras, views = (len(table.values(name)) for name in ("identity", "camera", "view"))
     return PartCounts(part, len(table), len(table.paths), identities, cameras, views, table.modalities)
+
+
+def _unread(name: str, root: str | Path, split: Split) -> list[Finding]:
+    """Files below the folders of a data set that look like pictures and are not read. A published data set has images
+    that its protocol leaves out, so only those of other suffixes count there."""
+    folders = [Path(folder) for folder in str(root).split(os.pathsep) if Path(folder).is_dir()]
+    files = [path for folder in folders for path in picture_like(folder)]
+    if name == "own":
+        read = {path for table in (split.train, split.query, split.gallery) for path in table.paths}
+        files = [path for path in files if path not in read]
+    else:
+        files = [path for path in files if not is_image(path)]
+    suffixes = ", ".join(sorted({path.suffix.lower() for path in files}))
+    return Finding.of("unread-picture", files, f"{{n}} files ({suffixes}) look like pictures and are not read")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from resight.config.run import Run
 from resight.config.sections import Evaluation
+from resight.data.findings import refuse_overlap
 from resight.data.image import corrupt
 from resight.data.sightings import SightingTable, Split
 from resight.errors import DatasetError, PictureError
@@ -19,10 +20,13 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
     """Check a data set for training; leave out sightings without an identity and, as the run says, corrupt ones.
 
     Raises:
-        DatasetError: there is nothing to train on.
+        DatasetError: there is nothing to train on, or an identity or a file is both in the training set and in the test
+            set, and the run does not allow that.
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the run does not skip such.
     """
+    if not run.allow_train_test_overlap:
+        refuse_overlap(split)
     checked, notes = without_corrupt(split, run.on_corrupt, progress)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):

@@ -1,0 +1,99 @@
+"""Decode every image of a data set once: corrupt files, identical files, and registered images of different sizes."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from resight.data.decode import decode_array
+from resight.data.findings import FileUse, Finding
+from resight.data.picture_file import printable, read_file
+from resight.data.sightings import Split
+from resight.errors import PictureError
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What was decoded of a file."""
+
+    digest: str
+    """SHA-256 of the file."""
+    size: tuple[int, int]
+    """Width and height, in pixels."""
+
+
+def read_contents(
+    paths: Sequence[Path], progress: Callable[[int], None] = lambda count: None
+) -> dict[Path, ImageContent | str]:
+    """Decode every image, and return its content, or the reason why it cannot be decoded.
+
+    Args:
+        paths: image files.
+        progress: called with the number of images decoded so far.
+    """
+
+    def content_of(path: Path) -> ImageContent | str:
+        try:
+            name = printable(path)
+            data = read_file(path, name)
+            height, width = decode_array(data, name).shape[:2]
+        except PictureError as error:
+            return str(error)
+        return ImageContent(hashlib.sha256(data).hexdigest(), (width, height))
+
+    contents = dict[Path, ImageContent | str]()
+    with ThreadPoolExecutor() as pool:
+        for count, (path, content) in enumerate(zip(paths, pool.map(content_of, paths), strict=True), start=1):
+            contents[path] = content
+            progress(count)
+    return contents
+
+
+def find_content_faults(
+    split: Split, uses: Sequence[FileUse], contents: Mapping[Path, ImageContent | str], allow_overlap: bool
+) -> list[Finding]:
+    """Return what is suspicious in the contents of files.
+
+    Args:
+        split: the data set.
+        uses: of its files.
+        contents: of the files, by path.
+        allow_overlap: whether identical files may be both in the training set and in the test set.
+    """
+    groups = defaultdict[str, list[FileUse]](list)
+    for use in uses:
+        content = contents.get(use.path)
+        if isinstance(content, ImageContent):
+            groups[content.digest].append(use)
+    copies = [group for group in groups.values() if len(group) > 1]
+    overlapping = [g for g in copies if {"train"} < {part for use in g for part in use.parts}]
+    conflicting = [g for g in copies if len({name for use in g for name in use.labels["identity"]}) > 1]
+    text = "{n} images are in two or more files with identical bytes"
+    findings = [
+        *Finding.of("copy-in-train-and-test", map(_names, overlapping), f"{text}, in train and in test", True),
+        *Finding.of("copy-of-two-identities", map(_names, conflicting), f"{text}, of two or more identities"),
+        *Finding.of("copy", map(_names, copies), text),
+        *_different_sizes(split, contents),
+    ]
+    return [replace(f, is_error=False) if f.kind == "copy-in-train-and-test" and allow_overlap else f for f in findings]
+
+
+def _names(group: Sequence[FileUse]) -> str:
+    return " = ".join(str(use.path) for use in group[:3])
+
+
+def _different_sizes(split: Split, contents: Mapping[Path, ImageContent | str]) -> list[Finding]:
+    different = dict[str, None]()
+    for table in (split.train, split.query, split.gallery):
+        for sighting in table:
+            sizes = dict[str, tuple[int, int]]()
+            for modality, path in sighting.images.items():
+                content = contents.get(path)
+                if isinstance(content, ImageContent):
+                    sizes[modality] = content.size
+            if len(set(sizes.values())) > 1:
+                listed = ", ".join(f"{modality} {width} x {height}" for modality, (width, height) in sizes.items())
+                different[f"{next(iter(sighting.images.values()))} ({listed})"] = None
+    return Finding.of("sizes-differ", different, "{n} sightings have registered images of different sizes", True)

@@ -1,0 +1,161 @@
+"""What is suspicious in the labels and files of a data set, found without decoding an image."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from resight.data.modalities import LABELS
+from resight.data.sightings import SightingTable, Split
+from resight.errors import DatasetError
+
+_EXAMPLES: Final = 3
+_LIKE_UNKNOWN: Final = frozenset(("nan", "none", "null", "na", "n/a", "nil", "unknown", "?", "-", "<na>"))
+ALLOW_OVERLAP: Final = "--allow-train-test-overlap"
+"""The option that accepts identities and files that are both in the training set and in the test set."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something suspicious in a data set."""
+
+    kind: str
+    """What was found, such as `identity-in-train-and-test`; see docs/first-steps.md."""
+    count: int
+    examples: tuple[str, ...]
+    """The first three: labels or files."""
+    text: str
+    """One sentence with the count and the examples."""
+    is_error: bool = False
+    """Whether the data set cannot be used as it is."""
+
+    @classmethod
+    def of(cls, kind: str, items: Iterable[object], text: str, is_error: bool = False) -> list["Finding"]:
+        """Return the finding of some items, or nothing if there are none; `text` has `{n}` where their number goes."""
+        names = [str(item) for item in items]
+        if not names:
+            return []
+        shown = ", ".join(names[:_EXAMPLES]) + (f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else "")
+        return [cls(kind, len(names), tuple(names[:_EXAMPLES]), f"{text.format(n=len(names))}: {shown}", is_error)]
+
+
+@dataclass(frozen=True)
+class FileUse:
+    """A file and what the tables say of it."""
+
+    path: Path
+    parts: tuple[str, ...]
+    """The part of each sighting that has the file: train, query or gallery."""
+    labels: Mapping[str, frozenset[str]]
+    """The distinct known labels of these sightings, by kind."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the file is both in the training set and in the test set."""
+        return "train" in self.parts and len(set(self.parts)) > 1
+
+
+def find_faults(split: Split, allow_overlap: bool = False) -> list[Finding]:
+    """Return what is suspicious in the labels and files of a data set, errors first.
+
+    Args:
+        split: the data set.
+        allow_overlap: whether identities and files may be both in the training set and in the test set.
+    """
+    uses = file_uses(split)
+    found_files = [
+        *find_overlap(split, uses, allow_overlap),
+        *Finding.of("missing-file", (u.path for u in uses if not u.path.exists()), "{n} files do not exist", True),
+        *_shared_files(uses),
+    ]
+    labels = [finding for name in LABELS for finding in _suspicious_labels(split, name)]
+    return sorted([*found_files, *labels], key=lambda finding: not finding.is_error)
+
+
+def find_overlap(split: Split, uses: Iterable[FileUse], allow_overlap: bool = False) -> list[Finding]:
+    """Return the findings of identities and files that are both in the training set and in the test set."""
+    train = set(split.train.values("identity"))
+    identities = sorted(train & {*split.query.values("identity"), *split.gallery.values("identity")})
+    files = [use.path for use in uses if use.overlaps]
+    findings = [
+        *Finding.of("identity-in-train-and-test", identities, "{n} identities are both in train and in test", True),
+        *Finding.of("file-in-train-and-test", files, "{n} files are both in train and in test", True),
+    ]
+    return [replace(finding, is_error=not allow_overlap) for finding in findings]
+
+
+def refuse_overlap(split: Split) -> None:
+    """Make sure that no identity and no file is both in the training set and in the test set.
+
+    Raises:
+        DatasetError: there is one; the text names the option that allows it.
+    """
+    findings = find_overlap(split, file_uses(split))
+    if findings:
+        raise DatasetError(
+            f"{split.name}: {findings[0].text}; figures would measure what was trained on, so separate them, or allow "
+            f"it with {ALLOW_OVERLAP}"
+        )
+
+
+def file_uses(split: Split) -> list[FileUse]:
+    """Return each file of a data set once, in the order of the tables; links to one file count as that file."""
+    tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
+    if split.gallery is split.query:
+        del tables["gallery"]
+    paths = dict[object, Path]()
+    parts = defaultdict[object, list[str]](list)
+    labels = defaultdict[object, dict[str, set[str]]](lambda: {"identity": set(), "camera": set()})
+    for part, table in tables.items():
+        for sighting in table:
+            for path in sighting.images.values():
+                file = _file_of(path)
+                paths.setdefault(file, path)
+                parts[file].append(part)
+                for kind, values in labels[file].items():
+                    value = getattr(sighting, kind)
+                    if value is not None:
+                        values.add(value)
+    return [
+        FileUse(path, tuple(parts[file]), {kind: frozenset(values) for kind, values in labels[file].items()})
+        for file, path in paths.items()
+    ]
+
+
+def _file_of(path: Path) -> object:
+    """What is the same for all names of one file; for a file that does not exist, its absolute path."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.abspath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def _shared_files(uses: Iterable[FileUse]) -> list[Finding]:
+    twice = [use.path for use in uses if any(use.parts.count(part) > 1 for part in use.parts)]
+    findings = Finding.of("file-twice", twice, "{n} files are in two or more sightings of one part")
+    for kind, plural in (("identity", "identities"), ("camera", "cameras")):
+        files = [
+            f"{use.path} ({' and '.join(sorted(use.labels[kind])[:_EXAMPLES])})"
+            for use in uses
+            if len(use.labels[kind]) > 1
+        ]
+        findings += Finding.of(f"file-of-two-{plural}", files, f"{{n}} files have two or more {plural}")
+    return findings
+
+
+def _suspicious_labels(split: Split, kind: str) -> list[Finding]:
+    tables: list[SightingTable] = [split.train, split.query, split.gallery]
+    names = sorted({name for table in tables for name in table.values(kind)})
+    unknown = [name for name in names if name.rpartition(":")[2].strip().lower() in {*_LIKE_UNKNOWN, ""}]
+    spellings = defaultdict[str, list[str]](list)
+    for name in names:
+        spellings[name.strip().casefold()].append(name)
+    doubled = [" and ".join(map(repr, group[:_EXAMPLES])) for group in spellings.values() if len(group) > 1]
+    text = f"{{n}} labels of {kind} look like an unknown value, which is an empty cell in a table"
+    return [
+        *Finding.of(f"{kind}-like-unknown", map(repr, unknown), text),
+        *Finding.of(f"{kind}-spelled-twice", doubled, f"{{n}} labels of {kind} differ only in case or spaces"),
+    ]

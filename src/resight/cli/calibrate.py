@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.parsing import parse, print_json, print_rows
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Calibrate:
     """A data set of the catalog; preferably validation images of your own, not a test set that you report on."""
     root: Path
     """Its folder or table."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     false_match_rate: float = 1e-3
     """Fraction of different-identity pairs that reach the threshold."""
@@ -44,7 +46,7 @@ def run(arguments: list[str]) -> None:
 
     embedder = options.embedding.load(options.model)
     with Progress(options.quiet) as progress:
-        split = read_dataset(options.dataset, options.root)
+        split = read_dataset(options.dataset, options.root, options.folder)
         progress.log(embedder.description)
         progress.start(f"embedding {split.name}", split.tested)
         result = calibrate(embedder, split, options.false_match_rate, progress=progress.update)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.parsing import parse_action, print_json
-from resight.errors import PictureError
+from resight.config.folder import FolderOptions
+from resight.errors import DatasetError, PictureError
+
+if TYPE_CHECKING:
+    from resight.data.inspect import Inspection
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,11 @@ class Inspect:
     """A data set of the catalog."""
     root: Positional[Path]
     """Its folder or table."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     check: bool = False
-    """Decode every image, and list those that are corrupt."""
+    """Decode every image, list those that are corrupt, and compare the contents of files."""
+    allow_train_test_overlap: bool = False
+    """Accept identities and files that are both in the training set and in the test set."""
     out: Path | None = None
     """Write train.parquet, query.parquet and gallery.parquet to this folder."""
     json: bool = False
@@ -55,30 +62,34 @@ def run(arguments: list[str]) -> None:
 def _inspect(options: Inspect) -> None:
     from resight.data.inspect import inspect_dataset, write_tables
 
-    inspection = inspect_dataset(options.name, options.root, options.check)
+    inspection = inspect_dataset(
+        options.name, options.root, options.check, folder=options.folder, allow_overlap=options.allow_train_test_overlap
+    )
     if options.json:
-        print_json(
-            {"name": inspection.name, "parts": [vars(part) for part in inspection.parts], "notes": inspection.notes}
-        )
+        document = {"name": inspection.name, "parts": [vars(part) for part in inspection.parts]}
+        document |= {"notes": inspection.notes, "findings": [asdict(finding) for finding in inspection.findings]}
+        print_json(document | ({} if inspection.corrupt is None else {"corrupt": inspection.corrupt}))
     else:
-        columns = ("part", "sightings", "images", "identities", "cameras", "views", "modalities")
-        table = Table(*columns, title=inspection.name)
-        for part in inspection.parts:
-            table.add_row(
-                *(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items())
-            )
-        Console(highlight=False, markup=False, emoji=False).print(table)
-        print("\n".join(inspection.notes), end="\n" if inspection.notes else "")
+        _print(inspection)
     if options.out is not None:
         write_tables(inspection.split, options.out)
-    if inspection.corrupt is not None:
+    if inspection.error:
+        raise (PictureError if inspection.corrupt else DatasetError)(inspection.error)
+
+
+def _print(inspection: Inspection) -> None:
+    columns = ("part", "sightings", "images", "identities", "cameras", "views", "modalities")
+    table = Table(*columns, title=inspection.name)
+    for part in inspection.parts:
+        table.add_row(*(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items()))
+    Console(highlight=False, markup=False, emoji=False).print(table)
+    for line in (*inspection.notes, *(f.text for f in inspection.findings if not f.is_error)):
+        print(line)
+    for reason in inspection.corrupt or []:
+        print(reason)
+    if inspection.corrupt == []:
         files = sum(part.images for part in inspection.parts)
-        for reason in inspection.corrupt:
-            print(reason)
-        if inspection.corrupt:
-            raise PictureError(f"{len(inspection.corrupt)} of the images are corrupt: they are listed above")
-        if not options.json:
-            print(f"all images can be decoded ({files}, with query and gallery counted separately)")
+        print(f"all images can be decoded ({files}, with query and gallery counted separately)")
 
 
 def _clean(options: Clean) -> None:

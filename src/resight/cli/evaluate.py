@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.parsing import parse, print_json, print_rows, print_scores
+from resight.config.folder import FolderOptions
 from resight.config.sections import Evaluation
 from resight.errors import ConfigError
 
@@ -30,6 +31,7 @@ class Evaluate:
     """A data set of the catalog (resight data list); not for a file of embeddings."""
     root: Path | None = None
     """Its folder or table."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     on_corrupt: Literal["error", "skip"] = "error"
     """What to do with images that cannot be decoded."""
     cameras: bool = False
@@ -92,6 +94,8 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
     if is_embeddings(options.source):
         if options.dataset is not None or options.root is not None:
             raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
+        if options.folder.changed_options:
+            raise ConfigError(f"{options.source} has its own labels: leave {options.folder.changed_options[0]} out")
         return evaluate_embeddings(options.source, options.settings, options.embedding.device)
     from resight.data.catalog import read_dataset
     from resight.evaluation.as_trained import load_as_trained
@@ -102,7 +106,7 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
     if options.dataset is None or options.root is None:
         raise ConfigError(f"to evaluate {options.source}, give --dataset NAME and --root FOLDER_OR_TABLE")
     with Progress(options.quiet) as progress:
-        split = read_dataset(options.dataset, options.root)
+        split = read_dataset(options.dataset, options.root, options.folder)
         split = checked_for_evaluation(split, options.settings, options.on_corrupt, progress)
         embedder = load_as_trained(options.source, progress, **options.embedding.given())
         progress.log(embedder.description)

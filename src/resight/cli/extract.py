@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.parsing import parse, print_json
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,13 @@ class Extract:
     out: Path
     """File to write; must not exist."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     boxes: Path | None = None
     """Boxes in the video: MOTChallenge's text (.txt, .csv), or JSON (.json, .jsonl)."""
     min_confidence: float | None = None
     """Lowest confidence of a box to embed."""
-    camera: str | None = None
-    """Camera of the video."""
     modality: str | None = None
     """Modality of the video: rgb (the default), nir or tir."""
     start: float = 0.0
@@ -57,6 +57,7 @@ def run(arguments: list[str]) -> None:
 
     names = {field.name for field in fields(ExtractOptions)} & {field.name for field in fields(Extract)}
     settings = {name: getattr(options, name) for name in names} | options.embedding.given()
+    settings |= options.folder.model_dump()
     with Progress(options.quiet) as progress:
         result = extract(
             options.model, options.source, options.out, workers=options.workers, options=ExtractOptions(**settings),

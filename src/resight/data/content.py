@@ -4,11 +4,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from resight.data.decode import decode_array
-from resight.data.findings import FileUse, Finding
+from resight.data.findings import BOTH, EXAMPLES, FileUse, Finding
 from resight.data.picture_file import printable, read_file
 from resight.data.sightings import Split
 from resight.errors import PictureError
@@ -67,21 +67,25 @@ def find_content_faults(
         content = contents.get(use.path)
         if isinstance(content, ImageContent):
             groups[content.digest].append(use)
-    copies = [group for group in groups.values() if len(group) > 1]
-    overlapping = [g for g in copies if {"train"} < {part for use in g for part in use.parts}]
-    conflicting = [g for g in copies if len({name for use in g for name in use.labels["identity"]}) > 1]
-    text = "{n} images are in two or more files with identical bytes"
-    findings = [
-        *Finding.of("copy-in-train-and-test", map(_names, overlapping), f"{text}, in train and in test", True),
-        *Finding.of("copy-of-two-identities", map(_names, conflicting), f"{text}, of two or more identities"),
-        *Finding.of("copy", map(_names, copies), text),
-        *_different_sizes(split, contents),
-    ]
-    return [replace(f, is_error=False) if f.kind == "copy-in-train-and-test" and allow_overlap else f for f in findings]
+    findings = list[Finding]()
+    copies: dict[str, list[str]] = {"copy-in-train-and-test": [], "copy-of-two-identities": [], "copy": []}
+    for group in groups.values():
+        if len(group) > 1:
+            copies[_kind_of_copies(group)].append(" = ".join(str(use.path) for use in group[:EXAMPLES]))
+    for kind, names in copies.items():
+        where = {"copy": "", "copy-in-train-and-test": f", {BOTH}"}.get(kind, ", of two or more identities")
+        is_error = kind == "copy-in-train-and-test" and not allow_overlap
+        text = f"in two or more files with the same bytes{where}"
+        findings += Finding.of(kind, names, f"image is {text}", f"images are {text}", is_error)
+    return [*findings, *_different_sizes(split, contents)]
 
 
-def _names(group: Sequence[FileUse]) -> str:
-    return " = ".join(str(use.path) for use in group[:3])
+def _kind_of_copies(group: Sequence[FileUse]) -> str:
+    parts = {part for use in group for part in use.parts}
+    if "train" in parts and len(parts) > 1:
+        return "copy-in-train-and-test"
+    identities = {name for use in group for name in use.labels["identity"]}
+    return "copy-of-two-identities" if len(identities) > 1 else "copy"
 
 
 def _different_sizes(split: Split, contents: Mapping[Path, ImageContent | str]) -> list[Finding]:
@@ -96,4 +100,5 @@ def _different_sizes(split: Split, contents: Mapping[Path, ImageContent | str]) 
             if len(set(sizes.values())) > 1:
                 listed = ", ".join(f"{modality} {width} x {height}" for modality, (width, height) in sizes.items())
                 different[f"{next(iter(sighting.images.values()))} ({listed})"] = None
-    return Finding.of("sizes-differ", different, "{n} sightings have registered images of different sizes", True)
+    what = "registered images of different sizes"
+    return Finding.of("sizes-differ", different, f"sighting has {what}", f"sightings have {what}", True)

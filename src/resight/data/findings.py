@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,10 +11,18 @@ from resight.data.modalities import LABELS
 from resight.data.sightings import SightingTable, Split
 from resight.errors import DatasetError
 
-_EXAMPLES: Final = 3
+EXAMPLES: Final = 3
+"""Labels or files that a text lists."""
 _LIKE_UNKNOWN: Final = frozenset(("nan", "none", "null", "na", "n/a", "nil", "unknown", "?", "-", "<na>"))
-ALLOW_OVERLAP: Final = "--allow-train-test-overlap"
-"""The option that accepts identities and files that are both in the training set and in the test set."""
+BOTH: Final = "both in train and in test"
+ALLOW_OVERLAP: Final = "separate train and test, or allow this with --allow-train-test-overlap"
+"""What to do about identities and files that are both in the training set and in the test set."""
+
+
+def list_some(names: Sequence[str]) -> str:
+    """Return the first three names, and how many others there are."""
+    more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
+    return ", ".join(names[:EXAMPLES]) + more
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,21 @@ class Finding:
     """Whether the data set cannot be used as it is."""
 
     @classmethod
-    def of(cls, kind: str, items: Iterable[object], text: str, is_error: bool = False) -> list["Finding"]:
-        """Return the finding of some items, or nothing if there are none; `text` has `{n}` where their number goes."""
+    def of(cls, kind: str, items: Iterable[object], one: str, many: str, is_error: bool = False) -> list["Finding"]:
+        """Return the finding of some items, or nothing if there are none.
+
+        Args:
+            kind: of the finding.
+            items: labels or files.
+            one: what is said after the number 1.
+            many: what is said after a larger number.
+            is_error: whether the data set cannot be used as it is.
+        """
         names = [str(item) for item in items]
         if not names:
             return []
-        shown = ", ".join(names[:_EXAMPLES]) + (f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else "")
-        return [cls(kind, len(names), tuple(names[:_EXAMPLES]), f"{text.format(n=len(names))}: {shown}", is_error)]
+        text = f"{len(names)} {one if len(names) == 1 else many}: {list_some(names)}"
+        return [cls(kind, len(names), tuple(names[:EXAMPLES]), text, is_error)]
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ def find_faults(split: Split, allow_overlap: bool = False) -> list[Finding]:
     uses = file_uses(split)
     found_files = [
         *find_overlap(split, uses, allow_overlap),
-        *Finding.of("missing-file", (u.path for u in uses if not u.path.exists()), "{n} files do not exist", True),
+        *Finding.of("missing-file", _missing(uses), "file does not exist", "files do not exist", True),
         *_shared_files(uses),
     ]
     labels = [finding for name in LABELS for finding in _suspicious_labels(split, name)]
@@ -80,8 +96,8 @@ def find_overlap(split: Split, uses: Iterable[FileUse], allow_overlap: bool = Fa
     identities = sorted(train & {*split.query.values("identity"), *split.gallery.values("identity")})
     files = [use.path for use in uses if use.overlaps]
     findings = [
-        *Finding.of("identity-in-train-and-test", identities, "{n} identities are both in train and in test", True),
-        *Finding.of("file-in-train-and-test", files, "{n} files are both in train and in test", True),
+        *Finding.of("identity-in-train-and-test", identities, f"identity is {BOTH}", f"identities are {BOTH}", True),
+        *Finding.of("file-in-train-and-test", files, f"file is {BOTH}", f"files are {BOTH}", True),
     ]
     return [replace(finding, is_error=not allow_overlap) for finding in findings]
 
@@ -95,8 +111,7 @@ def refuse_overlap(split: Split) -> None:
     findings = find_overlap(split, file_uses(split))
     if findings:
         raise DatasetError(
-            f"{split.name}: {findings[0].text}; figures would measure what was trained on, so separate them, or allow "
-            f"it with {ALLOW_OVERLAP}"
+            f"{split.name}: {findings[0].text}; figures would measure what was trained on: {ALLOW_OVERLAP}"
         )
 
 
@@ -135,14 +150,17 @@ def _file_of(path: Path) -> object:
 
 def _shared_files(uses: Iterable[FileUse]) -> list[Finding]:
     twice = [use.path for use in uses if any(use.parts.count(part) > 1 for part in use.parts)]
-    findings = Finding.of("file-twice", twice, "{n} files are in two or more sightings of one part")
+    where = "in two or more sightings of one part"
+    findings = Finding.of("file-twice", twice, f"file is {where}", f"files are {where}")
     for kind, plural in (("identity", "identities"), ("camera", "cameras")):
         files = [
-            f"{use.path} ({' and '.join(sorted(use.labels[kind])[:_EXAMPLES])})"
+            f"{use.path} ({' and '.join(sorted(use.labels[kind])[:EXAMPLES])})"
             for use in uses
             if len(use.labels[kind]) > 1
         ]
-        findings += Finding.of(f"file-of-two-{plural}", files, f"{{n}} files have two or more {plural}")
+        findings += Finding.of(
+            f"file-of-two-{plural}", files, f"file has two or more {plural}", f"files have two or more {plural}"
+        )
     return findings
 
 
@@ -153,9 +171,27 @@ def _suspicious_labels(split: Split, kind: str) -> list[Finding]:
     spellings = defaultdict[str, list[str]](list)
     for name in names:
         spellings[name.strip().casefold()].append(name)
-    doubled = [" and ".join(map(repr, group[:_EXAMPLES])) for group in spellings.values() if len(group) > 1]
-    text = f"{{n}} labels of {kind} look like an unknown value, which is an empty cell in a table"
+    doubled = [" and ".join(map(repr, group[:EXAMPLES])) for group in spellings.values() if len(group) > 1]
+    like = "like an unknown value, which is an empty cell in a table"
     return [
-        *Finding.of(f"{kind}-like-unknown", map(repr, unknown), text),
-        *Finding.of(f"{kind}-spelled-twice", doubled, f"{{n}} labels of {kind} differ only in case or spaces"),
+        *Finding.of(
+            f"{kind}-like-unknown", map(repr, unknown), f"label of {kind} looks {like}", f"labels of {kind} look {like}"
+        ),
+        *Finding.of(
+            f"{kind}-spelled-twice",
+            doubled,
+            f"label of {kind} is written in several ways, which count as different",
+            f"labels of {kind} are written in several ways, which count as different",
+        ),
     ]
+
+
+def _missing(uses: Iterable[FileUse]) -> list[Path]:
+    return [use.path for use in uses if not _exists(use.path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no file can have this name
+        return False

@@ -8,8 +8,8 @@ from pathlib import Path
 from resight.config.folder import FolderOptions
 from resight.data.catalog import read_dataset
 from resight.data.content import find_content_faults, read_contents
-from resight.data.findings import Finding, file_uses, find_faults
-from resight.data.readers.folders import is_image, picture_like
+from resight.data.findings import ALLOW_OVERLAP, Finding, file_uses, find_faults
+from resight.data.readers.folders import UNREAD, is_image, picture_like
 from resight.data.sightings import SightingTable, Split
 from resight.files import make_folder
 
@@ -45,7 +45,9 @@ class Inspection:
         """Why the data set cannot be used as it is, in one sentence; empty if nothing was found."""
         errors = [finding.text for finding in self.findings if finding.is_error]
         if self.corrupt:
-            errors.append(f"{len(self.corrupt)} images are corrupt: {self.corrupt[0]}")
+            errors.append(f"{len(self.corrupt)} of the images are corrupt, such as {self.corrupt[0]}")
+        if any(finding.is_error and finding.kind.endswith("-in-train-and-test") for finding in self.findings):
+            errors.append(ALLOW_OVERLAP)
         return "; ".join(errors)
 
 
@@ -83,7 +85,8 @@ def inspect_dataset(
         findings += find_content_faults(split, uses, contents, allow_overlap)
     findings.sort(key=lambda finding: not finding.is_error)
     counts = [_counts(part, table) for part, table in tables.items()]
-    return Inspection(split.name, split, counts, split.notes, reasons, tuple(findings))
+    notes = tuple(note for note in split.notes if note not in {finding.text for finding in findings})
+    return Inspection(split.name, split, counts, notes, reasons, tuple(findings))
 
 
 def write_tables(split: Split, folder: Path) -> None:
@@ -112,5 +115,4 @@ def _unread(name: str, root: str | Path, split: Split) -> list[Finding]:
         files = [path for path in files if path not in read]
     else:
         files = [path for path in files if not is_image(path)]
-    suffixes = ", ".join(sorted({path.suffix.lower() for path in files}))
-    return Finding.of("unread-picture", files, f"{{n}} files ({suffixes}) look like pictures and are not read")
+    return Finding.of("unread-picture", files, *UNREAD)

@@ -9,6 +9,7 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Add:
     """Model folder of a new gallery; for an existing gallery, it must be the gallery's model."""
     embeddings: Path | None = None
     """File of embeddings of the gallery's model, to add instead of images."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     thumbnails: bool = False

@@ -27,6 +27,9 @@ _OTHER_SUFFIXES: Final = (
 PICTURE_SUFFIXES: Final = tuple(suffix for names in _SUFFIXES.values() for suffix in names) + _OTHER_SUFFIXES
 """Suffixes of files that look like pictures, whether they are read or not."""
 
+UNREAD: Final = ("file looks like a picture and is not read", "files look like pictures and are not read")
+"""What is said of one such file, and of several."""
+
 
 def is_image(path: Path) -> bool:
     """Return whether the suffix of a file, in any case, is one of `IMAGE_SUFFIXES`."""

@@ -5,8 +5,10 @@ from random import Random
 from typing import Any
 
 from resight.config.folder import FolderOptions
+from resight.data.findings import Finding
 from resight.data.modalities import LABELS, MODALITIES, modality_of, name_fault
 from resight.data.readers.arrow import plain_rows, read_arrow
+from resight.data.readers.folders import UNREAD
 from resight.data.readers.labelled import LabelledFolder, read_folder
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import ConfigError, DatasetError
@@ -69,11 +71,7 @@ def refuse_for_table(path: Path, options: FolderOptions) -> None:
 
 
 def _unread_note(content: LabelledFolder) -> tuple[str, ...]:
-    if not content.unread:
-        return ()
-    return (
-        f"{len(content.unread)} files look like pictures and are not read: {', '.join(map(str, content.unread[:3]))}",
-    )
+    return tuple(finding.text for finding in Finding.of("unread-picture", content.unread, *UNREAD))
 
 
 def read_rows(path: Path) -> tuple[list[Sighting], list[str] | None]:

@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 from torch import Tensor
 
 from resight.data.boxes import Box, read_boxes
+from resight.data.modalities import image_column, sightings_schema
 from resight.data.readers.anything import read_images
-from resight.data.sightings import SCHEMA, Sighting, SightingTable
+from resight.data.sightings import Sighting, SightingTable
 from resight.data.video import Video
 from resight.device import available_cores
 from resight.errors import ConfigError, DatasetError, PictureError
@@ -80,7 +81,7 @@ class SightingSource:
     @property
     def columns(self) -> tuple[str, ...]:
         """Files by modality, labels and time."""
-        return tuple(SCHEMA.names)
+        return tuple(self.sightings.arrow.column_names)
 
     @property
     def images_per_row(self) -> int:
@@ -136,7 +137,7 @@ class VideoSource:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a table of sightings, and the box."""
-        return (*SCHEMA.names, "frame", *EDGES, "confidence")
+        return (*sightings_schema([self.modality]).names, "frame", *EDGES, "confidence")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -165,7 +166,7 @@ class VideoSource:
         """Frame by frame."""
         for box, seconds, image in Video(self.video).crops(self.boxes):
             row: Row = dict.fromkeys(self.columns)
-            row |= {self.modality: str(self.video), "identity": box.identity, "camera": self.camera}
+            row |= {image_column(self.modality): str(self.video), "identity": box.identity, "camera": self.camera}
             row |= {"tracklet": box.tracklet, "time": self.start + seconds, "frame": box.frame}
             row |= {edge: getattr(box, edge) for edge in (*EDGES, "confidence")}
             yield row, image if isinstance(image, str) else {self.modality: prepare(image)}
@@ -193,12 +194,13 @@ def _open(source: Readable, options: ExtractOptions) -> Source:
     if isinstance(source, str | Path):
         source = [source]
     if not isinstance(source, list | tuple):
-        if options.boxes is not None or options.identity_from_folder:
-            raise ConfigError("--boxes and --identity-from-folder are for files and folders, not for a table in memory")
+        if options.boxes is not None or options.identity_from_folder or options.folder.changed_options:
+            names = ["--boxes", "--identity-from-folder", *options.folder.changed_options]
+            raise ConfigError(f"{', '.join(names)} are for files and folders, not for a table in memory")
         return SightingSource(source) if isinstance(source, SightingTable) else source  # pyright: ignore[reportReturnType]
     paths = [Path(path).absolute() for path in source]
     if options.boxes is None:
-        return SightingSource(read_images(paths, options.identity_from_folder))
+        return SightingSource(read_images(paths, options.identity_from_folder, options.folder))
     if len(paths) != 1:
         raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
     video = Video(paths[0])

@@ -66,7 +66,7 @@ def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
         return gallery.ingest_embeddings(options.embeddings, values, progress.update)
     from resight.data.readers.anything import read_images
 
-    sightings = read_images(list(options.images), options.identity_from_folder, options.folder)
+    sightings = read_images(list(options.images), options.identity_from_folder, options.folder, progress.log)
     progress.log(gallery.embedder.description)
     progress.start("embedding", len(sightings))
     return gallery.ingest(sightings, options.thumbnails, values, progress.update)

@@ -1,10 +1,12 @@
 """Images outside a data set: files, folders and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from resight.config.folder import FolderOptions
+from resight.data.findings import Finding
+from resight.data.readers.folders import UNREAD
 from resight.data.readers.labelled import read_file, read_folder
 from resight.data.readers.table import is_table, read_rows, refuse_for_table
 from resight.data.sightings import Sighting, SightingTable
@@ -12,7 +14,10 @@ from resight.errors import ConfigError, DatasetError
 
 
 def read_images(
-    sources: Sequence[Path], identity_from_folder: bool = False, folder: FolderOptions | None = None
+    sources: Sequence[Path],
+    identity_from_folder: bool = False,
+    folder: FolderOptions | None = None,
+    log: Callable[[str], None] = lambda sentence: None,
 ) -> SightingTable:
     """Read sightings from files, folders and tables, in their order.
 
@@ -23,6 +28,7 @@ def read_images(
         identity_from_folder: take the name of an image's folder as its identity.
         folder: camera, pattern of file names, and modalities of files and folders; None for the defaults. The pattern
             is matched against the path within the folder, or the name of a single file.
+        log: called with a sentence about files that look like pictures and are not read.
 
     Raises:
         ConfigError: the options are for folders and a source is a table, or both state the identity.
@@ -36,15 +42,20 @@ def read_images(
     sightings = list[Sighting]()
     for source in sources:
         try:
-            sightings += _read_source(source, identity_from_folder, options)
+            sightings += _read_source(source, identity_from_folder, options, log)
         except OSError as error:  # not permitted, or a name that is too long
             raise DatasetError(f"{str(source)[:300]} cannot be read: {error.strerror}") from error
     return SightingTable.of(sightings)
 
 
-def _read_source(source: Path, identity_from_folder: bool, options: FolderOptions) -> list[Sighting]:
+def _read_source(
+    source: Path, identity_from_folder: bool, options: FolderOptions, log: Callable[[str], None]
+) -> list[Sighting]:
     if source.is_dir():
-        return read_folder(source, options, "last folder" if identity_from_folder else "nothing").sightings
+        content = read_folder(source, options, "last folder" if identity_from_folder else "nothing")
+        for finding in Finding.of("unread-picture", content.unread, *UNREAD):
+            log(finding.text)
+        return content.sightings
     if is_table(source):
         refuse_for_table(source, options)
         return read_rows(source)[0]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resight.config.folder import FolderOptions
+from resight.data.findings import list_some
 from resight.data.modalities import MODALITIES, count_fault, name_fault, ordered
 from resight.data.readers.folders import IMAGE_SUFFIXES, contents, image_files, is_image
 from resight.errors import ConfigError, DatasetError
@@ -60,8 +61,9 @@ def pair(folders: Mapping[str, Path], allow_missing: bool = False, hint: str = "
         if doubled:
             first, second = doubled[0]
             raise DatasetError(
-                f"{folder} has {len(doubled)} names in two files each, such as {first.relative_to(folder)} and "
-                f"{second.name}: a sighting has one file of a modality, so remove or rename one"
+                f"{folder} has {len(doubled)} name{'s' * (len(doubled) > 1)} in two files, such as "
+                f"{first.relative_to(folder)} and {second.name}: a sighting has one file of a modality, so remove or "
+                "rename one"
             )
     if not allow_missing:
         _require_complete(folders, sightings, hint)
@@ -103,9 +105,7 @@ def _require_complete(folders: Mapping[str, Path], sightings: Mapping[str, Mappi
     for modality, folder in folders.items():
         names = [_first(folders, images) for images in incomplete if modality not in images]
         if names:
-            lacking.append(
-                f"{folder} lacks {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
-            )
+            lacking.append(f"{folder} lacks {list_some(names)}")
     raise DatasetError(
         f"{len(incomplete)} of {len(sightings)} sightings have no image in a modality that others have: "
         f"{'; '.join(lacking)}{hint}"

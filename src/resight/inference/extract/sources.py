@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -176,21 +176,23 @@ Readable = str | Path | Sequence[str | Path] | SightingTable | Source
 """A file, folder or table of images, several of them, a table in memory, or a source of one's own."""
 
 
-def open_source(source: Readable, options: ExtractOptions) -> Source:
-    """Return the rows of whatever a user hands in.
+def open_source(
+    source: Readable, options: ExtractOptions, log: Callable[[str], None] = lambda sentence: None
+) -> Source:
+    """Return the rows of whatever a user hands in; `log` is called with a sentence about what is not read.
 
     Raises:
         ConfigError: the options do not suit the source.
         DatasetError: a file, folder or table does not exist, or has no image.
         PictureError: the video cannot be decoded.
     """
-    rows = _open(source, options)
+    rows = _open(source, options, log)
     if not len(rows):
         raise DatasetError("the source has no sighting: there is nothing to embed")
     return rows
 
 
-def _open(source: Readable, options: ExtractOptions) -> Source:
+def _open(source: Readable, options: ExtractOptions, log: Callable[[str], None]) -> Source:
     if isinstance(source, str | Path):
         source = [source]
     if not isinstance(source, list | tuple):
@@ -200,7 +202,7 @@ def _open(source: Readable, options: ExtractOptions) -> Source:
         return SightingSource(source) if isinstance(source, SightingTable) else source  # pyright: ignore[reportReturnType]
     paths = [Path(path).absolute() for path in source]
     if options.boxes is None:
-        return SightingSource(read_images(paths, options.identity_from_folder, options.folder))
+        return SightingSource(read_images(paths, options.identity_from_folder, options.folder, log))
     if len(paths) != 1:
         raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
     video = Video(paths[0])

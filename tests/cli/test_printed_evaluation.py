@@ -160,7 +160,7 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     ]  # fmt: skip
     inspection = Inspection("few", "the split", parts, ("one", "two"), None)
     calls, written = [], []
-    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a: calls.append(a) or inspection)
+    monkeypatch.setattr("resight.data.inspect.inspect_dataset", lambda *a, folder: calls.append(a) or inspection)
     monkeypatch.setattr("resight.data.inspect.write_tables", lambda *a: written.append(a))
     command = ["data", "inspect", "few", "x"]
     printed = lines(capsys, *command)
@@ -177,18 +177,22 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     assert texts(printed) == ["one", "two"]
     assert not written
     document = {"name": "few", "parts": [json.loads(json.dumps(vars(p))) for p in parts], "notes": ["one", "two"]}
+    document |= {"findings": []}
     assert json.loads("\n".join(lines(capsys, *command, "--json", "--out", "new"))) == document
     assert written == [("the split", Path("new"))]
     inspection = replace(inspection, corrupt=[], notes=())
     says = "all images can be decoded (57, with query and gallery counted separately)"
     assert texts(lines(capsys, *command, "--check")) == [says]
-    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {"notes": []}
+    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {
+        "notes": [],
+        "corrupt": [],
+    }
     inspection = replace(inspection, corrupt=["a is empty", "b is empty"])
     capsys.readouterr()
     assert main([*command, "--check"]) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-2:] == ["a is empty", "b is empty"]
-    assert captured.err == "resight: 2 of the images are corrupt: they are listed above\n"
+    assert captured.err == "resight: 2 of the images are corrupt, such as a is empty\n"
     assert [call[2] for call in calls] == [False, False, True, True, True]
 
 

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Final
 
 from resight.config.folder import FolderOptions
-from resight.data.readers import clothes, cross_modality, market, msmt17, msvr310, rgbnt201, table, vehicles, wmveid863
+from resight.data.readers import (
+    clothes,
+    cross_modality,
+    market,
+    msmt17,
+    msvr310,
+    rgbnt100,
+    rgbnt201,
+    table,
+    vehicles,
+    wmveid863,
+)
 from resight.data.readers.joined import join
 from resight.data.sightings import Split
 from resight.data.synthetic import synthetic
@@ -19,6 +30,7 @@ CATALOG: dict[str, Callable[[Path], Split]] = {
     **vehicles.READERS,
     **cross_modality.READERS,
     **clothes.READERS,
+    "rgbnt100": rgbnt100.read,
     "rgbnt201": rgbnt201.read,
     "msvr310": msvr310.read,
     "wmveid863": wmveid863.read,

@@ -52,7 +52,7 @@ def read_contents(
 
 
 def find_content_faults(
-    split: Split, uses: Sequence[FileUse], contents: Mapping[Path, ImageContent | str], allow_overlap: bool
+    split: Split, uses: Sequence[FileUse], contents: Mapping[Path, ImageContent | str]
 ) -> list[Finding]:
     """Return what is suspicious in the contents of files.
 
@@ -60,7 +60,6 @@ def find_content_faults(
         split: the data set.
         uses: of its files.
         contents: of the files, by path.
-        allow_overlap: whether identical files may be both in the training set and in the test set.
     """
     groups = defaultdict[str, list[FileUse]](list)
     for use in uses:
@@ -74,7 +73,7 @@ def find_content_faults(
             copies[_kind_of_copies(group)].append(" = ".join(str(use.path) for use in group[:EXAMPLES]))
     for kind, names in copies.items():
         where = {"copy": "", "copy-in-train-and-test": f", {BOTH}"}.get(kind, ", of two or more identities")
-        is_error = kind == "copy-in-train-and-test" and not allow_overlap
+        is_error = kind == "copy-in-train-and-test"
         text = f"in two or more files with the same bytes{where}"
         findings += Finding.of(kind, names, f"image is {text}", f"images are {text}", is_error)
     return [*findings, *_different_sizes(split, contents)]

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,11 @@ class Finding:
     is_error: bool = False
     """Whether the data set cannot be used as it is."""
 
+    @property
+    def is_overlap(self) -> bool:
+        """Whether something is both in the training set and in the test set, which can be allowed."""
+        return self.kind.endswith("-in-train-and-test")
+
     @classmethod
     def of(cls, kind: str, items: Iterable[object], one: str, many: str, is_error: bool = False) -> list["Finding"]:
         """Return the finding of some items, or nothing if there are none.
@@ -73,33 +78,26 @@ class FileUse:
         return "train" in self.parts and len(set(self.parts)) > 1
 
 
-def find_faults(split: Split, allow_overlap: bool = False) -> list[Finding]:
-    """Return what is suspicious in the labels and files of a data set, errors first.
-
-    Args:
-        split: the data set.
-        allow_overlap: whether identities and files may be both in the training set and in the test set.
-    """
-    uses = file_uses(split)
-    found_files = [
-        *find_overlap(split, uses, allow_overlap),
+def find_faults(split: Split, uses: Sequence[FileUse]) -> list[Finding]:
+    """Return what is suspicious in the labels and files of a data set."""
+    files = [
+        *find_overlap(split, uses),
         *Finding.of("missing-file", _missing(uses), "file does not exist", "files do not exist", True),
         *_shared_files(uses),
     ]
     labels = [finding for name in LABELS for finding in _suspicious_labels(split, name)]
-    return sorted([*found_files, *labels], key=lambda finding: not finding.is_error)
+    return [*files, *labels]
 
 
-def find_overlap(split: Split, uses: Iterable[FileUse], allow_overlap: bool = False) -> list[Finding]:
+def find_overlap(split: Split, uses: Iterable[FileUse]) -> list[Finding]:
     """Return the findings of identities and files that are both in the training set and in the test set."""
     train = set(split.train.values("identity"))
     identities = sorted(train & {*split.query.values("identity"), *split.gallery.values("identity")})
     files = [use.path for use in uses if use.overlaps]
-    findings = [
+    return [
         *Finding.of("identity-in-train-and-test", identities, f"identity is {BOTH}", f"identities are {BOTH}", True),
         *Finding.of("file-in-train-and-test", files, f"file is {BOTH}", f"files are {BOTH}", True),
     ]
-    return [replace(finding, is_error=not allow_overlap) for finding in findings]
 
 
 def refuse_overlap(split: Split) -> None:

@@ -40,15 +40,27 @@ class Inspection:
     findings: tuple[Finding, ...] = ()
     """Errors first."""
 
-    @property
-    def error(self) -> str:
-        """Why the data set cannot be used as it is, in one sentence; empty if nothing was found."""
-        errors = [finding.text for finding in self.findings if finding.is_error]
+    def errors(self, allow_overlap: bool = False) -> list[Finding]:
+        """Return the findings because of which the data set cannot be used as it is.
+
+        Args:
+            allow_overlap: whether identities and files may be both in the training set and in the test set.
+        """
+        return [f for f in self.findings if f.is_error and not (allow_overlap and f.is_overlap)]
+
+    def error(self, allow_overlap: bool = False) -> str:
+        """Return why the data set cannot be used as it is, in one sentence; empty if nothing was found.
+
+        Args:
+            allow_overlap: as in `errors`.
+        """
+        errors = self.errors(allow_overlap)
+        texts = [finding.text for finding in errors]
         if self.corrupt:
-            errors.append(f"{len(self.corrupt)} of the images are corrupt, such as {self.corrupt[0]}")
-        if any(finding.is_error and finding.kind.endswith("-in-train-and-test") for finding in self.findings):
-            errors.append(ALLOW_OVERLAP)
-        return "; ".join(errors)
+            texts.append(f"{len(self.corrupt)} of the images are corrupt, such as {self.corrupt[0]}")
+        if any(finding.is_overlap for finding in errors):
+            texts.append(ALLOW_OVERLAP)
+        return "; ".join(texts)
 
 
 def inspect_dataset(
@@ -57,7 +69,6 @@ def inspect_dataset(
     check: bool = False,
     progress: Callable[[int], None] = lambda count: None,
     folder: FolderOptions | None = None,
-    allow_overlap: bool = False,
 ) -> Inspection:
     """Read a data set, count its sightings, images and labels, and list what is suspicious.
 
@@ -67,7 +78,6 @@ def inspect_dataset(
         check: decode every image, and compare the bytes of files and the sizes of registered images.
         progress: called with the number of images decoded so far.
         folder: camera, pattern of file names, and modalities of the folder of `own`; None for the defaults.
-        allow_overlap: whether identities and files may be both in the training set and in the test set.
 
     Raises:
         ConfigError: there is no data set of that name, or the options of a folder do not fit it.
@@ -75,14 +85,14 @@ def inspect_dataset(
     """
     split = read_dataset(name, root, folder)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
-    findings = [*find_faults(split, allow_overlap), *_unread(name, root, split)]
+    uses = file_uses(split)
+    findings = [*find_faults(split, uses), *_unread(name, root, split)]
     reasons = None
     if check:
-        uses = file_uses(split)
         contents = read_contents(sorted({path for table in tables.values() for path in table.paths}), progress)
         reasons = [content for content in contents.values() if isinstance(content, str)]
         findings = [finding for finding in findings if finding.kind != "missing-file"]  # these are corrupt, too
-        findings += find_content_faults(split, uses, contents, allow_overlap)
+        findings += find_content_faults(split, uses, contents)
     findings.sort(key=lambda finding: not finding.is_error)
     counts = [_counts(part, table) for part, table in tables.items()]
     notes = tuple(note for note in split.notes if note not in {finding.text for finding in findings})

@@ -336,7 +336,7 @@ def calls(monkeypatch):
     monkeypatch.setattr("resight.gallery.url.exists", lambda url: url == "old")
     monkeypatch.setattr("resight.inference.load.load", lambda folder, *a, **o: ("model", str(folder), *a, *o.values()))
     monkeypatch.setattr(
-        "resight.data.readers.anything.read_images", lambda paths, by_folder: [*map(str, paths), by_folder]
+        "resight.data.readers.anything.read_images", lambda paths, by_folder, *_: [*map(str, paths), by_folder]
     )
     return calls
 

@@ -8,7 +8,7 @@ from PIL import Image
 from resight import read_dataset
 from resight.cli import main
 from resight.data.decode import decode_array
-from resight.data.readers.rgbnt100 import split_pictures
+from resight.data.readers.rgbnt100 import split_wide
 from resight.errors import DatasetError
 from resight.evaluation.labels import encode_labels
 from resight.retrieval.junk import matching, rule_of
@@ -34,7 +34,7 @@ def wide(tmp_path):
 
 def test_rgbnt100_is_split_into_the_pixels_of_its_wide_pictures(wide, tmp_path):
     counts = []
-    assert split_pictures(wide, tmp_path / "new", counts.append) == 10
+    assert split_wide(wide, tmp_path / "new", counts.append) == 10
     assert counts == list(range(1, 11))
     split = read_dataset("rgbnt100", tmp_path / "new")
     assert (len(split.train), len(split.query), len(split.gallery)) == (4, 2, 4)
@@ -54,7 +54,7 @@ def test_wide_pictures_of_another_width_are_refused(wide, tmp_path):
     with pytest.raises(
         DatasetError, match=r"0009_c0001_001\.jpg is 700 pixels wide, and a picture of RGBNT100 has 768"
     ):
-        split_pictures(wide, tmp_path / "new")
+        split_wide(wide, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -38,7 +38,7 @@ class Inspect:
 
 
 @dataclass(frozen=True)
-class SplitPictures:
+class SplitWide:
     """Split the pictures of RGBNT100, which have three modalities side by side, into a folder for each modality."""
 
     root: Positional[Path]
@@ -62,13 +62,13 @@ class Names:
     """Print JSON."""
 
 
-_ACTIONS: Final = {"inspect": Inspect, "split": SplitPictures, "clean": Clean, "list": Names}
+_ACTIONS: Final = {"inspect": Inspect, "split": SplitWide, "clean": Clean, "list": Names}
 
 
 def run(arguments: list[str]) -> None:
     """Inspect a data set, split its pictures, clean the cache, or list the catalog."""
     options = parse_action(_ACTIONS, arguments, "resight data")
-    {Inspect: _inspect, SplitPictures: _split, Clean: _clean, Names: _list}[type(options)](options)
+    {Inspect: _inspect, SplitWide: _split, Clean: _clean, Names: _list}[type(options)](options)
 
 
 def _inspect(options: Inspect) -> None:
@@ -104,13 +104,13 @@ def _print(inspection: Inspection, allow_overlap: bool) -> None:
         print(f"all images can be decoded ({files}, with query and gallery counted separately)")
 
 
-def _split(options: SplitPictures) -> None:
-    from resight.data.readers.rgbnt100 import split_pictures
+def _split(options: SplitWide) -> None:
+    from resight.data.readers.rgbnt100 import split_wide
     from resight.progress import Progress
 
     with Progress(options.quiet) as progress:
         progress.start("splitting pictures", None)
-        count = split_pictures(options.root, options.out, progress.update)
+        count = split_wide(options.root, options.out, progress.update)
     print(f"{count} pictures split into rgb, nir and tir in {options.out}")
 
 

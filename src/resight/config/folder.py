@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from pydantic import field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from resight.config.section import Section
 
@@ -13,6 +13,8 @@ GROUPS: Final = ("identity", "camera", "view", "scene", "clothes", "tracklet", "
 
 class FolderOptions(Section):
     """How the image files of a folder become sightings. A table states the same in its columns."""
+
+    model_config = ConfigDict(title="options of a folder")
 
     camera: str | None = None
     """Camera of all images of the folder."""

@@ -19,7 +19,7 @@ ALLOW_OVERLAP: Final = "separate train and test, or allow this with --allow-trai
 """What to do about identities and files that are both in the training set and in the test set."""
 
 
-def list_some(names: Sequence[str]) -> str:
+def list_first(names: Sequence[str]) -> str:
     """Return the first three names, and how many others there are."""
     more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
     return ", ".join(names[:EXAMPLES]) + more
@@ -58,7 +58,7 @@ class Finding:
         names = [str(item) for item in items]
         if not names:
             return []
-        text = f"{len(names)} {one if len(names) == 1 else many}: {list_some(names)}"
+        text = f"{len(names)} {one if len(names) == 1 else many}: {list_first(names)}"
         return [cls(kind, len(names), tuple(names[:EXAMPLES]), text, is_error)]
 
 
@@ -108,9 +108,8 @@ def refuse_overlap(split: Split) -> None:
     """
     findings = find_overlap(split, file_uses(split))
     if findings:
-        raise DatasetError(
-            f"{split.name}: {findings[0].text}; figures would measure what was trained on: {ALLOW_OVERLAP}"
-        )
+        texts = "; ".join(finding.text for finding in findings)
+        raise DatasetError(f"{split.name}: {texts}; figures would measure what was trained on: {ALLOW_OVERLAP}")
 
 
 def file_uses(split: Split) -> list[FileUse]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from resight.config.folder import FolderOptions
-from resight.data.findings import list_some
+from resight.data.findings import list_first
 from resight.data.modalities import LABELS, name_fault
 from resight.data.readers.folders import IMAGE_SUFFIXES, contents, image_files, picture_like
 from resight.data.readers.paired import modality_folders, pair
@@ -93,7 +93,7 @@ def _match_all(root: Path, names: list[str], options: FolderOptions) -> list[dic
     if unmatched:
         raise DatasetError(
             f"the pattern {pattern.pattern} does not match {len(unmatched)} of the {len(names)} images of {root}: "
-            f"{list_some(unmatched)}"
+            f"{list_first(unmatched)}"
         )
     return [stated | {label: text or None for label, text in match.groupdict().items()} for match in matches if match]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resight.config.folder import FolderOptions
-from resight.data.findings import list_some
+from resight.data.findings import list_first
 from resight.data.modalities import MODALITIES, count_fault, name_fault, ordered
 from resight.data.readers.folders import IMAGE_SUFFIXES, contents, image_files, is_image
 from resight.errors import ConfigError, DatasetError
@@ -29,10 +29,10 @@ def modality_folders(root: Path, options: FolderOptions) -> dict[str, Path]:
         return {name: root / name for name in usual}
     if len(usual) == 1:  # a folder that happens to have this name
         return {}
-    shown = ", ".join(entry.name + ("/" if entry.is_dir() else "") for entry in others[:3])
+    examples = ", ".join(entry.name + ("/" if entry.is_dir() else "") for entry in others[:3])
     raise DatasetError(
         f"{root} has the folders {', '.join(usual)} of modalities and beside them {len(others)} others with images, "
-        f"such as {shown}: name the folders to read, as in --modalities {' '.join(usual)}"
+        f"such as {examples}: name the folders to read, as in --modalities {' '.join(usual)}"
     )
 
 
@@ -105,7 +105,7 @@ def _require_complete(folders: Mapping[str, Path], sightings: Mapping[str, Mappi
     for modality, folder in folders.items():
         names = [_first(folders, images) for images in incomplete if modality not in images]
         if names:
-            lacking.append(f"{folder} lacks {list_some(names)}")
+            lacking.append(f"{folder} lacks {list_first(names)}")
     raise DatasetError(
         f"{len(incomplete)} of {len(sightings)} sightings have no image in a modality that others have: "
         f"{'; '.join(lacking)}{hint}"

@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)")
 
 
 def read(root: Path) -> Split:
-    """Read RGBNT100, whose wide pictures `split_pictures` (`resight data split`) has split.
+    """Read RGBNT100, whose wide pictures `split_wide` (`resight data split`) has split.
 
     Raises:
         DatasetError: `root` has wide pictures, or not the layout of RGBNT100; or an image is missing in a modality.
@@ -40,7 +40,7 @@ def read(root: Path) -> Split:
     return Split("RGBNT100", train, query, gallery)
 
 
-def split_pictures(root: Path, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
+def split_wide(root: Path, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
     """Split the wide pictures of RGBNT100 into folders of modalities with lossless PNG files, in a new folder.
 
     Args:

@@ -299,7 +299,8 @@ def test_stats(capsys, folder):
 def test_verify(capsys, folder, monkeypatch):
     assert lines(capsys, "verify", "g") == ["8 records, no fault"]
     assert lines(capsys, "verify", "g", "--identity", "zoe") == [
-        "8 records, no fault", "no record and no log entry has the identity 'zoe'",
+        "8 records, no fault",
+        "no record and no log entry has the identity 'zoe'",
     ]
     with_ann = [f"record {r.id!r} has the identity 'ann'" for r in RECORDS if r.identity == "ann"]
     assert refused(capsys, "verify", "g", "--identity", "ann") == "3 faults: " + "; ".join(with_ann)
@@ -349,7 +350,7 @@ def calls(monkeypatch):
     monkeypatch.setattr("resight.gallery.url.exists", lambda url: url == "old")
     monkeypatch.setattr("resight.inference.load.load", lambda folder, *a, **o: ("model", str(folder), *a, *o.values()))
     monkeypatch.setattr(
-        "resight.data.readers.anything.read_images", lambda paths, by_folder: [*map(str, paths), by_folder]
+        "resight.data.readers.anything.read_images", lambda paths, by_folder, *_: [*map(str, paths), by_folder]
     )
     return calls
 

@@ -19,6 +19,7 @@ from resight.cli.extract import Extract
 from resight.cli.lr_find import FindLearningRate
 from resight.cli.output import Output, row_table, score_table, show
 from resight.cli.similarity import Similarity
+from resight.config.folder import FolderOptions
 from resight.config.recipes import find
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import ConfigError
@@ -137,7 +138,8 @@ def test_calibrate(capsys, monkeypatch, tmp_path, few):
     command = ["calibrate", tmp_path / "m", "--dataset", "few", "--root", "folder", "--batch-size", 3]
     printed = lines(capsys, *command)
     assert calls == [
-        (EmbeddingOptions(batch_size=3), tmp_path / "m"), ("few", Path("folder")), (embedder, few, 1e-3),
+        (EmbeddingOptions(batch_size=3), tmp_path / "m"), ("few", Path("folder"), FolderOptions()),
+        (embedder, few, 1e-3),
     ]  # fmt: skip
     assert texts(printed) == [
         "40 same-identity pairs and 900 different-identity pairs; threshold 0.4322: 0.25 % of different-identity pairs "

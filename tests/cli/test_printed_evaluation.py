@@ -186,18 +186,22 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     assert texts(printed) == ["one", "two"]
     assert not written
     document = {"name": "few", "parts": [json.loads(json.dumps(vars(p))) for p in parts], "notes": ["one", "two"]}
+    document |= {"findings": []}
     assert json.loads("\n".join(lines(capsys, *command, "--json", "--out", "new"))) == document
     assert written == [("the split", Path("new"))]
     inspection = replace(inspection, corrupt=[], notes=())
     says = "all images can be decoded (57, with query and gallery counted separately)"
     assert texts(lines(capsys, *command, "--check")) == [says]
-    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {"notes": []}
+    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {
+        "notes": [],
+        "corrupt": [],
+    }
     inspection = replace(inspection, corrupt=["a is empty", "b is empty"])
     capsys.readouterr()
     assert main([*command, "--check"]) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-2:] == ["a is empty", "b is empty"]
-    assert captured.err == "resight: 2 of the images are corrupt: they are listed above\n"
+    assert captured.err == "resight: 2 of the images are corrupt, such as a is empty\n"
     assert [call[2] for call in calls] == [False, False, True, True, True]
 
 

@@ -171,14 +171,17 @@ CHANGES = {
     "compile": True,
     "scaling": {"default": ("limits", 0.0, 1.0)},
     "identity_from_folder": True,
+    "camera": "c1",
+    "filename_pattern": r"(?P<view>\d)",
     "shard": 4,
 }
 ALLOWED = {"device", "batch_size", "on_corrupt", "ray"}  # of the same kind of device; see the class Plan
-OF_VIDEO = {"boxes", "min_confidence", "camera", "modality", "start"}
+OF_VIDEO = {"boxes", "min_confidence", "modality", "start"}
+OF_FOLDERS = {"modalities", "allow_missing_modalities"}  # of modalities: what is read with them is in the digest
 
 
 def test_a_run_of_other_options_does_not_resume(folder, table, tmp_path, monkeypatch):
-    assert {field.name for field in fields(ExtractOptions)} == {*CHANGES, *ALLOWED, *OF_VIDEO}
+    assert {field.name for field in fields(ExtractOptions)} == {*CHANGES, *ALLOWED, *OF_VIDEO, *OF_FOLDERS}
     out, root = tmp_path / "e.parquet", table.parent
     stop_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):

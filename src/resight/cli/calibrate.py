@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.output import ProgressOutput, metavar, note, row_table, show
 from resight.cli.parsing import parse
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Calibrate(ProgressOutput):
     """A data set of the catalog; preferably validation images of your own, not a test set that you report on."""
     root: Annotated[Path, metavar("FOLDER_OR_TABLE")]
     """The folder or table of the data set."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     false_match_rate: float = 1e-3
     """Fraction of different-identity pairs that reach the threshold, from 0 to 1."""
@@ -43,7 +45,7 @@ def run(arguments: list[str]) -> None:
 
     embedder = options.embedding.load(options.model)
     with Progress(options.quiet) as progress:
-        split = read_dataset(options.dataset, options.root)
+        split = read_dataset(options.dataset, options.root, options.folder)
         progress.log(embedder.description)
         progress.log(size_line(split))
         progress.start(f"embedding {split.name}", split.tested)

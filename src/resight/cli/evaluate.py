@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.output import ProgressOutput, metavar, note, plain, row_table, score_table, show
 from resight.cli.parsing import parse
+from resight.config.folder import FolderOptions
 from resight.config.sections import Evaluation
 from resight.errors import ConfigError
 from resight.progress import counted, percent
@@ -32,6 +33,7 @@ class Evaluate(ProgressOutput):
     """A data set of the catalog (resight data list); not for a file of embeddings."""
     root: Annotated[Path | None, metavar("FOLDER_OR_TABLE")] = None
     """The folder or table of the data set."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     on_corrupt: Literal["error", "skip"] = "error"
     """What to do with images that cannot be decoded."""
     cameras: bool = False
@@ -88,6 +90,8 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
     if is_embeddings(options.source):
         if options.dataset is not None or options.root is not None:
             raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
+        if options.folder.changed_options:
+            raise ConfigError(f"{options.source} has its own labels: leave {options.folder.changed_options[0]} out")
         return evaluate_embeddings(options.source, options.settings, options.embedding.device)
     from resight.data.catalog import read_dataset
     from resight.evaluation.as_trained import load_as_trained
@@ -101,7 +105,7 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
         raise ConfigError(f"to evaluate {options.source}, give --dataset NAME and --root FOLDER_OR_TABLE")
     with Progress(options.quiet) as progress:
         progress.start(f"reading {options.dataset}", None)
-        split = read_dataset(options.dataset, options.root)
+        split = read_dataset(options.dataset, options.root, options.folder)
         embedder = load_as_trained(options.source, progress, **options.embedding.given())
         split = checked_for_evaluation(split, options.settings, options.on_corrupt, progress, embedder.scaling)
         progress.log(embedder.description)

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.output import ProgressOutput, metavar, on_interrupt, show
 from resight.cli.parsing import parse
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,13 @@ class Extract(ProgressOutput):
     out: Annotated[Path, metavar("FILE.parquet")]
     """File to write; must not exist."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     boxes: Annotated[Path | None, metavar("FILE")] = None
     """Boxes in the video: MOTChallenge's text (.txt, .csv), or JSON (.json, .jsonl)."""
     min_confidence: Annotated[float | None, metavar("NUMBER")] = None
     """Lowest confidence of a box to embed."""
-    camera: Annotated[str | None, metavar("NAME")] = None
-    """Camera of the video."""
     modality: Annotated[str | None, metavar("NAME")] = None
     """Modality of the video: rgb (the default), nir or tir."""
     start: float = 0.0
@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> None:
 
     names = {field.name for field in fields(ExtractOptions)} & {field.name for field in fields(Extract)}
     settings = {name: getattr(options, name) for name in names} | options.embedding.given()
+    settings |= options.folder.model_dump()
     with on_interrupt(lambda: _continuation(options.out)), Progress(options.quiet) as progress:
         result = extract(
             options.model, options.source, options.out, workers=options.workers, options=ExtractOptions(**settings),

@@ -7,10 +7,11 @@ from typing import Literal
 from resight.config.run import Run
 from resight.config.scaling import Scaling, require_modalities
 from resight.config.sections import Evaluation
+from resight.data.findings import refuse_overlap
 from resight.data.image import corrupt
 from resight.data.picture_notes import PictureNotes
 from resight.data.scaling import rules_of_files
-from resight.data.sightings import MODALITIES, SightingTable, Split
+from resight.data.sightings import SightingTable, Split
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
 from resight.evaluation.labels import encode_labels
@@ -23,11 +24,14 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
 
     Raises:
         ConfigError: a rule for more than 8 bits is for a modality that does not exist.
-        DatasetError: there is nothing to train on.
+        DatasetError: there is nothing to train on, or an identity or a file is both in the training set and in the test
+            set, and the run does not allow that.
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the run does not skip such.
     """
-    require_modalities(run.preprocessing.scaling, MODALITIES)
+    require_modalities(run.preprocessing.scaling, split.train.modalities)
+    if not run.allow_train_test_overlap:
+        refuse_overlap(split)
     checked, notes = without_corrupt(split, run.on_corrupt, progress, run.preprocessing.scaling)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):

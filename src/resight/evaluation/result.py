@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from resight.data.sightings import MODALITIES, Sighting
+from resight.data.modalities import ordered
+from resight.data.sightings import Sighting
 from resight.device import Compute
 from resight.inference.embeddings import Embeddings
 from resight.progress import counted
@@ -210,7 +211,7 @@ def camera_pairs(result: Result) -> list[CameraPair]:
 
 
 def _name(sighting: Sighting) -> str:
-    return "|".join(sighting.images[m].name for m in MODALITIES if m in sighting.images)
+    return "|".join(sighting.images[m].name for m in ordered(sighting.images))
 
 
 def _number(value: float) -> float | None:

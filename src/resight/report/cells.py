@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from resight.data.decode import decode_array, image_size
-from resight.data.sightings import MODALITIES, Sighting
+from resight.data.modalities import MODALITIES, ordered
+from resight.data.sightings import Sighting
 
 # All sizes in pixels
 _WIDTH: Final = 104  # of an image
@@ -98,7 +99,7 @@ def layout_of(queries: Sequence[Images], all_modalities: Iterable[str], columns:
         lines_above: of text, above an image.
     """
     present = set(all_modalities)
-    modalities = tuple(m for m in MODALITIES if m in present) or MODALITIES[:1]
+    modalities = ordered(present) or MODALITIES[:1]
     aspects = list[float]()
     for images in queries:
         if images:
@@ -133,7 +134,7 @@ def label_lines(sighting: Sighting, names: Mapping[str, str]) -> list[str]:
         sighting: the sighting.
         names: of `short_names`, over all sightings of the strip.
     """
-    return [*(names[text] for text in _labels(sighting)), " + ".join(m for m in MODALITIES if m in sighting.images)]
+    return [*(names[text] for text in _labels(sighting)), " + ".join(ordered(sighting.images))]
 
 
 def short_names(sightings: Iterable[Sighting]) -> dict[str, str]:
@@ -153,7 +154,7 @@ def short_names(sightings: Iterable[Sighting]) -> dict[str, str]:
 
 
 def _labels(sighting: Sighting) -> tuple[str, str, str]:
-    file = next((sighting.images[m].stem for m in MODALITIES if m in sighting.images), "no file")
+    file = next((sighting.images[m].stem for m in ordered(sighting.images)), "no file")
     return file, f"id {sighting.identity or 'unknown'}", f"camera {sighting.camera or 'unknown'}"
 
 

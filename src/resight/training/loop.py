@@ -67,7 +67,7 @@ def train(
     folder = folder or RunFolder.new(default_folder(run))
     if split is None:
         progress.start(f"reading {run.dataset}", None)
-        split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
+        split = prepare(run, read_dataset(run.dataset, root_of(run), run.folder), progress)
     learned, validation = hold_out(split, run.validation_fraction, run.seed)
     context = TrainContext.create(run, Vocabulary.of(learned.train), distributed, progress, folder)
     torch.set_num_threads(context.compute.threads)

@@ -37,6 +37,8 @@ def add(options: kinds.Add) -> None:
         raise ConfigError("give either images, folders or tables to add, or --embeddings FILE")
     if options.embeddings is not None and (options.thumbnails or options.identity_from_folder):
         raise ConfigError("--embeddings has no images: leave --thumbnails and --identity-from-folder out")
+    if options.embeddings is not None and options.folder.changed_options:
+        raise ConfigError(f"--embeddings has no images: leave {options.folder.changed_options[0]} out")
     with Progress(options.quiet) as progress, _opened_for_adding(options) as gallery:
         report = _ingest(gallery, options, progress)
         for reason in report.corrupt:
@@ -74,7 +76,7 @@ def _ingest(gallery: Gallery, options: kinds.Add, progress: Progress) -> Any:
         return gallery.ingest_embeddings(options.embeddings, values, progress.update)
     from resight.data.readers.anything import read_images
 
-    sightings = read_images(list(options.images), options.identity_from_folder)
+    sightings = read_images(list(options.images), options.identity_from_folder, options.folder, progress.log)
     progress.log(gallery.embedder.description)
     progress.log(counted(len(sightings), "sighting"))
     progress.start("embedding", len(sightings))

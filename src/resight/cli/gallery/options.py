@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.output import Output, ProgressOutput, metavar
+from resight.config.folder import FolderOptions
 
 URL = Annotated[str, metavar("GALLERY")]
 Name = Annotated[str | None, metavar("NAME")]
@@ -46,6 +47,7 @@ class Add(ProgressOutput):
     """Model folder of a new gallery; for an existing gallery, it must be the gallery's model."""
     embeddings: Annotated[Path | None, metavar("FILE.parquet")] = None
     """File of embeddings of the gallery's model, to add instead of images."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     thumbnails: bool = False

@@ -1,12 +1,13 @@
-"""Progress where nobody sees a moving bar: a line every half minute, with what is left."""
+"""Progress where nobody sees a moving bar: an estimate, then a line every half minute; and numbers for people."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from resight import progress as progress_module
-from resight.progress import Progress, duration
+from resight.progress import Progress, counted, duration, percent
 
 
 class Clock:
@@ -24,10 +25,69 @@ def test_a_line_every_half_minute(monkeypatch, capsys):
             progress.update(done, "loss 1.5")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "embedding: 30 of 1,000  loss 1.5  about 16 min left",
-        "embedding: 60 of 1,000  loss 1.5  about 16 min left",
-        "embedding: 90 of 1,000  loss 1.5  about 15 min left",
+        "embedding: 5 of 1,000  loss 1.5  about 17 min left",  # the first estimate
+        "embedding: 35 of 1,000  loss 1.5  about 16 min left",
+        "embedding: 65 of 1,000  loss 1.5  about 16 min left",
+        "embedding: 95 of 1,000  loss 1.5  about 15 min left",
     ]
+
+
+def test_the_first_estimate_is_only_of_a_task_that_takes_longer(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    progress = Progress()
+    for total, options in ((33, {}), (1000, {"estimate": False}), (35, {})):
+        progress.start("embedding", total, **options)
+        for done in range(1, 11):
+            clock.now += 1
+            progress.update(done)
+    assert capsys.readouterr().err == "embedding: 5 of 35  about 30 s left\n"
+
+
+def test_a_line_every_half_minute_while_one_step_takes_longer(monkeypatch, capsys):
+    """No step is reported: the thread of the `with` block calls `tick` every second."""
+    clock = Clock(monkeypatch)
+    progress = Progress()
+    progress.tick()  # no task has been started
+    progress.start("embedding", 1000)
+    for seconds in range(1, 101):
+        clock.now += 1
+        if seconds == 50:
+            progress.update(500)
+        progress.tick()
+    assert capsys.readouterr().err.splitlines() == [
+        "embedding: 0 of 1,000  30 s so far",
+        "embedding: 500 of 1,000  about 60 s left",
+        "embedding: 500 of 1,000  about 90 s left",
+    ]
+
+
+def test_the_thread_prints_and_ends(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module, "_TICK", 0.001)
+    monkeypatch.setattr(progress_module, "_LINE_INTERVAL", 0.0)
+    with Progress() as progress:
+        progress.start("reading", None)
+        ticker = progress._ticker
+        printed = ""
+        deadline = time.monotonic() + 20
+        while "reading: 0  0 s so far" not in printed and time.monotonic() < deadline:
+            printed += capsys.readouterr().err
+    assert "reading: 0  0 s so far" in printed
+    assert not ticker.is_alive()
+    with Progress(quiet=True) as silent:
+        assert silent._ticker is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0, "0.0 %"), (0.51249, "51.2 %"), (0.0004, "0.0 %"), (0.0005001, "0.1 %"), (1, "100.0 %")]
+)
+def test_rates_are_percent_with_one_decimal(rate, text):
+    assert percent(rate) == text
+
+
+def test_counted_nouns():
+    numbers = [counted(n, "record") for n in (0, 1, 2, 1234)]
+    assert numbers == ["0 records", "1 record", "2 records", "1,234 records"]
+    assert [counted(n, "identity", "identities") for n in (1, 2)] == ["1 identity", "2 identities"]
 
 
 def test_what_was_done_before_is_not_part_of_the_rate(monkeypatch, capsys):
@@ -157,10 +217,10 @@ def test_a_line_after_half_a_minute_and_not_before(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     progress = Progress()
     progress.start("embedding", 100)
-    for now, done in ((129.999, 1), (130.0, 2), (159.5, 3), (160.0, 4)):
+    for now, done in ((104.999, 1), (105.0, 2), (134.5, 3), (135.0, 4), (164.5, 5), (165.0, 6)):
         clock.now = now
         progress.update(done)
-    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["2", "4"]
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["2", "4", "6"]
 
 
 def test_no_estimate_before_the_first_new_step(monkeypatch, capsys):
@@ -171,8 +231,8 @@ def test_no_estimate_before_the_first_new_step(monkeypatch, capsys):
         clock.now += 30
         progress.update(done)
     assert capsys.readouterr().err.splitlines() == [
-        "embedding: 0 of 10",
-        "embedding: 5 of 10",
+        "embedding: 0 of 10  30 s so far",
+        "embedding: 5 of 10  30 s so far",
         "embedding: 6 of 10  about 2 min left",
     ]
     fresh = Progress()

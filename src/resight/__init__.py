@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resight.config import recipes
+    from resight.config.folder import FolderOptions
     from resight.config.run import Run
     from resight.data.catalog import read_dataset
     from resight.data.inspect import inspect_dataset
@@ -58,6 +59,7 @@ _MODULES = {
     "ExportError": "errors",
     "ExtractOptions": "inference.extract.options",
     "Filter": "gallery.record",
+    "FolderOptions": "config.folder",
     "Gallery": "gallery.gallery",
     "GalleryError": "errors",
     "PictureError": "errors",
@@ -92,11 +94,11 @@ _MODULES = {
 
 __all__ = [
     "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
-    "ExportError", "ExtractOptions", "Filter", "Gallery", "GalleryError", "PictureError", "Record", "ResightError",
-    "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures",
-    "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate", "export",
-    "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images",
-    "recipes", "summarize", "train",
+    "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError", "Record",
+    "ResightError", "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError",
+    "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate",
+    "export", "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset",
+    "read_images", "recipes", "summarize", "train",
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import pytest
 from cli_helpers import tables
 
 from resight.cli import main
-from resight.cli.gallery import actions, options
-from resight.cli.gallery.answers import print_answers
+from resight.cli.gallery import options
+from resight.cli.gallery.metadata import parse_metadata
+from resight.cli.gallery.search import print_answers
 from resight.errors import ConfigError
 from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.gallery import Answer, Gallery
@@ -78,7 +79,7 @@ def test_defaults():
 
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_search_with_records_leaves_them_out(capsys, folder, k):
-    answers = json.loads("\n".join(lines(capsys, "search", "g", "--id", "r0", "r4", "--k", k, "--json")))
+    answers = json.loads("\n".join(lines(capsys, "search", "g", "--id", "r0", "r4", "--k", k, "--json")))["queries"]
     assert [entry["query"] for entry in answers] == ["r0", "r4"]
     for entry, query in zip(answers, (RECORDS[0], RECORDS[4]), strict=True):
         # The search is for as many more as there are ids, which are then left out.
@@ -95,14 +96,14 @@ def test_search_with_records_leaves_them_out(capsys, folder, k):
 def test_search_prints_a_table_without_empty_columns(capsys, folder):
     printed = lines(capsys, "search", "g", "--id", "r3", "--identity", "ann")
     rows = [
-        [f"{round(similarity, 4):.4g}", "ann", *labels]
+        [f"{similarity:.4f}", "ann", *labels]
         for (similarity, r), labels in zip(
             naive(RECORDS[3].vector, Filter(identity=("ann",)), ("r3",)),
-            [["", "", "rgb", "", "r6"], ["c1", "1.00", "rgb", "a.jpg b.jpg", "r0"]],
+            [["", "", "rgb", "", "r6"], ["c1", "1.00 s", "rgb", "a.jpg b.jpg", "r0"]],
             strict=True,
         )
     ]
-    assert rows[0][0] == f"{round(float(RECORDS[3].vector @ RECORDS[6].vector), 4):.4g}"
+    assert rows[0][0] == f"{float(RECORDS[3].vector @ RECORDS[6].vector):.4f}"
     columns = ["similarity", "identity", "camera", "time", "modality", "images", "id"]
     assert tables(printed) == [("r3", [columns, *rows])]
 
@@ -114,7 +115,7 @@ def test_search_filters(capsys, folder):
         (["--after", 3, "--before", 7], Filter(after=3.0, before=7.0)),
         (["--metadata", "gate=north", "floor=2"], Filter(metadata={"gate": "north", "floor": 2})),
     ):  # fmt: skip
-        (entry,) = json.loads("\n".join(lines(capsys, *command, *more)))
+        (entry,) = json.loads("\n".join(lines(capsys, *command, *more)))["queries"]
         assert [row["id"] for row in entry["answers"]] == [r.id for _, r in naive(RECORDS[2].vector, where, ("r2",))]
         assert entry["answers"]
 
@@ -129,22 +130,23 @@ def test_search_by_group_counts_its_members(capsys, folder):
 
 
 def test_search_with_a_record_of_a_group_finds_the_rest_of_it(capsys, folder):
-    (entry,) = json.loads("\n".join(lines(capsys, "search", "g", "--id", "r3", "--group", "identity", "--json")))
+    printed = lines(capsys, "search", "g", "--id", "r3", "--group", "identity", "--json")
+    (entry,) = json.loads("\n".join(printed))["queries"]
     assert {row["identity"] for row in entry["answers"]} == {"ann", "bob", None}
 
 
 def test_search_says_why_there_is_no_answer(capsys, folder):
     command = ["search", "g", "--id", "r2"]
-    assert lines(capsys, *command, "--identity", "zoe")[-1] == "No record matches the filter (identity: ('zoe',))"
+    assert lines(capsys, *command, "--identity", "zoe")[-1] == "r2: No record matches the filter (identity: zoe)"
     assert lines(capsys, *command, "--identity", "zoe", "--after", 0)[-1] == (
-        "No record matches the filter (identity: ('zoe',), after: 0.0)"
+        "r2: No record matches the filter (identity: zoe, after: 0 s)"
     )
     assert lines(capsys, *command, "--modality", "tir")[-1] == (
-        "No record matches the filter (modality: ('tir',); the gallery has the modalities nir, rgb)"
+        "r2: No record matches the filter (modality: tir; the gallery has nir, rgb)"
     )
     with open_gallery("g") as gallery:
         gallery.remove([r.id for r in RECORDS if r.id != "r2"])
-    assert lines(capsys, *command)[-1] == "The gallery is empty"
+    assert lines(capsys, *command)[-1] == "r2: the gallery has no other record"
 
 
 def test_search_refuses(capsys, folder):
@@ -160,12 +162,12 @@ def test_search_refuses(capsys, folder):
 
 def test_metadata_keeps_the_types_of_json():
     pairs = ("a=3", "b=true", "c=1.5", 'd="3"', "e=north", "f=null", "g=[1]", "h=", "i=x=y", "j=NaN x")
-    assert actions._values(pairs) == {
+    assert parse_metadata(pairs) == {
         "a": 3, "b": True, "c": 1.5, "d": "3", "e": "north", "f": "null", "g": "[1]", "h": "", "i": "x=y", "j": "NaN x",
     }  # fmt: skip
     for pair in ("=", "=1", "a", ""):
         with pytest.raises(ConfigError, match="metadata is NAME=VALUE"):
-            actions._values((pair,))
+            parse_metadata((pair,))
 
 
 def answers(*known, probability=None):
@@ -187,16 +189,16 @@ def test_answers_of_a_calibrated_model(capsys):
             [
                 ["similarity", "probability", "known", "identity", "camera", "time", "modality", "images", "metadata",
                 "id"],
-                ["0.1235", "0.0457", "False", "ann", "c1", "1.00", "rgb", "a.jpg b.jpg", "{}", "r0"],
-                ["0.1235", "0.0457", "False", "bob", "c2", "7.00", "rgb", "", "{'gate': 'north', 'floor': 2}", "r1"],
+                ["0.1235", "4.6 %", "no", "ann", "c1", "1.00 s", "rgb", "a.jpg b.jpg", "", "r0"],
+                ["0.1235", "4.6 %", "no", "bob", "c2", "7.00 s", "rgb", "", "gate=north floor=2", "r1"],
             ],
         ),
         (
             "q1",
             [
                 ["similarity", "known", "identity", "camera", "time", "modality", "images", "metadata", "id"],
-                ["0.1235", "False", "ann", "c1", "1.00", "rgb", "a.jpg b.jpg", "{}", "r0"],
-                ["0.1235", "True", "bob", "c2", "7.00", "rgb", "", "{'gate': 'north', 'floor': 2}", "r1"],
+                ["0.1235", "no", "ann", "c1", "1.00 s", "rgb", "a.jpg b.jpg", "", "r0"],
+                ["0.1235", "yes", "bob", "c2", "7.00 s", "rgb", "", "gate=north floor=2", "r1"],
             ],
         ),
     ]  # fmt: skip
@@ -208,7 +210,8 @@ def test_answers_of_a_calibrated_model(capsys):
 
 
 def test_answers_as_json(capsys):
-    document = json.loads("\n".join(printed_answers(capsys, [answers(True, probability=0.045678), []], json=True)))
+    printed = printed_answers(capsys, [answers(True, probability=0.045678), []], json=True)
+    document = json.loads("\n".join(printed))["queries"]
     assert [entry["query"] for entry in document] == ["q0", "q1"]
     ((row,), nothing) = (entry["answers"] for entry in document)
     assert (row["similarity"], row["probability"], row["known"], row["time"]) == (0.1235, 0.0457, True, 1.005)
@@ -216,20 +219,24 @@ def test_answers_as_json(capsys):
 
 
 def test_assign_and_undo(capsys, folder):
-    again = "; resight gallery undo takes it back"
+    again = "; undo with: resight gallery undo g"
     assert lines(capsys, "assign", "g", "r2", "r5", "--identity", "zoe") == [f"2 records assigned to zoe{again}"]
-    assert lines(capsys, "assign", "g", "r0", "--of", "zoe") == [f"3 records assigned to unknown{again}"]
+    assert lines(capsys, "assign", "g", "r0", "--of", "zoe") == [f"3 records made unknown{again}"]
     with open_gallery("g") as gallery:
         second, first = reversed(gallery.engine.assignments())
         second, first = sorted((second, first), key=lambda entry: entry.identity is None, reverse=True)
-    assert lines(capsys, "undo", "g") == [f"taken back: 3 records assigned to unknown at {second.at}"]
-    assert lines(capsys, "undo", "g") == [f"taken back: 2 records assigned to zoe at {first.at}"]
+    assert lines(capsys, "undo", "g") == [
+        f"undone: 3 records made unknown at {second.at}; each has its earlier identity"
+    ]
+    assert lines(capsys, "undo", "g") == [
+        f"undone: 2 records assigned to zoe at {first.at}; each has its earlier identity"
+    ]
 
 
 def test_remove(capsys, folder):
     assert lines(capsys, "remove", "g", "--id", "r2", "r5", "none") == ["2 records removed, with all traces"]
     assert lines(capsys, "remove", "g", "--identity", "ann") == ["3 records removed, with all traces"]
-    assert lines(capsys, "remove", "g", "--identity", "ann") == ["There was nothing to remove"]
+    assert lines(capsys, "remove", "g", "--identity", "ann") == ["No record matches: nothing is removed"]
     for more in ([], ["--id", "r1", "--identity", "bob"]):
         assert refused(capsys, "remove", "g", *more) == "give either --id of records or --identity to remove"
 
@@ -247,20 +254,23 @@ def test_cluster(capsys, folder, threshold):
         for clustering in (unnamed, every)
     ]  # fmt: skip
     words = [
-        f"{c['records']} records, {c['groups']} groups, {c['single']} of them with a single record" for c in counts
+        f"{c['records']} records in {c['groups']} group{'s' * (c['groups'] != 1)}; {c['single']} of the groups "
+        f"{'has' if c['single'] == 1 else 'have'} a single record"
+        for c in counts
     ]
     assert [c["records"] for c in counts] == [4, 8]
     assert lines(capsys, *command) == [words[0]]
     agreement = every.agreement
     assert lines(capsys, *command, "--all") == [
         words[1],
-        f"against the identities: pairwise F1 {agreement.f1:.3f} (precision {agreement.precision:.3f}, recall "
-        f"{agreement.recall:.3f}), NMI {agreement.nmi:.3f}, {agreement.groups} groups for 2 identities",
+        f"agreement with the identities: F1 of pairs {100 * agreement.f1:.1f} % (precision "
+        f"{100 * agreement.precision:.1f} %, recall {100 * agreement.recall:.1f} %), NMI {100 * agreement.nmi:.1f} %; "
+        f"{agreement.groups} group{'s' * (agreement.groups != 1)} for 2 identities",
     ]
     assert json.loads("\n".join(lines(capsys, *command, "--json"))) == counts[0]
     document = json.loads("\n".join(lines(capsys, *command, "--all", "--json")))
     assert document == counts[1] | {"agreement": asdict(agreement)}
-    assert lines(capsys, *command, "--assign", "new") == [words[0], f"assigned new-1 to new-{counts[0]['groups']}"]
+    assert lines(capsys, *command, "--assign", "new") == [words[0], f"assigned: new-1 to new-{counts[0]['groups']}"]
     assert lines(capsys, *command) == ["Nothing to cluster: all 8 records have an identity (--all includes them)"]
     assert refused(capsys, *command, "--all", "--assign", "x").startswith("--all compares groups with identities")
 
@@ -272,14 +282,14 @@ def test_stats(capsys, folder):
     assert lines(capsys, "stats", "g") == [
         "records             8",
         "identities          2",
-        "unknown             4",
+        "without identity    4",
         "cameras             c1 2, c2 2, unknown 4",
         "modalities          nir 1, rgb 7",
-        "first               1.005",
-        "last                7.0",
+        "first time          1.00 s",
+        "last time           7.00 s",
         "metadata            floor, gate",
         "embedding_id        0123",
-        "model               None",
+        "model               none",
     ]
     with open_gallery("g") as gallery:
         gallery.remove([r.id for r in RECORDS])
@@ -289,7 +299,8 @@ def test_stats(capsys, folder):
 def test_verify(capsys, folder, monkeypatch):
     assert lines(capsys, "verify", "g") == ["8 records, no fault"]
     assert lines(capsys, "verify", "g", "--identity", "zoe") == [
-        "8 records, no fault; no record or log entry names zoe"
+        "8 records, no fault",
+        "no record and no log entry has the identity 'zoe'",
     ]
     with_ann = [f"record {r.id!r} has the identity 'ann'" for r in RECORDS if r.identity == "ann"]
     assert refused(capsys, "verify", "g", "--identity", "ann") == "3 faults: " + "; ".join(with_ann)
@@ -306,7 +317,7 @@ def test_copies_are_counted(capsys, folder, monkeypatch):
         assert lines(capsys, "verify", name) == ["8 records, no fault"]
     lost = SimpleNamespace(copied=3, lost=[f"l{n}" for n in range(25)])
     monkeypatch.setattr("resight.gallery.open.repair_gallery", lambda url, to: lost)
-    assert refused(capsys, "repair", "g", "fifth") == "25 not whole: " + "; ".join(f"l{n}" for n in range(20))
+    assert refused(capsys, "repair", "g", "fifth") == "25 items lost: " + "; ".join(f"l{n}" for n in range(20))
 
 
 # Actions that load a model, which is replaced
@@ -320,7 +331,7 @@ def calls(monkeypatch):
     """What `create`, `add` and `search` of images reach for; the calls are listed."""
     calls = []
     gallery = SimpleNamespace(
-        info=SimpleNamespace(width=768, embedding=SimpleNamespace(**SETTINGS)),
+        info=SimpleNamespace(width=768, embedding_id="0123", embedding=SimpleNamespace(**SETTINGS)),
         embedder=SimpleNamespace(
             description="the model",
             embed=lambda images, *labels: calls.append(("embed", images, *labels)) or np.eye(len(images), 4),
@@ -339,7 +350,7 @@ def calls(monkeypatch):
     monkeypatch.setattr("resight.gallery.url.exists", lambda url: url == "old")
     monkeypatch.setattr("resight.inference.load.load", lambda folder, *a, **o: ("model", str(folder), *a, *o.values()))
     monkeypatch.setattr(
-        "resight.data.readers.anything.read_images", lambda paths, by_folder: [*map(str, paths), by_folder]
+        "resight.data.readers.anything.read_images", lambda paths, by_folder, *_: [*map(str, paths), by_folder]
     )
     return calls
 
@@ -367,7 +378,7 @@ def test_add_images(capsys, calls, words, opened):
     assert main(["gallery", "add", *words, *more]) == 0
     captured = capsys.readouterr()
     assert captured.out == "5 added, 2 already present, 1 corrupt and skipped\n"
-    assert captured.err == "the model\nskipped: a is empty\nb\n"
+    assert captured.err == "the model\n2 sightings\nskipped: a is empty\nb\n"
     assert calls == [*opened, ("ingest", ["a.jpg", True], True, {"gate": 2})]
 
 
@@ -403,13 +414,13 @@ def test_add_refuses(capsys, calls):
 def test_search_with_images(capsys, calls):
     more = ["--query-camera", "c", "--query-modality", "nir", "--k", 3, "--group", "tracklet", "--rerank"]
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", *more, "--prior", 0.25, "--json")
-    assert json.loads("\n".join(printed)) == [{"query": name, "answers": []} for name in ("a.jpg", "b.jpg")]
+    assert json.loads("\n".join(printed)) == {"queries": [{"query": n, "answers": []} for n in ("a.jpg", "b.jpg")]}
     opened, embedded, searched = calls
     assert opened == ("open", "old", ("device", "auto"), ("precision", "auto"), ("prior", 0.25))
     assert [str(path) for path in embedded[1]] == ["a.jpg", "b.jpg"]
     assert embedded[2:] == ("c", None, "nir")
     assert searched[2:] == (3, Filter(), "tracklet", True, ())
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", "--same-object", "--json")
-    assert json.loads("\n".join(printed)) == [{"query": "a.jpg and b.jpg", "answers": []}]
+    assert json.loads("\n".join(printed)) == {"queries": [{"query": "a.jpg and b.jpg", "answers": []}]}
     np.testing.assert_allclose(calls[-1][1], [[0.5**0.5, 0.5**0.5, 0, 0]])
     assert calls[-1][2:] == (10, Filter(), None, False, ())

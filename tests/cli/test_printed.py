@@ -17,12 +17,14 @@ from resight.cli.evaluate import Evaluate
 from resight.cli.export import Export
 from resight.cli.extract import Extract
 from resight.cli.lr_find import FindLearningRate
-from resight.cli.parsing import print_rows, print_scores
+from resight.cli.output import Output, row_table, score_table, show
 from resight.cli.similarity import Similarity
+from resight.config.folder import FolderOptions
 from resight.config.recipes import find
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import ConfigError
 from resight.evaluation.compare import Comparison, Difference
+from resight.inference.export import Exported
 from resight.inference.extract.extract import Extracted, ExtractOptions
 from resight.inference.similarity import Similarity as Compared
 from resight.retrieval.calibration import Calibration
@@ -46,23 +48,34 @@ def test_defaults_of_options(options, defaults):
     assert defaults.items() <= stated.items()
 
 
+def shown(capsys, *items):
+    """What is printed of lines and tables."""
+    capsys.readouterr()
+    show(Output(), {}, *items)
+    return capsys.readouterr().out.splitlines()
+
+
 def test_tables_of_scores_and_rows(capsys):
-    print_scores("few", {"mAP": 0.123449, "R1": 1.0}, {"mAP": 0.01251, "R1": 0.0})
-    print_rows("some", [{"a": 0.000123456, "b": "x" * 100}, {"a": 12, "b": None}])
-    print_rows("none", [])
-    printed = capsys.readouterr().out.splitlines()
+    printed = shown(
+        capsys, score_table("few", {"mAP": 0.123449, "R1": 1.0}, {"mAP": 0.01251, "R1": 0.0}),
+        row_table("some", [{"a": "1.5 %", "b": "x" * 100}, {"a": 12, "b": None}]), row_table("none", []), "a line",
+    )  # fmt: skip
     assert tables(printed) == [
-        ("few", [["mAP", "R1"], ["12.3", "100.0"], ["± 1.3", "± 0.0"]]),
-        ("some", [["a", "b"], ["0.0001235", "x" * 100], ["12", "None"]]),
+        ("few", [["mAP", "R1"], ["12.3 %", "100.0 %"], ["± 1.3 %", "± 0.0 %"]]),
+        ("some", [["a", "b"], ["1.5 %", "x" * 100], ["12", ""]]),
     ]
-    print_rows("wide", [{"a": "x" * 300}])
-    assert {len(line) for line in capsys.readouterr().out.splitlines()[1:]} == {160}
+    assert printed[-2:] == ["none", "a line"]
+    assert {len(line) for line in shown(capsys, row_table("wide", [{"a": "x" * 300}]))[1:]} == {160}
+
+
+def test_the_title_of_a_narrow_table_is_one_line(capsys):
+    title = "synthetic, protocol market, 2 epochs"
+    assert shown(capsys, row_table(title, [{"a": "1"}]))[0] == title
 
 
 @pytest.mark.parametrize("name", ["[raw]", "[/raw]"])
 def test_square_brackets_are_printed_in_tables(capsys, name):
-    print_rows(name, [{"identity": name}])
-    assert tables(capsys.readouterr().out.splitlines()) == [(name, [["identity"], [name]])]
+    assert tables(shown(capsys, row_table(name, [{"identity": name}]))) == [(name, [["identity"], [name]])]
 
 
 # compare, calibrate, similarity
@@ -80,15 +93,15 @@ def test_compare(capsys, monkeypatch, left_out):
     printed = lines(capsys, "compare", "a.json", "b.json")
     assert texts(printed) == [
         "note: junk: a in the first, b in the second",
-        "70 queries are in both" + ("; 3 are in one run only and left out" if left_out else ""),
+        "70 queries in both evaluations" + ("; 3 queries are in one of them only and left out" if left_out else ""),
     ]
     assert tables(printed) == [
         (
             "difference = second - first, in percentage points",
             [
                 ["figure", "first", "second", "difference", "95 % interval", "p"],
-                ["mAP", "61.8", "60.3", "-1.6", "-3.46 to 0.21", "0.0823"],
-                ["R1", "70.0", "75.6", "+5.6", "1.23 to 9.88", "0.001"],
+                ["mAP", "61.8 %", "60.3 %", "-1.6", "-3.5 to +0.2", "0.0823"],
+                ["R1", "70.0 %", "75.6 %", "+5.6", "+1.2 to +9.9", "0.001"],
             ],
         )
     ]
@@ -115,33 +128,35 @@ def test_calibrate(capsys, monkeypatch, tmp_path, few):
     calls, embedder = [], SimpleNamespace(description="the model")
     monkeypatch.setattr(EmbeddingOptions, "load", lambda self, folder: calls.append((self, folder)) or embedder)
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: calls.append(a) or few)
-    fitted = SimpleNamespace(calibration=calibration, checked=checked)
+    written = tmp_path / "m" / "calibration.json"
+    fitted = SimpleNamespace(calibration=calibration, checked=checked, file=written)
     monkeypatch.setattr(
         "resight.evaluation.calibrate.calibrate", lambda *a, progress: progress(1) or calls.append(a) or fitted
     )
     plots = []
     monkeypatch.setattr("resight.report.curves.reliability_curve", lambda *a: plots.append(a))
-    (tmp_path / "m").mkdir()
     command = ["calibrate", tmp_path / "m", "--dataset", "few", "--root", "folder", "--batch-size", 3]
-    written = tmp_path / "m" / "calibration.json"
     printed = lines(capsys, *command)
     assert calls == [
-        (EmbeddingOptions(batch_size=3), tmp_path / "m"), ("few", Path("folder")), (embedder, few, 1e-3),
+        (EmbeddingOptions(batch_size=3), tmp_path / "m"), ("few", Path("folder"), FolderOptions()),
+        (embedder, few, 1e-3),
     ]  # fmt: skip
     assert texts(printed) == [
         "40 same-identity pairs and 900 different-identity pairs; threshold 0.4322: 0.25 % of different-identity pairs "
         "pass, 98.8 % of same-identity pairs",
-        f"written: {written}",
+        f"calibration: {written}",
     ]
-    rows = [["curve", "calibration error, unseen identities"], ["logistic", "0.01235"], ["isotonic", "0.5"]]
+    rows = [["curve", "calibration error, unseen identities"], ["logistic", "1.2 %"], ["isotonic", "50.0 %"]]
     assert tables(printed) == [("reliability", rows)]
-    assert Calibration.read(written, "a calibration", "") == calibration
     assert not plots
     printed = lines(capsys, *command, "--plot", "c.png", "--false-match-rate", 0.25)
     assert calls[-1] == (embedder, few, 0.25)
     assert plots == [({name: table for name, (table, _) in checked.items()}, Path("c.png"))]
-    assert printed[-1] == f"written: {written}; reliability curve: c.png"
-    assert json.loads("\n".join(lines(capsys, *command, "--json"))) == json.loads(written.read_text())
+    assert printed[-2:] == [f"calibration: {written}", "reliability curve: c.png"]
+    document = json.loads("\n".join(lines(capsys, *command, "--json")))
+    assert document == json.loads(calibration.model_dump_json()) | {
+        "calibration_error": {"logistic": 0.0123456, "isotonic": 0.5}, "file": str(written),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -149,9 +164,9 @@ def test_calibrate(capsys, monkeypatch, tmp_path, few):
     [
         (Compared(0.123449, None, None), ["similarity 0.1234"]),
         (Compared(0.98765, 0.98765, True),
-        ["similarity 0.9877", "probability of the same identity 98.8 %: the same identity"]),
+        ["similarity 0.9877", "probability of the same identity 98.8 %; the similarity is at or above the threshold"]),
         (Compared(-0.5, 0.0, False),
-        ["similarity -0.5000", "probability of the same identity 0.0 %: not above the threshold"]),
+        ["similarity -0.5000", "probability of the same identity 0.0 %; the similarity is below the threshold"]),
     ],
 )  # fmt: skip
 def test_similarity(capsys, monkeypatch, compared, printed):
@@ -226,7 +241,7 @@ def test_summary(capsys, monkeypatch):
     assert tables(lines(capsys, "summary"))[0][0] == "transreid-market: vit_base_patch16_224, B = 2"
     assert calls[-1] == find("transreid-market")
     stages[0] = replace(stages[0], source="x" * 300)
-    assert {len(line) for line in lines(capsys, "summary", "tiny") if line[:1] in "┏┃┡│└"} == {140}
+    assert {len(line) for line in lines(capsys, "summary", "tiny") if line[:1] in "┏┃┡│└"} == {160}
 
 
 def test_extract(capsys, monkeypatch):
@@ -246,7 +261,7 @@ def test_extract(capsys, monkeypatch):
         "e.parquet: 7 embeddings (0 from an earlier run, 7 new, 7000000000/s), 0 corrupt and skipped"
     ]
     more = ["--workers", 3, "--start", 2.5, "--flip", "on", "--camera", "c", "--on-corrupt", "error", "--compile"]
-    assert json.loads("\n".join(lines(capsys, *command, *more, "--json"))) == vars(results[2])
+    assert json.loads("\n".join(lines(capsys, *command, *more, "--json"))) == {"file": "e.parquet", **vars(results[2])}
     source = Path("m"), (Path("a"), Path("b")), Path("e.parquet")
     chosen = ExtractOptions(start=2.5, flip=True, camera="c", on_corrupt="error", compile=True)
     assert calls == [
@@ -256,19 +271,20 @@ def test_extract(capsys, monkeypatch):
 
 def test_export(capsys, monkeypatch):
     calls = []
-    exported = SimpleNamespace(folder="out", cosine=0.99987654, tried=12, target=None, checked_on="AVX2")
+    exported = Exported(Path("out"), 0.99987654, 12, None, "AVX2")
     monkeypatch.setattr("resight.inference.export.export", lambda *a: calls.append(a) or exported)
     monkeypatch.setattr("resight.data.readers.anything.read_images", lambda paths: ("read", paths))
     monkeypatch.setattr("resight.data.readers.anything.sample_images", lambda images, count: (images, count))
     command = ["export", "m", "--to", "openvino", "--out", "out"]
     says = "cosine to the model in float32 at least 0.999877, over 12 images, checked on this machine's CPU (AVX2)"
     assert lines(capsys, *command) == [f"out: {says}"]
-    exported.target = "vnni"
+    exported = replace(exported, target="vnni")
     assert lines(capsys, *command, "--int8", "--target", "vnni", "--images", "a", "b") == [
         f"out: int8 for the target vnni, {says}"
     ]
     images = (("read", [Path("a"), Path("b")]), 256)
-    lines(capsys, *command, "--images", "a", "--max-images", 5)
+    document = json.loads("\n".join(lines(capsys, *command, "--images", "a", "--max-images", 5, "--json")))
+    assert document == {**vars(exported), "folder": "out"}
     assert calls == [
         (Path("m"), Path("out"), "openvino", [], False, None),
         (Path("m"), Path("out"), "openvino", images, True, "vnni"),

@@ -14,7 +14,8 @@ from resight.cli.embedding_options import EmbeddingOptions
 from resight.config.sections import Evaluation
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.evaluation.evaluate import evaluate_embeddings
-from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+from resight.evaluation.result import camera_pairs, figures, open_set_figures
+from resight.evaluation.words import in_words
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_embeddings, write_embeddings
 
 
@@ -38,7 +39,13 @@ def stored(tmp_path):
 
 
 def percent(value):
-    return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} %"
+
+
+def figure_name(row):
+    """`TAR at FAR 0.1 %` for `TAR@FAR=0.001`."""
+    figure, *fixed = row.figure.replace("@", " ").replace("=", " ").split()
+    return f"{figure} at {fixed[0]} {100 * float(fixed[1]):g} %" if fixed else figure
 
 
 @pytest.mark.parametrize("trials", [None, 1, 2, 3])
@@ -49,24 +56,25 @@ def test_evaluate_prints_the_figures(capsys, stored, trials):
     name, result = evaluate_embeddings(stored, settings)
     document, summary = figures(result, name), result.summary()
     pairs, open_set = camera_pairs(result), open_set_figures(result)
-    bounds = [f"{figure} {percent(low)} to {percent(high)}" for figure, (low, high) in document["interval_95"].items()]
+    bounds = [f"{figure} {100 * low:.1f} to {percent(high)}" for figure, (low, high) in document["interval_95"].items()]
     said = [*in_words(result), "95 % intervals over query identities: " + ", ".join(bounds), open_set.words]
     assert [line for line in texts(printed) if line] == said
+    title = f"few, protocol {result.protocol.name}"
     spread = [[f"± {percent(value)}" for value in result.spread().values()]] if (trials or 1) > 1 else []
     assert tables(printed) == [
-        ("few", [list(summary), [percent(value) for value in summary.values()], *spread]),
+        (title, [list(summary), [percent(value) for value in summary.values()], *spread]),
         (
-            "camera pairs, worst first, in %",
+            "camera pairs, lowest mAP first",
             [
-                ["query_camera", "gallery_camera", "queries", "mAP", "R1"],
+                ["query camera", "gallery camera", "queries", "mAP", "R1"],
                 *([p.query_camera, p.gallery_camera, str(p.queries), percent(p.mAP), percent(p.R1)] for p in pairs),
             ],
         ),
         (
             "open set",
             [
-                ["figure", "%", "threshold"],
-                *([row.figure, percent(row.rate), f"{row.threshold:.4g}"] for row in open_set.rows),
+                ["figure", "rate", "threshold"],
+                *([figure_name(row), percent(row.rate), f"{row.threshold:.4f}"] for row in open_set.rows),
             ],
         ),
     ]
@@ -75,7 +83,7 @@ def test_evaluate_prints_the_figures(capsys, stored, trials):
 
 def test_evaluate_prints_and_writes_only_what_is_requested(capsys, stored, tmp_path, monkeypatch):
     printed = lines(capsys, "evaluate", stored)
-    assert [title for title, _ in tables(printed)] == ["few"]
+    assert [title for title, _ in tables(printed)] == ["few, protocol market"]
     assert texts(printed)[-1].startswith("95 % intervals")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.parquet"]
     drawn = []
@@ -84,14 +92,14 @@ def test_evaluate_prints_and_writes_only_what_is_requested(capsys, stored, tmp_p
     strip, saved, file = tmp_path / "s.png", tmp_path / "f.parquet", tmp_path / "a.json"
     command = ["evaluate", stored, "--rank-strip", strip, "--save-embeddings", saved]
     notes = [f"rank strip: {strip}", f"embeddings: {saved}"]
-    assert lines(capsys, *command, "--json", file) == [*printed, *notes]
+    assert lines(capsys, *command, "--figures", file) == [*printed, f"figures: {file}", *notes]
     document = json.loads(file.read_text())
     assert set(document) & {"camera_pairs", "open_set"} == set()
     assert (strip.read_text(), len(drawn)) == ("strip", 1)
     assert read_embeddings(saved)[0].vectors.dtype == np.float32
     saved.unlink()
     capsys.readouterr()
-    assert main([*map(str, command), "--json", "-", "--cameras", "--open-set"]) == 0
+    assert main([*map(str, command), "--json", "--cameras", "--open-set"]) == 0
     captured = capsys.readouterr()
     assert captured.err.splitlines() == notes
     everything = json.loads(captured.out)
@@ -100,7 +108,6 @@ def test_evaluate_prints_and_writes_only_what_is_requested(capsys, stored, tmp_p
     assert everything["camera_pairs"] == [vars(pair) for pair in camera_pairs(result)]
     assert everything["open_set"] == json.loads(json.dumps(asdict(open_set_figures(result))))
     assert everything["settings"] == Evaluation().model_dump()
-    assert not Path("-").exists()
 
 
 def test_evaluate_refuses_options_that_do_not_fit(capsys, stored, tmp_path):
@@ -129,7 +136,8 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
         unknown_labels=lambda table: {"camera": ["c1", "c2"], "view": ["v1"]},
     )  # fmt: skip
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: few)
-    monkeypatch.setattr("resight.evaluation.checks.checked_for_evaluation", lambda *a: calls.append(a[:-1]) or a[0])
+    checked = "resight.evaluation.checks.checked_for_evaluation"
+    monkeypatch.setattr(checked, lambda *a: calls.append((*a[:3], a[4])) or a[0])
     monkeypatch.setattr(
         "resight.evaluation.as_trained.load_as_trained", lambda *a, **o: calls.append((a[0], o)) or embedder
     )
@@ -140,13 +148,14 @@ def test_evaluate_of_a_model(capsys, stored, tmp_path, monkeypatch, few):
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "the model",
-        "2 cameras were not in training, such as c1: mean",
-        "1 views were not in training, such as v1: mean",
+        "few: 1 query, which are also the gallery",
+        "not in training: 2 cameras, such as c1; their mean is used",
+        "not in training: 1 view, such as v1; their mean is used",
     ]
-    assert tables(captured.out.splitlines())[0][0] == "few"
+    assert tables(captured.out.splitlines())[0][0] == "few, protocol market"
     settings = Evaluation(k1=7)
     assert calls == [
-        (few, settings, "skip"), (tmp_path / "m", EmbeddingOptions(flip="on").given()), (embedder, few, settings),
+        (tmp_path / "m", EmbeddingOptions(flip="on").given()), (few, settings, "skip", {}), (embedder, few, settings),
     ]  # fmt: skip
     assert main([*map(str, command), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
@@ -177,18 +186,22 @@ def test_data_inspect_prints_the_counts(capsys, monkeypatch, tmp_path):
     assert texts(printed) == ["one", "two"]
     assert not written
     document = {"name": "few", "parts": [json.loads(json.dumps(vars(p))) for p in parts], "notes": ["one", "two"]}
+    document |= {"findings": []}
     assert json.loads("\n".join(lines(capsys, *command, "--json", "--out", "new"))) == document
     assert written == [("the split", Path("new"))]
     inspection = replace(inspection, corrupt=[], notes=())
     says = "all images can be decoded (57, with query and gallery counted separately)"
     assert texts(lines(capsys, *command, "--check")) == [says]
-    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {"notes": []}
+    assert json.loads("\n".join(lines(capsys, *command, "--check", "--json"))) == document | {
+        "notes": [],
+        "corrupt": [],
+    }
     inspection = replace(inspection, corrupt=["a is empty", "b is empty"])
     capsys.readouterr()
     assert main([*command, "--check"]) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-2:] == ["a is empty", "b is empty"]
-    assert captured.err == "resight: 2 of the images are corrupt: they are listed above\n"
+    assert captured.err == "resight: 2 of the images are corrupt, such as a is empty\n"
     assert [call[2] for call in calls] == [False, False, True, True, True]
 
 

@@ -9,6 +9,7 @@ from cli_helpers import lines, refused, tables, texts
 from resight.cli import main
 from resight.config.recipes import find
 from resight.config.run import Run
+from resight.training.run_folder import RunFolder
 
 
 def test_lr_find(capsys, monkeypatch):
@@ -47,6 +48,7 @@ class Training:
             ("resolve.root_of", lambda run: None),
         ):
             monkeypatch.setattr(f"resight.training.{name}", value)
+        monkeypatch.setattr("resight.evaluation.result.figures", lambda result, name: {"dataset": name, "mAP": 0.51249})
         self.distributed = distributed
 
     def shut_down(self):
@@ -73,7 +75,7 @@ def test_train(capsys, monkeypatch, tmp_path, how):
     command = ["train", "tiny", "--out", tmp_path / "run", "--seed", 3]
     if how == "resume":
         (tmp_path / "run").mkdir()
-        monkeypatch.setattr("resight.training.run_folder.RunFolder.open", lambda path: (None, run) if path else None)
+        monkeypatch.setattr("resight.training.run_folder.RunFolder.open", lambda path: (RunFolder(path), run))
         command = ["train", "--resume", tmp_path / "run"]
     if how == "config":
         (tmp_path / "c.json").write_text(run.changed(seed=1).model_dump_json())
@@ -81,7 +83,8 @@ def test_train(capsys, monkeypatch, tmp_path, how):
     printed = lines(capsys, *command)
     assert training.trained == [(run, tmp_path / "run", False)]
     assert training.ended == 1
-    assert tables(printed) == [("few, protocol market, 46 epochs", [NAMES, ["51.2", "10.0", "75.6", "100.0", "100.0"]])]
+    rates = ["51.2 %", "10.0 %", "75.6 %", "100.0 %", "100.0 %"]
+    assert tables(printed) == [("few, protocol market, 46 epochs", [NAMES, rates])]
     assert texts(printed) == [f"run: {tmp_path / 'run'}", f"model: {tmp_path / 'run' / 'best'}"]
 
 
@@ -89,7 +92,7 @@ def test_train_refuses_what_it_does_not_understand(capsys, monkeypatch, tmp_path
     Training(monkeypatch)
     for words in (["--resume"], ["--resume", tmp_path, "--seed"], ["--resume", "a", "b"]):
         assert refused(capsys, "train", *words) == (
-            "--resume takes a run folder and no other option: the folder has the configuration"
+            "--resume takes a run folder, and no other option but --json and --quiet: the folder has the configuration"
         )
     assert refused(capsys, "train", "--config") == (
         "--config takes a configuration file, such as runs/NAME/config.json"

@@ -17,9 +17,9 @@ def test_a_verb_with_recipes_lists_them(capsys, verb):
     command = [verb, "--help"] if verb == "summary" else [verb]
     printed = lines(capsys, *command)
     assert printed[0] == f"usage: resight {verb} RECIPE [OPTIONS]"
-    more = ["       resight train --config CONFIG.json [OPTIONS]", "       resight train --resume RUN_FOLDER"]
     assert printed[1:-21] == [
-        *(more if verb == "train" else []), "",
+        f"       resight {verb} --config CONFIG.json [OPTIONS]",
+        *(["       resight train --resume RUN_FOLDER"] if verb == "train" else []), "",
         f"resight {verb} RECIPE --help lists the options with the recipe's values. The recipes:", "",
     ]  # fmt: skip
     own = next(line for line in printed if line.startswith("  own "))
@@ -52,7 +52,7 @@ def test_json_is_indented_by_two(capsys):
 
 def test_what_is_refused_is_one_sentence(capsys):
     assert refused(capsys, "compare", "a") == (
-        "Missing from resight compare: PATH Another file or run folder. (required); resight compare --help lists the "
+        "Missing from resight compare: SECOND Another file or run folder. (required); resight compare --help lists the "
         "options"
     )
     assert refused(capsys, "compare", "a", "b", "--seed", "x") == (
@@ -88,9 +88,10 @@ def test_errors_of_the_system(capsys, monkeypatch):
         main(["recipes", "list"])
     fail(KeyboardInterrupt())
     assert main(["recipes", "list"]) == 130
-    assert capsys.readouterr().err == (
-        "resight: interrupted; run the same command again, or resight train --resume RUN, to continue\n"
-    )
+    assert capsys.readouterr().err == "resight: interrupted; nothing was written\n"
+    fail(KeyboardInterrupt("continue with: resight train --resume runs/a"))
+    assert main(["recipes", "list"]) == 130
+    assert capsys.readouterr().err == "resight: interrupted; continue with: resight train --resume runs/a\n"
 
 
 def test_a_reader_that_has_ended_is_no_error(monkeypatch):

@@ -16,7 +16,7 @@ DEFAULTS = {
         "recipe": "custom", "dataset": "market1501", "root": None, "weights": None, "out": None, "seed": 0,
         "device": "auto", "precision": "auto", "micro_batch_size": None, "gradient_checkpointing": False, "fsdp": False,
         "compile": False, "cache": True, "tensorboard": False, "on_corrupt": "error", "validation_fraction": 0,
-        "select_on_test": False, "evaluate_every": 0, "checkpoint_steps": 0,
+        "allow_train_test_overlap": False, "select_on_test": False, "evaluate_every": 0, "checkpoint_steps": 0,
     },
     "preprocessing": {
         "size": [256, 128], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "train_interpolation": "bicubic",
@@ -48,6 +48,7 @@ DEFAULTS = {
     "embedding": {
         "precision": "auto", "flip": False, "fusion": "auto", "unknown": "mean", "scaling": {}, "batch_size": None,
     },
+    "folder": {"camera": None, "filename_pattern": None, "modalities": [], "allow_missing_modalities": False},
     "evaluation": {
         "protocol": None, "junk": None, "window": 3600, "trials": None, "multi_query": "off", "tracklets": "off",
         "rerank": False, "k1": 20, "k2": 6, "rerank_weight": 0.3, "expand_query": 0, "expand_gallery": 0,
@@ -108,6 +109,7 @@ def test_every_field_with_a_range_is_in_these_tables():
     limited = set()
     for part, section in (("", Run()), *((f"{name}.", getattr(Run(), name)) for name in DEFAULTS if name != "run")):
         limited |= {part + name for name, field in type(section).model_fields.items() if field.metadata}
+    limited.remove("folder")  # its metadata is for the command line
     assert limited == set(WHOLE) | {field for field, interval in INTERVALS if interval != "(-inf, inf)"}
 
 

@@ -77,7 +77,7 @@ def test_a_table_with_every_column(tmp_path):
     [
         ("path,idendity\na.jpg,1\n", "column 'idendity'; known are: path"),
         ("identity\n1\n", "no column of pictures"),
-        ("path,modality\na.jpg,thermal\n", "row 2: modality 'thermal' is not one of rgb"),
+        ("path,modality\na.jpg,rgb+tir\n", r"row 2: 'rgb\+tir' is no name of a modality"),
         ("path,identity,split\na.jpg,1,training\n", "split 'training' is not one of train"),
         ("path,identity\na.jpg,1\n", "names 1 identities; at least 2"),
         ("path,identity\n", "has no row"),
@@ -101,9 +101,11 @@ def test_tables_survive_the_disk(tmp_path, suffix):
     assert list(SightingTable.read(tmp_path / f"t{suffix}")) == list(table)
 
 
-def test_sightings_of_no_known_modality_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match="unknown modality 'uv'"):
-        SightingTable.of([Sighting({"uv": tmp_path / "a.jpg"})])
+def test_sightings_without_a_modality_that_has_a_name_are_refused(tmp_path):
+    with pytest.raises(
+        DatasetError, match="sighting 0 has a picture of a modality, and 'u v' is no name of a modality"
+    ):
+        SightingTable.of([Sighting({"u v": tmp_path / "a.jpg"})])
     with pytest.raises(DatasetError, match="no picture"):
         SightingTable.of([Sighting({})])
 
@@ -186,7 +188,8 @@ def test_regdb_reads_one_split(tmp_path):
                 row = f"{name.title()}/{part}{trial}/a.bmp {trial}7\n"
                 (tmp_path / "idx" / f"{part}_{name}_{trial}.txt").write_text(row)
     split = read_dataset("regdb-2", tmp_path)
-    assert [(s.identity, *s.images) for s in split.gallery] == [("27", "rgb"), ("27", "tir")]
+    assert [(s.identity, *s.images) for s in split.gallery] == [("test-27", "rgb"), ("test-27", "tir")]
+    assert split.train.values("identity") == ["train-27"]  # train and test both number from 0: not the same persons
     assert split.gallery[1].images["tir"] == tmp_path / "Thermal" / "test2" / "a.bmp"
     with pytest.raises(DatasetError, match="train_visible_3"):
         read_dataset("regdb-3", tmp_path)

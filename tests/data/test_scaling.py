@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits become 8 bits by the stated rule, recomputed here value by value; others are unchanged."""
+"""Pictures of more than 8 bits become 8 bits by the stated rule, recomputed value by value; others do not change."""
 
 import struct
 from math import floor, inf, isfinite, isnan, nan

@@ -19,7 +19,8 @@ from conftest import picture
 from safetensors.torch import save_file
 
 from resight.cli import main
-from resight.cli.parsing import parse_run
+from resight.cli.run_options import parse_run
+from resight.cli.train import Train
 from resight.config import recipes
 from resight.config.run import Run
 from resight.config.sections import Model
@@ -121,7 +122,7 @@ def run(command: str) -> None:
         assert MAKE[words[1]] in done.stdout
         return
     if words[0] == "torchrun":  # tests/training/test_distributed.py starts processes
-        parse_run(words[words.index("train") + 1 :], "resight train")
+        parse_run(words[words.index("train") + 1 :], "resight train", Train)
         return
     if words[0] in ("python", "pytest", ".venv/bin/python", ".venv/bin/pytest"):
         paths = [word.split("::")[0] for word in words if word.startswith(("tests/", "benchmarks/"))]
@@ -197,8 +198,11 @@ def test_every_block_of_galleries(mine, capsys):
 @pytest.mark.slow
 def test_every_block_of_pictures(mine, capsys):
     run_page(ROOT / "docs" / "pictures.md")
-    said = capsys.readouterr().out.strip()
-    assert f"# {said}" in (ROOT / "docs" / "pictures.md").read_text()
+    grey, width, postscript = capsys.readouterr().out.strip().splitlines()[-3:]
+    page = (ROOT / "docs" / "pictures.md").read_text()
+    assert f"# {postscript}\n" in page
+    assert f"# {grey.split(':')[0]}: ...\n" in page
+    assert re.fullmatch(r"\(1, \d+\) False", width)
 
 
 @pytest.mark.slow

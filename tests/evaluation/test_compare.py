@@ -105,7 +105,7 @@ def test_the_command_prints_what_the_function_returns(write, capsys):
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "protocol: market in the first, other in the second" in out
-    assert "76 queries are in both; 4 are in one run only" in out
+    assert "76 queries in both evaluations; 4 queries are in one of them only" in out
     assert f"{100 * compare(*files, seed=5).rows[0].difference:+.1f}" in out
 
 

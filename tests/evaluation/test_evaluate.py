@@ -19,7 +19,8 @@ from resight.data.vocabulary import UNKNOWN, Vocabulary
 from resight.errors import ConfigError, DatasetError, EvaluationError
 from resight.evaluation.evaluate import evaluate, evaluate_embeddings, measure
 from resight.evaluation.labels import encode_labels
-from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+from resight.evaluation.result import camera_pairs, figures, open_set_figures
+from resight.evaluation.words import in_words
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_embeddings, write_embeddings
 from resight.inference.inputs import as_inputs
 
@@ -99,7 +100,7 @@ def test_draws_that_cannot_differ_are_said():
     both = Embeddings(vectors, SightingTable.of(rows), EmbeddingsInfo(dataset="artificial", protocol="market"))
     result = measure(both, both, Evaluation(protocol="single-shot"))
     assert max(result.spread().values()) < 1e-12
-    assert any("every draw is the same gallery" in line for line in in_words(result))
+    assert any("all trials are the same" in line for line in in_words(result))
     several = measure(embedded(1, 120), embedded(1, 120), Evaluation(protocol="single-shot"))
     assert not any("every draw" in line for line in in_words(several))
 
@@ -153,8 +154,8 @@ def test_open_set_figures_are_those_of_all_pairs(sides):
     same_identity = q.identity[:, None] == g.identity
     same = scores[same_identity & (q["camera"][:, None] != g["camera"])]
     different = scores[~same_identity]
-    assert f"{len(same)} same-identity pairs, {len(different)} different-identity pairs" in open_set.words
-    rate, threshold = rates["TAR@FAR=0.01"]
+    assert f"{len(same)} same-identity pairs, {len(different):,} different-identity pairs" in open_set.words
+    rate, threshold = rates["TAR at FAR 1 %"]
     assert rate == pytest.approx((same >= threshold).mean(), abs=1 / len(same))
     assert (different >= threshold).mean() <= 0.01
     for false_rate, true_rate in open_set.roc:  # a point of the curve is that of some threshold
@@ -166,15 +167,13 @@ def test_says_what_the_rule_removed(sides):
     alone = [n for n in range(120) if n % 8 != 5 or (n // 8) % 3 == 2]  # identity 5 is left in camera 2 alone
     gallery = Embeddings(sides[1].vectors[alone], sides[1].sightings.take(alone))
     words = " ".join(in_words(measure(sides[0], gallery, Evaluation())))
-    assert (
-        "1 queries have no match and are left out: of 1 the rule removed every match (--junk none keeps them)" in words
-    )
+    assert "left out: 1 query without a match; for 1 of them the rule removed every match (--junk none" in words
 
 
 @pytest.mark.parametrize(("rule", "what"), [("same-scene", "scene"), ("time-window", "time")])
 def test_says_that_a_rule_had_nothing_to_look_at(sides, rule, what):
     words = " ".join(in_words(measure(*sides, Evaluation(junk=rule))))
-    assert f"looks at {what}, which no sighting here has: that removes nothing" in words
+    assert f"compares {what}, but no sighting has this label: it removes nothing" in words
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -306,9 +305,9 @@ def test_evaluate_refuses_in_one_sentence(stored, tmp_path, capsys):
 
 
 def test_evaluate_of_stored_embeddings(stored, sides, tmp_path, capsys):
-    assert main(["evaluate", str(stored), "--json", str(tmp_path / "a.json"), "--cameras", "--open-set"]) == 0
+    assert main(["evaluate", str(stored), "--figures", str(tmp_path / "a.json"), "--cameras", "--open-set"]) == 0
     out = capsys.readouterr().out
-    for words in ("24 queries, 120 gallery sightings", "95 % intervals", "camera pairs", "TAR@FAR=0.01"):
+    for words in ("24 queries, 120 gallery sightings", "95 % intervals", "camera pairs", "TAR at FAR 1 %"):
         assert words in out
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["mAP"] == measure(*sides, Evaluation()).summary()["mAP"]
@@ -322,15 +321,15 @@ def test_evaluate_of_stored_embeddings(stored, sides, tmp_path, capsys):
 
 
 def test_json_on_standard_output_is_the_only_output(stored, tmp_path, capsys):
-    assert main(["evaluate", str(stored), "--json", "-", "--open-set", "--rerank"]) == 0
+    assert main(["evaluate", str(stored), "--json", "--open-set", "--rerank"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert main(["evaluate", str(stored), "--json", str(tmp_path / "a.json"), "--open-set", "--rerank"]) == 0
+    assert main(["evaluate", str(stored), "--figures", str(tmp_path / "a.json"), "--open-set", "--rerank"]) == 0
     assert printed == json.loads((tmp_path / "a.json").read_text())
     assert printed["settings"]["rerank"] is True
     assert len(printed["per_query"]) == printed["queries"] == 24
     saved = tmp_path / "e.parquet"
     capsys.readouterr()
-    assert main(["evaluate", str(stored), "--json", "-", "--save-embeddings", str(saved)]) == 0
+    assert main(["evaluate", str(stored), "--json", "--save-embeddings", str(saved)]) == 0
     json.loads(capsys.readouterr().out)  # notes on the files that were written are not part of it
     assert saved.exists()
 
@@ -340,8 +339,8 @@ def test_a_model_and_its_saved_embeddings_give_the_same_figures(market, tmp_path
     saved = tmp_path / "e.parquet"
     data = ["--dataset", "market1501", "--root", str(market), "--device", "cpu"]
     command = ["evaluate", str(model), *data, "--flip", "on", "--save-embeddings", str(saved)]
-    assert main([*command, "--json", str(tmp_path / "a.json"), "--quiet"]) == 0
-    assert main(["evaluate", str(saved), "--json", str(tmp_path / "b.json")]) == 0
+    assert main([*command, "--figures", str(tmp_path / "a.json"), "--quiet"]) == 0
+    assert main(["evaluate", str(saved), "--figures", str(tmp_path / "b.json")]) == 0
     a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
     for name in ("mAP", "R1", "cmc", "per_query", "embedding_id", "dataset", "protocol"):
         assert a[name] == b[name]
@@ -531,7 +530,7 @@ def test_a_model_of_market_does_not_take_another_sets_camera_for_its_own(market,
     assert main(arguments) == 0
     error = capsys.readouterr().err
     assert error.count("not in training") == 1
-    assert "2 cameras were not in training, such as dukemtmc:1: mean" in " ".join(error.split())
+    assert "not in training: 2 cameras, such as dukemtmc:1; their mean is used" in " ".join(error.split())
 
 
 def test_own_images_are_evaluated_with_their_own_camera_names(tmp_path):

@@ -10,7 +10,8 @@ from resight.config.sections import Evaluation
 from resight.data.sightings import Sighting, SightingTable
 from resight.device import Compute
 from resight.evaluation.evaluate import measure
-from resight.evaluation.result import camera_pairs, figures, in_words, open_set_figures
+from resight.evaluation.result import camera_pairs, figures, open_set_figures
+from resight.evaluation.words import in_words
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo
 from resight.retrieval.bootstrap import interval
 
@@ -206,12 +207,12 @@ def test_open_set_figures(name):
     measured = open_set_figures(result)
     non_mated = [other for identity, match, other in best if match is None and identity is not None]
     unknown = (
-        f"{len(non_mated)} queries without a match are the non-mated ones"
+        f"non-mated: {len(non_mated)} {'query' if len(non_mated) == 1 else 'queries'} without a match"
         if non_mated
         else "every query has a match, so each is searched a second time with its own identity left out of the gallery"
     )
     assert measured.words == (
-        f"open set: {len(same)} same-identity pairs, {len(different)} different-identity pairs; {unknown}"
+        f"open set: {len(same)} same-identity pairs, {len(different):,} different-identity pairs; {unknown}"
     )
     assert [row.figure for row in measured.rows] == [
         "EER", "TAR@FAR=0.01", "TAR@FAR=0.001", "TAR@FAR=0.0001", "DIR@FPIR=0.01", "DIR@FPIR=0.001",
@@ -243,9 +244,9 @@ def test_open_set_figures(name):
 def test_what_was_done_in_words():
     assert in_words(plain()) == [
         "protocol market: every query against the whole gallery; 16 queries, 35 gallery sightings",
-        "Not ranked (rule same-camera): the query's own file, and its identity under its own camera",
-        "3 queries have no match and are left out: of 1 the rule removed every match (--junk none keeps them), 2 have "
-        "none in the gallery",
+        "Not ranked (rule same-camera): the query's own file, and images of the same identity from the same camera",
+        "left out: 3 queries without a match; for 1 of them the rule removed every match (--junk none keeps them), and "
+        "for 2 the gallery has none",
     ]
     assert in_words(by_camera())[2] == "mean of 3 galleries, drawn with seeds 0 to 2"
     assert in_words(drawn())[2] == "mean of 2 galleries, drawn with seeds 0 to 1"
@@ -288,8 +289,8 @@ NONE = (None, None, None)
 def test_labels_that_a_rule_needs_and_nothing_has(rule, query, gallery, unknown):
     settings = Evaluation(junk=rule)
     words = in_words(measure(with_labels("q", **query), with_labels("g", **gallery), settings))
-    sentence = f"the rule looks at {unknown}, which no sighting here has: that removes nothing"
-    assert [line for line in words if line.startswith("the rule looks at")] == ([sentence] if unknown else [])
+    sentence = f"the rule compares {unknown}, but no sighting has this label: it removes nothing"
+    assert [line for line in words if line.startswith("the rule compares")] == ([sentence] if unknown else [])
 
 
 def test_a_query_of_the_worst_rank_is_no_hit():

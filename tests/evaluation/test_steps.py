@@ -260,7 +260,7 @@ def test_training_leaves_out_what_has_no_identity(split):
     log = Log()
     prepared = prepare(vary(tiny()), split, log)
     assert prepared.train.column("identity") == ["a", "a", "b"]
-    assert prepared.notes == ("a remark", "1 training sightings without an identity are left out")
+    assert prepared.notes == ("a remark", "1 training sighting without an identity left out")
     assert log.lines == list(prepared.notes)
     assert log.started[0] == ("checking pictures", 9)
     assert log.started[-1] == 9
@@ -314,7 +314,7 @@ def test_an_evaluation_reads_no_training_picture(split):
     (path,) = spoil(split.gallery, 0)
     log = Log()
     assert len(checked_for_evaluation(split, Evaluation(), "skip", log).gallery) == 1
-    assert log.lines == ["a remark", f"skipped: {path} is empty (0 bytes)", "1 corrupt pictures skipped"]
+    assert log.lines == ["a remark", f"skipped: {path} is empty (0 bytes)", "1 corrupt picture skipped"]
     require_match(split, Evaluation())
     alone = replace(split, gallery=split.query)
     with pytest.raises(EvaluationError, match="no query has a match"):
@@ -345,7 +345,7 @@ def measured(monkeypatch):
     card = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb",)))
 
     def loaded(folder):
-        return SimpleNamespace(embedding_id=f"id of {folder}", card=card)
+        return SimpleNamespace(embedding_id=f"id of {folder}", card=card, folder=None)
 
     monkeypatch.setattr(calibrate_module, "load", loaded)
     return items, calls

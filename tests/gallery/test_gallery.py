@@ -352,7 +352,7 @@ def test_records_move_from_a_folder_to_postgresql_and_back_unchanged(tmp_path, p
     wanted, log = list(first.scan()), first.assignments()
     first.close()
     for here, there in pairwise(urls):
-        assert f"2100 records copied to {shown_url(there)}" in resight(capsys, "gallery", "copy", here, there)
+        assert f"2,100 records copied to {shown_url(there)}" in resight(capsys, "gallery", "copy", here, there)
     last = open_engine(urls[2])
     assert_same(list(last.scan()), wanted)
     assert last.assignments() == log
@@ -369,6 +369,11 @@ def test_a_gallery_of_another_model_is_no_target_of_a_copy(tmp_path):
         copy_gallery(f"exact:{tmp_path / 'a'}", f"exact:{tmp_path / 'b'}")
     for name in "ab":  # both were closed
         open_engine(f"exact:{tmp_path / name}").close()
+
+
+def answers_of(text):
+    """The answers of the first query of a search with --json."""
+    return json.loads(text)["queries"][0]["answers"]
 
 
 @pytest.fixture
@@ -477,7 +482,7 @@ def test_a_calibration_of_other_embeddings_is_refused_and_one_that_matches_gives
                 [0.01 + 0.98 * min(max(a.similarity, 0), 1) for a in answers], abs=1e-6
             )
             assert [a.known for a in answers] == [a.similarity >= 0.6 for a in answers]
-    row = json.loads(resight(capsys, "gallery", "search", url, query, "--json"))[0]["answers"][0]
+    row = answers_of(resight(capsys, "gallery", "search", url, query, "--json"))[0]
     assert row["probability"] == pytest.approx(0.99, abs=1e-3)
     assert row["known"] is True
     # A gallery of the same model with flip is of other embeddings than the calibration that is there now.
@@ -514,7 +519,7 @@ def test_a_query_is_embedded_with_its_camera_and_modality(tmp_path, side_info_mo
         stored = {record.identity: record.vector for record in gallery.engine.scan()}
 
     def printed(*options):
-        answers = json.loads(resight(capsys, "gallery", "search", url, shot, "--json", *options))[0]["answers"]
+        answers = answers_of(resight(capsys, "gallery", "search", url, shot, "--json", *options))
         return {answer["identity"]: answer["similarity"] for answer in answers}
 
     def expected(**labels):
@@ -560,7 +565,7 @@ def test_a_query_is_embedded_with_its_view(tmp_path, capsys):
     similarities = []
     for view in (None, "front", "rear"):
         options = [] if view is None else ["--query-view", view]
-        answer = json.loads(resight(capsys, "gallery", "search", url, shot, "--json", *options))[0]["answers"][0]
+        answer = answers_of(resight(capsys, "gallery", "search", url, shot, "--json", *options))[0]
         assert answer["similarity"] == pytest.approx(float(embedder.embed(shot, view=view)[0] @ stored), abs=1e-3)
         similarities.append(answer["similarity"])
     assert min(abs(a - b) for a, b in pairwise(sorted(similarities))) > 0.01
@@ -569,8 +574,9 @@ def test_a_query_is_embedded_with_its_view(tmp_path, capsys):
 def test_a_gallery_created_in_python_works_from_the_command_line(tmp_path, model_folder, seen, capsys):
     url = ingested(tmp_path, model_folder, seen)
     answers = json.loads(resight(capsys, "gallery", "search", url, seen / "bob" / "1.png", "--k", 3, "--json"))
-    assert answers[0]["answers"][0]["identity"] == "bob"
-    assert answers[0]["answers"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    (entry,) = answers["queries"]
+    assert entry["answers"][0]["identity"] == "bob"
+    assert entry["answers"][0]["similarity"] == pytest.approx(1, abs=1e-3)
     assert "0 added, 6 already present" in resight(capsys, "gallery", "add", url, seen, "--quiet")
     assert json.loads(resight(capsys, "gallery", "stats", url, "--json"))["records"] == 6
 
@@ -594,7 +600,7 @@ def test_a_gallery_without_a_model_folder_works_where_no_model_is_needed(
     assert "has no model folder" in printed
     assert "has no model folder" in resight(capsys, "gallery", "add", url, query, status=2)
     assert "no calibration" in resight(capsys, "gallery", "cluster", url, status=2)
-    answers = json.loads(resight(capsys, "gallery", "search", url, "--id", record_id, "--k", 2, "--json"))[0]["answers"]
+    answers = answers_of(resight(capsys, "gallery", "search", url, "--id", record_id, "--k", 2, "--json"))
     assert [a["probability"] for a in answers] == [None, None]
     assert [a["known"] for a in answers] == [None, None]
     assert "6 records, no fault" in resight(capsys, "gallery", "verify", url)
@@ -641,25 +647,26 @@ def test_a_gallery_from_the_command_line(tmp_path, model_folder, seen, capsys):
     assert "6 added, 0 already present, 1 corrupt and skipped" in resight(capsys, *words)
     assert "0 added, 6 already present, 1 corrupt and skipped" in resight(capsys, *words)
     query = seen / "ann" / "1.png"
-    answers = json.loads(resight(capsys, "gallery", "search", at, query, "--k", 3, "--json"))[0]["answers"]
+    answers = answers_of(resight(capsys, "gallery", "search", at, query, "--k", 3, "--json"))
     assert answers[0]["similarity"] == pytest.approx(1, abs=1e-3)
     assert answers[0]["images"] == {"rgb": str(query)}
     assert answers[0]["metadata"] == {"floor": 2}
     words = ["gallery", "search", at, "--id", answers[0]["id"], "--k", 2, "--json"]
-    assert [a["id"] for a in json.loads(resight(capsys, *words))[0]["answers"]] == [a["id"] for a in answers[1:]]
+    assert [a["id"] for a in answers_of(resight(capsys, *words))] == [a["id"] for a in answers[1:]]
     ids = [a["id"] for a in answers]
     several = json.loads(resight(capsys, "gallery", "search", at, "--id", *ids, "--k", 3, "--json"))
-    assert [len(row["answers"]) for row in several] == [3, 3, 3]  # although three records are left out of each
+    # although three records are left out of each
+    assert [len(row["answers"]) for row in several["queries"]] == [3, 3, 3]
     assert "ann" in resight(capsys, "gallery", "search", at, query, query, "--same-object", "--group", "identity")
     assert "metadata are: floor" in resight(capsys, "gallery", "search", at, query, "--metadata", "flor=2", status=2)
-    assert "the gallery has the modalities rgb" in resight(capsys, "gallery", "search", at, query, "--modality", "tir")
+    assert "the gallery has rgb)" in resight(capsys, "gallery", "search", at, query, "--modality", "tir")
     assert "identities          2" in resight(capsys, "gallery", "stats", at)
     assert "3 records assigned to ann" in resight(capsys, "gallery", "assign", at, "--of", "bob", "--identity", "ann")
     assert "identities          1" in resight(capsys, "gallery", "stats", at)
-    assert "taken back: 3 records" in resight(capsys, "gallery", "undo", at)
+    assert "undone: 3 records" in resight(capsys, "gallery", "undo", at)
     assert "3 records removed" in resight(capsys, "gallery", "remove", at, "--identity", "bob")
-    assert "no record or log entry names bob" in resight(capsys, "gallery", "verify", at, "--identity", "bob")
-    assert "nothing to remove" in resight(capsys, "gallery", "remove", at, "--identity", "bob")
+    assert "log entry has the identity 'bob'" in resight(capsys, "gallery", "verify", at, "--identity", "bob")
+    assert "nothing is removed" in resight(capsys, "gallery", "remove", at, "--identity", "bob")
     copied = f"exact:{tmp_path / 'copy'}"
     assert "3 records copied" in resight(capsys, "gallery", "copy", at, copied)
     assert "faults: record" in resight(capsys, "gallery", "verify", copied, "--identity", "ann", status=2)

@@ -108,7 +108,7 @@ def test_each_reader_reads_what_each_writer_writes(write, folder, painted, tmp_p
     _, measured = evaluate_embeddings(path, device="cpu")
     assert measured.summary()["mAP"] == pytest.approx(evaluate(embedder, split).summary()["mAP"], abs=1e-3)
     capsys.readouterr()
-    assert main(["evaluate", str(path), "--device", "cpu", "--json", "-"]) == 0
+    assert main(["evaluate", str(path), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(measured.summary()["mAP"])
     # in a gallery
     with resight.create_gallery(f"exact:{tmp_path / 'g'}", embedder) as gallery:

@@ -169,15 +169,19 @@ CHANGES = {
     "fusion": "mean",
     "unknown": "off",
     "compile": True,
+    "scaling": {"default": ("limits", 0.0, 1.0)},
     "identity_from_folder": True,
+    "camera": "c1",
+    "filename_pattern": r"(?P<view>\d)",
     "shard": 4,
 }
 ALLOWED = {"device", "batch_size", "on_corrupt", "ray"}  # of the same kind of device; see the class Plan
-OF_VIDEO = {"boxes", "min_confidence", "camera", "modality", "start"}
+OF_VIDEO = {"boxes", "min_confidence", "modality", "start"}
+OF_FOLDERS = {"modalities", "allow_missing_modalities"}  # of modalities: what is read with them is in the digest
 
 
 def test_a_run_of_other_options_does_not_resume(folder, table, tmp_path, monkeypatch):
-    assert {field.name for field in fields(ExtractOptions)} == {*CHANGES, *ALLOWED, *OF_VIDEO}
+    assert {field.name for field in fields(ExtractOptions)} == {*CHANGES, *ALLOWED, *OF_VIDEO, *OF_FOLDERS}
     out, root = tmp_path / "e.parquet", table.parent
     stop_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -631,7 +635,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
                 process.kill()
                 process.join()
                 killed += 1
-                assert count_shards(parts) >= count
+                assert count_shards(parts) >= count or out.exists()
             time.sleep(0.002)
         process.join()
         assert out.exists() == (process.exitcode == 0)
@@ -641,7 +645,10 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(folder, table, tmp_pa
 
 
 def count_shards(parts):
-    return len(list(parts.glob("*.parquet")))
+    try:
+        return sum(name.endswith(".parquet") for name in os.listdir(parts))
+    except FileNotFoundError:  # not made yet, or removed because all is done
+        return 0
 
 
 @pytest.mark.slow

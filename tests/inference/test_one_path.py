@@ -147,7 +147,7 @@ def test_calibrate(case):
             counts = pairs.same if a.identity == b.identity else pairs.different
             counts[min(int(np.floor((similarity + 1) * BINS / 2)), BINS - 1)] += 1
     expected = fit(pairs, 0.1, split.name)
-    calibration = calibrate(case.embedder, split, 0.1).calibration
+    calibration = calibrate(case.embedder, split, 0.1, store=False).calibration
     assert calibration.embedding_id == case.embedder.embedding_id
     assert (calibration.same, calibration.different) == (pairs.same.sum(), pairs.different.sum())
     assert calibration.threshold == pytest.approx(expected.threshold, abs=1e-5)
@@ -160,7 +160,7 @@ def test_calibrate_sees_the_vectors_of_evaluate(case, monkeypatch):
 
     results = []
     monkeypatch.setattr(module, "evaluate", lambda *options: results.append(evaluate(*options)) or results[-1])
-    calibrate(case.embedder, case.split, 0.1, Evaluation())
+    calibrate(case.embedder, case.split, 0.1, Evaluation(), store=False)
     assert_array_equal(results[0].query.vectors, case.vectors)
 
 

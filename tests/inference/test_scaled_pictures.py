@@ -259,7 +259,6 @@ def test_training_by_a_rule_gives_a_model_that_has_it(tmp_path, capsys):
     code, _, error = run(capsys, "evaluate", best, *data, "--rank-strip", tmp_path / "strip.png")
     assert code == 0, error
     assert Image.open(tmp_path / "strip.png").width > 200
-    print(run(capsys, "calibrate", best, *data))
     with pytest.raises(resight.ConfigError, match="scaling has a rule for 'thermal'"):
         resight.train(resight.recipes.vary(
             resight.recipes.RECIPES["own"](), root=tmp_path / "table.csv", out=tmp_path / "other",

@@ -42,7 +42,9 @@ def test_reliability_is_plotted_over_the_probability(figures, tmp_path):
         "isotonic": [[0.15, 0.4]],
     }
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 1), (0, 1))
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted probability", "fraction of same-identity pairs")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted probability", "same-identity pairs")
+    ticks = [axis.get_major_formatter()(0.25) for axis in (axes.xaxis, axes.yaxis)]
+    assert ticks == ["25 %", "25 %"]
     assert axes.get_title().startswith("Reliability on unseen identities\n")
     assert axes.title.get_fontsize() == 10
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["perfect calibration", *curves]

@@ -43,7 +43,7 @@ def test_the_demo_runs_through_its_stages(few, tmp_path, capsys):
     ]  # fmt: skip
     assert Image.open(out / "rank_strip.png").format == "PNG"
     assert (out / "run" / "best" / "model.safetensors").exists()
-    assert "remaining steps, evaluation not counted" in said.err
+    assert "remaining steps, without evaluation" in said.err
     assert main(["demo", "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -1,5 +1,7 @@
 """A rank strip pixel for pixel against one that is drawn here, at positions that are written as numbers of pixels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -8,7 +10,8 @@ from resight.config.sections import Evaluation
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.evaluation.evaluate import measure
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo
-from resight.report.strips import _evenly_spaced, _short_names, rank_strip, save_picture
+from resight.report.cells import short_names
+from resight.report.strips import _evenly_spaced, rank_strip, save_picture
 
 BLUE, ORANGE, GREY = (0, 114, 178), (213, 94, 0), (70, 70, 70)
 LINE, CELL = 14, 112  # pixels: a line of text, and the width of a cell with its frame of 4
@@ -32,12 +35,12 @@ def expected_strip(result, queries, k, height, name):
     query, gallery = result.query.sightings, result.gallery.sightings
     modalities = [m for m in MODALITIES if any(m in s.images for s in [*query, *gallery])]
     framed = len(modalities) * height + 8
-    strip = Image.new("RGB", (30 + (k + 1) * (CELL + 10), 62 + len(queries) * (framed + 5 * LINE + 20)), "white")
+    strip = Image.new("RGB", (30 + (k + 1) * (CELL + 10), 62 + len(queries) * (framed + 6 * LINE + 20)), "white")
     draw = ImageDraw.Draw(strip)
 
     def cell(row, column, sighting, colour, above):
         left = 10 + column * 122 + (20 if column else 0)
-        top = 62 + row * (framed + 90)
+        top = 62 + row * (framed + 104)
         for number, text in enumerate(above):
             draw.text((left, top + 14 * number), text, (30, 30, 30), FONT)
         draw.rectangle((left, top + 28, left + 111, top + 28 + framed - 1), fill=colour)
@@ -49,7 +52,8 @@ def expected_strip(result, queries, k, height, name):
                 box.paste(fitted, ((104 - fitted.width) // 2, (height - fitted.height) // 2))
             strip.paste(box, (left + 4, top + 32 + number * height))
         below = (
-            f"id {sighting.identity or 'unknown'}", f"camera {sighting.camera or 'unknown'}",
+            next(iter(sighting.images.values())).stem, f"id {sighting.identity or 'unknown'}",
+            f"camera {sighting.camera or 'unknown'}",
             " + ".join(sighting.images),
         )  # fmt: skip
         for number, text in enumerate(below):
@@ -58,9 +62,9 @@ def expected_strip(result, queries, k, height, name):
 
     measured = sum(not np.isnan(precision) for precision in naive_precision(result))
     header = (
-        f"{name}, protocol {result.protocol.name}: {len(queries)} of {measured} queries, from the best to the worst "
-        "average precision (AP)",
-        f"Left: the query. Then the {k} gallery sightings that are ranked first.",
+        f"{name}, protocol {result.protocol.name}: {len(queries)} of {measured} quer{'y' if measured == 1 else 'ies'}, "
+        "from the best average precision (AP) at the top to the worst",
+        f"Left: the query. Then the {k} gallery sightings ranked first.",
         "Blue frame and tick: right identity. Orange frame and cross: wrong identity.",
     )
     for number, text in enumerate(header):
@@ -180,7 +184,7 @@ def test_rows_are_evenly_spaced_from_the_best_to_the_worst(valid, rows):
 
 
 def name_of(identity):
-    return _short_names([Sighting({"rgb": "x"}, identity, "1")])[f"id {identity}"]
+    return short_names([Sighting({"rgb": Path("x.jpg")}, identity, "1")])[f"id {identity}"]
 
 
 def test_names_that_are_too_wide_lose_their_middle():
@@ -215,13 +219,13 @@ def test_a_name_as_wide_as_its_cell_is_not_cut():
 
 def test_different_names_stay_different():
     identities = [f"{'x' * 20}{n}{'y' * 20}" for n in range(3)]
-    short = _short_names([Sighting({"rgb": "x"}, identity, "1") for identity in [*identities, identities[0], "b"]])
+    short = short_names(Sighting({"rgb": Path("x.jpg")}, name, "1") for name in [*identities, identities[0], "b"])
     names = [short[f"id {identity}"] for identity in identities]
     assert [name.rpartition(" ")[2] for name in names[1:]] == ["(2)", "(3)"]
     assert "(" not in names[0]
     assert all("…" in name and FONT.getlength(name) <= 112 for name in names)
-    assert (short["id b"], short["camera 1"], len(short)) == ("id b", "camera 1", 5)
-    assert len(set(short.values())) == 5
+    assert (short["id b"], short["camera 1"], short["x"], len(short)) == ("id b", "camera 1", "x", 6)
+    assert len(set(short.values())) == 6
 
 
 def test_the_shortest_cut_has_two_letters(monkeypatch):
@@ -231,7 +235,7 @@ def test_the_shortest_cut_has_two_letters(monkeypatch):
         def getlength(self, text):
             return 200.0
 
-    monkeypatch.setattr("resight.report.strips._font", Wide)
+    monkeypatch.setattr("resight.report.cells._font", Wide)
     assert name_of("abcdef") == "i…f"
 
 

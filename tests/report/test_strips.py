@@ -5,7 +5,8 @@ from conftest import small_model
 
 import resight
 from resight.data.catalog import read_dataset
-from resight.report.strips import RIGHT, WRONG, Layout, rank_strip
+from resight.report.cells import RIGHT, WRONG, Layout
+from resight.report.strips import rank_strip
 
 
 def test_rank_strip_frames_right_and_wrong(painted, tmp_path):

@@ -178,7 +178,7 @@ class Log:
     def log(self, line):
         self.lines.append(line)
 
-    def start(self, *what):
+    def start(self, *what, **options):
         self.started.append(what)
 
     def update(self, *what):
@@ -285,7 +285,7 @@ def test_rates_and_sums_of_an_epoch(every, tmp_path):
     assert (line["seconds"], line["images_per_second"]) == (10, 2.8)  # 5 x 2 seconds, 4 x 7 images
     assert log.started == [("epoch 2/8", 4, 0)]
     assert log.updates[1][0] == 2
-    assert log.updates[1][1].startswith("loss 3.500  acc 0.250  lr ")
+    assert log.updates[1][1].startswith("loss 3.500  accuracy 25.0 %  lr ")
     assert log.updates[1][1].endswith(f"  {2 * 7 / 4:.0f} images/s")
     assert log.lines == [epoch_line(line, 8)]
     assert saved == []
@@ -306,7 +306,7 @@ def test_the_remaining_time_is_estimated_once(steps, left):
     _, _, log, _ = epoch_of(small(), [[0]] * steps, estimate=True)
     estimates = [line for line in log.lines if line.startswith("about ")]
     assert len(estimates) == (left is not None)
-    assert left is None or f"for the {left} remaining steps" in estimates[0]
+    assert left is None or f" for {left} remaining steps, " in estimates[0]
     assert not [line for line in epoch_of(small(), [[0]] * steps)[2].lines if line.startswith("about ")]
 
 
@@ -317,7 +317,7 @@ def test_the_estimate_does_not_count_the_first_step():
     # 3 epochs of 10 steps are left, of which 3 are taken; 15 seconds each.
     from resight.progress import duration
 
-    assert log.lines == [f"about {duration(27 * 15)} for the 27 remaining steps, evaluation not counted"]
+    assert log.lines == [f"about {duration(27 * 15)} for 27 remaining steps, without evaluation"]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -360,9 +360,9 @@ def test_epochs_that_are_evaluated_and_chosen(every, selection, epochs, evaluate
 def test_lines_of_text():
     line = {"epoch": 7, "loss": 1.23456, "id": 0.5, "triplet": 0.25, "accuracy": 0.75, "lr": 0.00812,
             "images_per_second": 123.45, "seconds": 59.6}  # fmt: skip
-    expected = "epoch   7/120  loss 1.235  id 0.500  triplet 0.250  accuracy 0.750  lr 8.12e-03  123.5 images/s  60 s"
+    expected = "epoch   7/120  loss 1.235  id 0.500  triplet 0.250  accuracy 75.0 %  lr 8.12e-03  123.5 images/s  60 s"
     assert epoch_line(line, 120) in (expected, expected.replace("123.5", "123.4"))
-    assert score_line({"mAP": 0.12345, "R1": 1.0}) == "mAP 0.123  R1 1.000"
+    assert score_line({"mAP": 0.12345, "R1": 1.0}) == "mAP 12.3 %  R1 100.0 %"
 
 
 def test_lines_after_an_epoch_are_removed(tmp_path):

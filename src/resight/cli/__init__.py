@@ -29,24 +29,17 @@ VERBS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb, and return the exit status: 2 with a one-sentence message for an error that a user can fix."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    if words[0] == "--version":
-        from resight import __version__
-
-        print(f"resight {__version__}")
-        return 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name of a file can have any bytes
     from resight.errors import ResightError
 
     # torchrun ends the processes of a training with SIGTERM, and they must not wait for each other then
-    if words[0] != "train" and threading.current_thread() is threading.main_thread():
+    if words[:1] != ["train"] and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _end)
     try:
         _run(words)
+        sys.stdout.flush()  # here, where a closed pipe is no error
     except ResightError as error:
         return _refuse(str(error))
     except BrokenPipeError:  # the reading process, such as head, has ended
@@ -56,11 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _refuse(f"{error.filename} cannot be read or written: {error.strerror}")
-    except KeyboardInterrupt:
-        print(
-            "resight: interrupted; run the same command again, or resight train --resume RUN, to continue",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        print(f"resight: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return 130
     return 0
 
@@ -73,6 +63,14 @@ def _end(number: int, frame: object) -> None:
 def _run(words: list[str]) -> None:
     from resight.errors import ConfigError, unknown
 
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    if words[0] == "--version":
+        from resight import __version__
+
+        print(f"resight {__version__}")
+        return
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
     for word in words:
@@ -91,6 +89,12 @@ def _refuse(reason: str) -> int:
 
 
 def _usage() -> str:
-    lines = ["Resight: have I seen this one before, and where?\n", "usage: resight VERB [OPTIONS]\n"]
+    lines = ["Resight: have I seen this one before, and where?\n", "usage: resight VERB [OPTIONS]"]
+    lines += ["       resight VERB --help", "       resight --version\n"]
     lines += [f"  {name:12s}{description}" for name, description in VERBS.items()]
-    return "\n".join([*lines, "\nresight VERB --help explains a verb; resight --version prints the version."])
+    lines += [
+        "",
+        "resight VERB --help explains a verb; resight --version prints the version.",
+        "--json prints one JSON object on standard output; rates are percent in tables, and from 0 to 1 in JSON.",
+    ]
+    return "\n".join(lines)

@@ -4,64 +4,65 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
-from resight.cli.parsing import parse, print_json, print_rows
+from resight.cli.output import ProgressOutput, metavar, note, row_table, show
+from resight.cli.parsing import parse
+from resight.config.folder import FolderOptions
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class Calibrate(ProgressOutput):
     """Calibrate a model on a data set: fit the probability of the same identity to the similarity, choose the threshold
     for unknown queries, and store both in the model folder. The reported calibration error is
     that of a curve fitted on half of the identities, on the other half; the stored curve is fitted on all."""
 
-    model: Positional[Path]
+    model: Positional[Annotated[Path, metavar("MODEL")]]
     """A model folder."""
-    dataset: str
+    dataset: Annotated[str, metavar("NAME")]
     """A data set of the catalog; preferably validation images of your own, not a test set that you report on."""
-    root: Path
-    """Its folder or table."""
+    root: Annotated[Path, metavar("FOLDER_OR_TABLE")]
+    """The folder or table of the data set."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
     false_match_rate: float = 1e-3
-    """Fraction of different-identity pairs that reach the threshold."""
-    plot: Path | None = None
+    """Fraction of different-identity pairs that reach the threshold, from 0 to 1."""
+    plot: Annotated[Path | None, metavar("FILE.png")] = None
     """Write the reliability curve to this PNG file."""
-    json: bool = False
-    """Print JSON."""
-    quiet: bool = False
-    """Show no progress."""
 
 
 def run(arguments: list[str]) -> None:
-    """Embed, fit, check, print and write `calibration.json`."""
+    """Calibrate, and print the threshold, the rates of both kinds of pairs, and the calibration error."""
     options = parse(Calibrate, arguments, "resight calibrate")
     from resight.data.catalog import read_dataset
-    from resight.evaluation.calibrate import calibrate, write_calibration
-    from resight.progress import Progress
+    from resight.evaluation.calibrate import calibrate
+    from resight.evaluation.checks import size_line
+    from resight.progress import Progress, counted, percent
     from resight.report.curves import reliability_curve
 
     embedder = options.embedding.load(options.model)
     with Progress(options.quiet) as progress:
-        split = read_dataset(options.dataset, options.root)
+        split = read_dataset(options.dataset, options.root, options.folder)
         progress.log(embedder.description)
+        progress.log(size_line(split))
         progress.start(f"embedding {split.name}", split.tested)
         result = calibrate(embedder, split, options.false_match_rate, progress=progress.update)
     calibration = result.calibration
-    written = write_calibration(options.model, calibration)
+    errors = {name: error for name, (_, error) in result.checked.items()}
+    rows = [{"curve": name, "calibration error, unseen identities": percent(error)} for name, error in errors.items()]
+    show(
+        options,
+        {**calibration.model_dump(), "calibration_error": errors, "file": result.file},
+        f"{counted(calibration.same, 'same-identity pair')} and "
+        f"{counted(calibration.different, 'different-identity pair')}; threshold {calibration.threshold:.4f}: "
+        f"{100 * calibration.false_match_rate:g} % of different-identity pairs pass, "
+        f"{percent(calibration.true_match_rate)} of same-identity pairs",
+        row_table("reliability", rows),
+        f"calibration: {result.file}",
+    )
     if options.plot is not None:
         reliability_curve({name: curve for name, (curve, _) in result.checked.items()}, options.plot)
-    if options.json:
-        print_json(calibration.model_dump())
-        return
-    print(
-        f"{calibration.same} same-identity pairs and {calibration.different} different-identity pairs; threshold "
-        f"{calibration.threshold:.4f}: {100 * calibration.false_match_rate:g} % of different-identity pairs pass, "
-        f"{100 * calibration.true_match_rate:.1f} % of same-identity pairs"
-    )
-    rows = [
-        {"curve": name, "calibration error, unseen identities": error} for name, (_, error) in result.checked.items()
-    ]
-    print_rows("reliability", rows)
-    print(f"written: {written}" + (f"; reliability curve: {options.plot}" if options.plot is not None else ""))
+        note(options, f"reliability curve: {options.plot}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.parsing import parse_action, print_json
+from resight.config.folder import FolderOptions
 from resight.config.scaling import Scaling, ScalingRule
-from resight.errors import PictureError
+from resight.errors import DatasetError, PictureError
+
+if TYPE_CHECKING:
+    from resight.data.inspect import Inspection
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,30 @@ class Inspect:
     """A data set of the catalog."""
     root: Positional[Path]
     """Its folder or table."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     check: bool = False
-    """Decode every image, and list those that are corrupt."""
+    """Decode every image, list those that are corrupt, and compare the contents of files."""
     scaling: Scaling = field(default_factory=dict[str, ScalingRule])
     """With --check: how images of 16 or 32 bits or of floating-point numbers become 8 bits, by modality (or `default`):
     percentiles of each image, or limits in its units. Without a rule, such images are listed."""
+    allow_train_test_overlap: bool = False
+    """Accept identities and files that are both in the training set and in the test set."""
     out: Path | None = None
     """Write train.parquet, query.parquet and gallery.parquet to this folder."""
     json: bool = False
     """Print JSON."""
+
+
+@dataclass(frozen=True)
+class SplitWide:
+    """Split the pictures of RGBNT100, which have three modalities side by side, into a folder for each modality."""
+
+    root: Positional[Path]
+    """The data set's folder."""
+    out: Positional[Path]
+    """The new folder, which is then read as the data set rgbnt100; it needs 2 to 3 GB."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +66,58 @@ class Names:
     """Print JSON."""
 
 
-_ACTIONS: Final = {"inspect": Inspect, "clean": Clean, "list": Names}
+_ACTIONS: Final = {"inspect": Inspect, "split": SplitWide, "clean": Clean, "list": Names}
 
 
 def run(arguments: list[str]) -> None:
-    """Inspect a data set, clean the cache, or list the catalog."""
+    """Inspect a data set, split its pictures, clean the cache, or list the catalog."""
     options = parse_action(_ACTIONS, arguments, "resight data")
-    {Inspect: _inspect, Clean: _clean, Names: _list}[type(options)](options)
+    {Inspect: _inspect, SplitWide: _split, Clean: _clean, Names: _list}[type(options)](options)
 
 
 def _inspect(options: Inspect) -> None:
     from resight.data.inspect import inspect_dataset, write_tables
 
-    inspection = inspect_dataset(options.name, options.root, options.check, scaling=options.scaling)
+    inspection = inspect_dataset(
+        options.name, options.root, options.check, folder=options.folder, scaling=options.scaling
+    )
+    error = inspection.error(options.allow_train_test_overlap)
     if options.json:
-        print_json(
-            {"name": inspection.name, "parts": [vars(part) for part in inspection.parts], "notes": inspection.notes}
-        )
+        document = {"name": inspection.name, "parts": [vars(part) for part in inspection.parts]}
+        document |= {"notes": inspection.notes, "findings": [asdict(finding) for finding in inspection.findings]}
+        print_json(document | ({} if inspection.corrupt is None else {"corrupt": inspection.corrupt}))
     else:
-        columns = ("part", "sightings", "images", "identities", "cameras", "views", "modalities")
-        table = Table(*columns, title=inspection.name)
-        for part in inspection.parts:
-            table.add_row(
-                *(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items())
-            )
-        Console(highlight=False, markup=False, emoji=False).print(table)
-        print("\n".join(inspection.notes), end="\n" if inspection.notes else "")
+        _print(inspection, options.allow_train_test_overlap)
     if options.out is not None:
         write_tables(inspection.split, options.out)
-    if inspection.corrupt is not None:
+    if error:
+        raise (PictureError if inspection.corrupt else DatasetError)(error)
+
+
+def _print(inspection: Inspection, allow_overlap: bool) -> None:
+    columns = ("part", "sightings", "images", "identities", "cameras", "views", "modalities")
+    table = Table(*columns, title=inspection.name)
+    for part in inspection.parts:
+        table.add_row(*(str(value) if name != "modalities" else " ".join(value) for name, value in vars(part).items()))
+    Console(highlight=False, markup=False, emoji=False).print(table)
+    errors = inspection.errors(allow_overlap)
+    for line in (*inspection.notes, *(finding.text for finding in inspection.findings if finding not in errors)):
+        print(line)
+    for reason in inspection.corrupt or []:
+        print(reason)
+    if inspection.corrupt == []:
         files = sum(part.images for part in inspection.parts)
-        for reason in inspection.corrupt:
-            print(reason)
-        if inspection.corrupt:
-            raise PictureError(f"{len(inspection.corrupt)} of the images are corrupt: they are listed above")
-        if not options.json:
-            print(f"all images can be decoded ({files}, with query and gallery counted separately)")
+        print(f"all images can be decoded ({files}, with query and gallery counted separately)")
+
+
+def _split(options: SplitWide) -> None:
+    from resight.data.readers.rgbnt100 import split_wide
+    from resight.progress import Progress
+
+    with Progress(options.quiet) as progress:
+        progress.start("splitting pictures", None)
+        count = split_wide(options.root, options.out, progress.update)
+    print(f"{count} pictures split into rgb, nir and tir in {options.out}")
 
 
 def _clean(options: Clean) -> None:

@@ -1,26 +1,48 @@
 """`resight demo`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from resight.cli.output import ProgressOutput, metavar, on_interrupt, show
 from resight.cli.parsing import parse
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(ProgressOutput):
     """Paint a synthetic data set, train a small three-modality TransReID on it, and draw its ranking."""
 
-    out: Path = Path("demo")
+    out: Annotated[Path, metavar("FOLDER")] = Path("demo")
     """Folder for the images, the run and the rank strip; must not exist."""
     seed: int = 0
     """Random seed of the images and of training."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, metavar("NUMBER")] = None
     """Number of epochs. None: that of the recipe `tiny`."""
 
 
 def run(arguments: list[str]) -> None:
-    """Run the demo."""
+    """Run the demo, and print the figures before and after training."""
     options = parse(Demo, arguments, "resight demo")
+    from resight.progress import Progress
     from resight.report.demo import run_demo
+    from resight.training.lines import score_line
 
-    run_demo(options.out, options.seed, options.epochs)
+    with on_interrupt(lambda: _continuation(options.out)), Progress(options.quiet) as progress:
+        demo = run_demo(options.out, options.seed, options.epochs, progress)
+    show(
+        options,
+        demo,
+        f"before training: {score_line(demo.before)}",
+        f"after training:  {score_line(demo.after)}",
+        f"model: {demo.model}",
+        f"rank strip: {demo.strip}",
+    )
+
+
+def _continuation(out: Path) -> str:
+    """What to do after an interruption."""
+    if out.exists():
+        return f"remove {out} and run the same command again"
+    return "nothing was written; run the same command again"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from resight.cli.output import metavar
 from resight.config.scaling import Scaling, ScalingRule
 from resight.errors import ConfigError
 
@@ -28,7 +29,7 @@ class EmbeddingOptions:
     scaling: Scaling = field(default_factory=dict[str, ScalingRule])
     """How images of 16 or 32 bits or of floating-point numbers become 8 bits, by modality (or `default`), instead of
     the rules of the model card: percentiles of each image, or limits in its units."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, metavar("NUMBER")] = None
     """Number of images in a batch."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto`."""

@@ -37,10 +37,12 @@ def one_sentence(arguments: Sequence[str], program: str) -> Generator[None]:
         if not ended.code:
             raise
         raise ConfigError(f"{_reason(ended, report.getvalue())}; {program} --help lists the options") from ended
+    except ValidationError as error:  # of options that are a part of others
+        raise ConfigError(f"{_reason(error, '')}; {program} --help lists the options") from error
     sys.stderr.write(report.getvalue())
 
 
-def _reason(ended: SystemExit, box: str) -> str:
+def _reason(ended: BaseException, box: str) -> str:
     error: BaseException | None = ended
     while error is not None:
         if isinstance(error, ValidationError):

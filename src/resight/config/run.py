@@ -1,10 +1,12 @@
 """The complete configuration of a run: frozen, validated, and unchanged by a round trip through JSON."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import Field, ValidationError, model_validator
 
+from resight.config.folder import FolderOptions
 from resight.config.section import Section, explain
 from resight.config.sections import (
     Augmentation,
@@ -30,6 +32,9 @@ class Run(Section):
     """A data set of the catalog, or several joined by `+`; the first one is used for testing."""
     root: Path | None = None
     """The data set's folder or table; those of several data sets are joined by `:`."""
+    folder: Annotated[FolderOptions, tyro.conf.OmitArgPrefixes] = FolderOptions()
+    allow_train_test_overlap: bool = False
+    """Accept identities and files that are both in the training set and in the test set."""
     weights: str | None = None
     """Pre-trained weights of the backbone: a file, or `timm` to download timm's weights. None: random weights."""
     out: Path | None = None

@@ -6,7 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from resight.data.readers import clothes, cross_modality, market, msmt17, msvr310, rgbnt201, table, vehicles
+from resight.config.folder import FolderOptions
+from resight.data.readers import (
+    clothes,
+    cross_modality,
+    market,
+    msmt17,
+    msvr310,
+    rgbnt100,
+    rgbnt201,
+    table,
+    vehicles,
+    wmveid863,
+)
 from resight.data.readers.joined import join
 from resight.data.sightings import Split
 from resight.data.synthetic import synthetic
@@ -18,8 +30,10 @@ CATALOG: dict[str, Callable[[Path], Split]] = {
     **vehicles.READERS,
     **cross_modality.READERS,
     **clothes.READERS,
+    "rgbnt100": rgbnt100.read,
     "rgbnt201": rgbnt201.read,
     "msvr310": msvr310.read,
+    "wmveid863": wmveid863.read,
     "synthetic": synthetic.read,
     "synthetic-hard": synthetic.read_hard,
     "own": table.read,
@@ -66,7 +80,7 @@ def require_known(name: str) -> list[str]:
     return names
 
 
-def read_dataset(name: str, root: str | Path) -> Split:
+def read_dataset(name: str, root: str | Path, folder: FolderOptions | None = None) -> Split:
     """Read a data set of the catalog, or join several of them for training.
 
     The names of cameras and views begin with the name of their data set, such as `market1501:1`, so that a model does
@@ -75,25 +89,34 @@ def read_dataset(name: str, root: str | Path) -> Split:
     Args:
         name: of a data set, or of several, joined by `+`. The test set is that of the first.
         root: the folder or table of the data set; of several, joined by the system's path separator (`:`).
+        folder: camera, pattern of file names, and modalities of the folder of `own`; None for the defaults.
 
     Raises:
-        ConfigError: there is no data set of a name, or the numbers of names and roots differ.
+        ConfigError: there is no data set of a name, or the numbers of names and roots differ; or the options of a
+            folder are for `own`, and it is not among the data sets, or is a table.
         DatasetError: `root` does not exist, or does not have the data set's layout.
     """
     names = require_known(name)
+    folder = folder or FolderOptions()
+    if folder.changed_options and _CUSTOM not in names:
+        raise ConfigError(
+            f"{folder.changed_options[0]} is for your own images (data set {_CUSTOM}): {name} has a layout that states "
+            "its labels"
+        )
     if len(names) == 1:
-        return _read_one(name, Path(root))
+        return _read_one(name, Path(root), folder)
     roots = str(root).split(os.pathsep)
     if len(roots) != len(names):
         raise ConfigError(
             f"{name} is {len(names)} data sets and --root names {len(roots)} folders; put {os.pathsep!r} between them"
         )
-    return join([(dataset, _read_one(dataset, Path(folder))) for dataset, folder in zip(names, roots, strict=True)])
+    return join([(dataset, _read_one(dataset, Path(one), folder)) for dataset, one in zip(names, roots, strict=True)])
 
 
-def _read_one(name: str, root: Path) -> Split:
+def _read_one(name: str, root: Path, folder: FolderOptions) -> Split:
     try:
-        split = replace(CATALOG[name](root), protocol=protocol_of(name))
+        split = table.read(root, folder=folder) if name == _CUSTOM else CATALOG[name](root)
+        split = replace(split, protocol=protocol_of(name))
     except OSError as error:  # not permitted, or a name that is too long
         raise DatasetError(f"{root} cannot be read: {error.strerror}") from error
     owner = camera_owner(name)

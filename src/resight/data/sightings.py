@@ -11,19 +11,17 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from resight.data import modalities as naming
+from resight.data.modalities import LABELS
+from resight.data.modalities import MODALITIES as MODALITIES
 from resight.data.readers.arrow import plain_column, read_arrow
 from resight.errors import ConfigError, DatasetError
 from resight.files import write_file
 
-MODALITIES: Final = ("rgb", "nir", "tir")
-"""Colour, near-infrared, thermal: the order in which a batch holds them."""
-
 MAX_TIME: Final = 1e15
 """Seconds; a larger number is no time."""
-LABELS: Final = ("identity", "camera", "view", "scene", "clothes", "tracklet")
-SCHEMA: Final = pa.schema(
-    [(name, pa.string()) for name in (*MODALITIES, *LABELS)] + [("time", pa.float64())]  # pyright: ignore[reportArgumentType]
-)
+SCHEMA: Final = naming.sightings_schema()
+"""The columns that every table of sightings has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Sighting:
     """
 
     images: Mapping[str, Path]
-    """Image files by modality (`rgb`, `nir`, `tir`)."""
+    """Image files by modality: `rgb`, `nir`, `tir`, or any other name."""
     identity: str | None = None
     camera: str | None = None
     view: str | None = None
@@ -47,7 +45,10 @@ class Sighting:
 
 @dataclass(frozen=True)
 class SightingTable:
-    """N sightings as an Arrow table, in a fixed order."""
+    """N sightings as an Arrow table, in a fixed order: a column of image files for each modality, labels, and time.
+
+    The columns of modalities are named as `resight.data.modalities` says: `rgb`, `nir`, `tir`, `image:NAME`.
+    """
 
     arrow: pa.Table = field(default_factory=SCHEMA.empty_table)
 
@@ -56,20 +57,27 @@ class SightingTable:
         """Build a table from sightings.
 
         Raises:
-            DatasetError: a sighting has no image, an image that is no file or of an unknown modality, a label that is
-                no text, or a time that is no finite number.
+            DatasetError: a sighting has no image, an image that is no file, a modality that is no name, a label that is
+                no text, or a time that is no finite number; or there are more than eight modalities.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for row, sighting in enumerate(sightings):
+        rows = list(sightings)
+        for row, sighting in enumerate(rows):
             fault = _fault(sighting)
             if fault:
                 raise DatasetError(f"sighting {row} has {fault}")
-            for name in MODALITIES:
-                columns[name].append(_text(sighting.images.get(name)))
+        modalities = {name for sighting in rows for name in sighting.images}
+        if fault := naming.count_fault(modalities):
+            raise DatasetError(f"the sightings have {fault}")
+        schema = naming.sightings_schema(modalities)
+        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        images = {column: name for column in schema.names if (name := naming.modality_of(column)) is not None}
+        for sighting in rows:
+            for column, name in images.items():
+                columns[column].append(_text(sighting.images.get(name)))
             for name in LABELS:
                 columns[name].append(_text(getattr(sighting, name)))
             columns["time"].append(None if sighting.time is None else float(sighting.time))
-        return cls(pa.table(columns, schema=SCHEMA))
+        return cls(pa.table(columns, schema=schema))
 
     @classmethod
     def read(cls, path: Path) -> "SightingTable":
@@ -82,8 +90,9 @@ class SightingTable:
         absent = [name for name in SCHEMA.names if name not in table.column_names]
         if absent:
             raise DatasetError(f"{path} is not a table of sightings: it has no column {', '.join(absent)}")
-        columns = {name: plain_column(table.column(name), name, path) for name in SCHEMA.names}
-        return cls(pa.table(columns, schema=SCHEMA))
+        schema = naming.schema_within(table.column_names)
+        columns = {name: plain_column(table.column(name), name, path) for name in schema.names}
+        return cls(pa.table(columns, schema=schema))
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet, or as CSV if the name ends in `.csv`, in one step.
@@ -134,10 +143,17 @@ class SightingTable:
             arrow = arrow.set_column(arrow.column_names.index(column), column, pa.array(labels, pa.string()))
         return SightingTable(arrow)
 
+    def files(self, modality: str) -> Any:
+        """Return the image files of a modality as an Arrow column of texts [N]; null where there is none."""
+        column = naming.image_column(modality)
+        absent = column not in self.arrow.column_names
+        return pa.chunked_array([pa.nulls(len(self), pa.string())]) if absent else self.arrow.column(column)
+
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that at least one image has, in the order of `MODALITIES`."""
-        return tuple(m for m in MODALITIES if self.arrow.column(m).null_count < len(self))
+        """The modalities that at least one sighting has: rgb, nir, tir, then others by name."""
+        names = [name for column in self.arrow.column_names if (name := naming.modality_of(column)) is not None]
+        return naming.ordered(name for name in names if self.files(name).null_count < len(self))
 
     @property
     def paths(self) -> list[Path]:
@@ -168,10 +184,10 @@ def _fault(sighting: Sighting) -> str:
     """What keeps a sighting from being a row of a table; empty if nothing does."""
     images: Any = sighting.images
     if not isinstance(images, Mapping) or not images:
-        return f"no picture; the modalities are {', '.join(MODALITIES)}"
-    unknown = [name for name in images if name not in MODALITIES]
-    if unknown:
-        return f"unknown modality {unknown[0]!r:.60}; the modalities are {', '.join(MODALITIES)}"
+        return "no picture"
+    fault = next((fault for name in images if (fault := naming.name_fault(name))), "")
+    if fault:
+        return f"a picture of a modality, and {fault}"
     for name, path in images.items():
         if not isinstance(path, str | Path):
             return f"a {name} image that is no file, but of type {type(path).__name__}"
@@ -193,7 +209,11 @@ def _text(value: Any) -> Any:
 
 
 def _sighting(row: dict[str, Any]) -> Sighting:
-    images = {name: Path(row[name]) for name in MODALITIES if row[name] is not None}
+    images = {
+        name: Path(path)
+        for column, path in row.items()
+        if path is not None and (name := naming.modality_of(column)) is not None
+    }
     return Sighting(images, **{name: row[name] for name in (*LABELS, "time")})
 
 

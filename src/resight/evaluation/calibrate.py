@@ -36,6 +36,8 @@ class Calibrated:
     measured on the others."""
     checked_subsets: dict[tuple[str, str], tuple[np.ndarray, float]] = field(default_factory=dict)
     """The same of the isotonic curves of modality subsets, by query and gallery, such as `("tir", "rgb")`."""
+    file: Path | None = None
+    """Where the calibration is stored; None if it is not."""
 
 
 def calibrate(
@@ -44,23 +46,31 @@ def calibrate(
     false_match_rate: float = 1e-3,
     settings: Evaluation | None = None,
     progress: Callable[[int], None] = lambda count: None,
+    store: bool = True,
 ) -> Calibrated:
-    """Embed a data set's query and gallery and fit what their pairs show.
+    """Embed a data set's query and gallery, fit what their pairs show, and store it in the model folder.
+
+    A model that is loaded from the folder afterwards gives probabilities and has a threshold.
+
+        result = resight.calibrate("runs/mine/best", resight.read_dataset("own", "my_images"))
+        print(result.calibration.threshold, result.file)
 
     For a model of several modalities, curves are also fitted to each pair of modality subsets that has enough pairs, so
     that a similarity of a thermal query to a colour image has a probability of its own.
 
     Args:
-        model: an embedder, or a model folder; the calibration holds for its `embedding_id`.
+        model: a model folder, or an embedder; the calibration holds for its `embedding_id`.
         split: the data set.
         false_match_rate: share of pairs of different identities that may reach the threshold.
         settings: protocol; None for the data set's own.
         progress: is called with the number of sightings that are embedded.
+        store: write `calibration.json` into the model folder, if the model is in one.
 
     Raises:
         ConfigError: the rate is not between 0 and 1.
         EvaluationError: there are too few pairs for such a false match rate, or none of a kind.
         PictureError: a picture cannot be decoded.
+        StorageError: the calibration cannot be written.
     """
     if not 0 < false_match_rate < 1:
         raise ConfigError(f"the false match rate must lie between 0 and 1, not {false_match_rate:g}")
@@ -80,7 +90,8 @@ def calibrate(
     calibration = Calibration(
         dataset=split.name, embedding_id=embedder.embedding_id, subsets=tuple(subsets), **curve.model_dump()
     )
-    return Calibrated(calibration, checked, checked_subsets)
+    file = write_calibration(embedder.folder, calibration) if store and embedder.folder is not None else None
+    return Calibrated(calibration, checked, checked_subsets, file)
 
 
 def _fit(

@@ -7,14 +7,15 @@ from typing import Literal
 from resight.config.run import Run
 from resight.config.scaling import Scaling, require_modalities
 from resight.config.sections import Evaluation
+from resight.data.findings import refuse_overlap
 from resight.data.image import corrupt
 from resight.data.picture_notes import PictureNotes
 from resight.data.scaling import rules_of_files
-from resight.data.sightings import MODALITIES, SightingTable, Split
+from resight.data.sightings import SightingTable, Split
 from resight.errors import DatasetError, PictureError
 from resight.evaluation.evaluate import measured_by
 from resight.evaluation.labels import encode_labels
-from resight.progress import Progress
+from resight.progress import Progress, counted
 from resight.retrieval.trials import require_any_match
 
 
@@ -23,17 +24,21 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
 
     Raises:
         ConfigError: a rule for more than 8 bits is for a modality that does not exist.
-        DatasetError: there is nothing to train on.
+        DatasetError: there is nothing to train on, or an identity or a file is both in the training set and in the test
+            set, and the run does not allow that.
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the run does not skip such.
     """
-    require_modalities(run.preprocessing.scaling, MODALITIES)
+    require_modalities(run.preprocessing.scaling, split.train.modalities)
+    if not run.allow_train_test_overlap:
+        refuse_overlap(split)
     checked, notes = without_corrupt(split, run.on_corrupt, progress, run.preprocessing.scaling)
     learned = checked.train.of_identities(checked.train.values("identity"))
     if not len(learned):
         raise DatasetError(f"{split.name} has no training picture of a known identity")
     if len(learned) < len(checked.train):
-        notes = (*notes, f"{len(checked.train) - len(learned)} training sightings without an identity are left out")
+        left_out = counted(len(checked.train) - len(learned), "training sighting")
+        notes = (*notes, f"{left_out} without an identity left out")
     require_match(checked, run.evaluation)
     for note in (*checked.notes, *notes):
         progress.log(note)
@@ -49,12 +54,12 @@ def without_corrupt(
     Raises:
         PictureError: there is one, and the policy is `error`.
     """
-    parts, pictures = (split.train, split.query, split.gallery), PictureNotes()
+    parts, picture_notes = (split.train, split.query, split.gallery), PictureNotes()
     files = sorted({path for part in parts for path in part.paths})
     progress.start("checking pictures", len(files))
-    faults = corrupt(files, progress.update, rules_of_files(parts, scaling or {}), pictures)
+    faults = corrupt(files, progress.update, rules_of_files(parts, scaling or {}), picture_notes)
     if not faults:
-        return split, tuple(pictures.lines())
+        return split, tuple(picture_notes.lines())
     if policy == "error":
         more = f" ({len(faults)} pictures are corrupt)" if len(faults) > 1 else ""
         raise PictureError(f"{faults[0][1]}{more}; replace it, or leave such pictures out with --on-corrupt skip")
@@ -63,10 +68,18 @@ def without_corrupt(
     gallery = query if split.gallery is split.query else _without(split.gallery, bad)
     notes = (
         *(f"skipped: {reason}" for _, reason in faults),
-        f"{len(faults)} corrupt pictures skipped",
-        *pictures.lines(),
+        f"{counted(len(faults), 'corrupt picture')} skipped",
+        *picture_notes.lines(),
     )
     return replace(split, train=train, query=query, gallery=gallery), notes
+
+
+def size_line(split: Split) -> str:
+    """Return the sizes of a test set as a line: what an evaluation of it embeds."""
+    queries = counted(len(split.query), "query", "queries")
+    if split.gallery is split.query:
+        return f"{split.name}: {queries}, which are also the gallery"
+    return f"{split.name}: {queries}, {counted(len(split.gallery), 'gallery sighting')}"
 
 
 def require_match(split: Split, settings: Evaluation) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from resight.data.sightings import LABELS, MODALITIES, SightingTable
+from resight.data.modalities import LABELS, ordered
+from resight.data.sightings import SightingTable
 from resight.retrieval.labels import Labels
 
 pc: Any = pyarrow.compute  # makes its functions when it is imported, and types none
@@ -15,8 +16,9 @@ pc: Any = pyarrow.compute  # makes its functions when it is imported, and types 
 def encode_labels(query: SightingTable, gallery: SightingTable) -> tuple[Labels, Labels]:
     """The labels of both tables as numbers that mean the same in both, in the order of the labels' names."""
     columns = {name: [t.arrow.column(name) for t in (query, gallery)] for name in LABELS}
-    columns["picture"] = [_files(t) for t in (query, gallery)]
-    columns["modality"] = [_modalities(t) for t in (query, gallery)]
+    modalities = ordered({*query.modalities, *gallery.modalities})
+    columns["picture"] = [_files(t, modalities) for t in (query, gallery)]
+    columns["modality"] = [_modalities(t, modalities) for t in (query, gallery)]
     numbers, names = {}, {}
     for column, (query_column, gallery_column) in columns.items():
         both = (
@@ -35,12 +37,12 @@ def encode_labels(query: SightingTable, gallery: SightingTable) -> tuple[Labels,
     )
 
 
-def _files(table: SightingTable) -> Any:
-    paths = [table.arrow.column(m) for m in MODALITIES]
+def _files(table: SightingTable, modalities: tuple[str, ...]) -> Any:
+    paths = [table.files(m) for m in modalities]
     return pc.binary_join_element_wise(*paths, "|", null_handling="replace", null_replacement="")
 
 
-def _modalities(table: SightingTable) -> Any:
+def _modalities(table: SightingTable, modalities: tuple[str, ...]) -> Any:
     """`rgb`, `nir`, `tir`, or several joined by `+`."""
-    names_present = [pc.if_else(pc.is_valid(table.arrow.column(m)), m, None) for m in MODALITIES]
+    names_present = [pc.if_else(pc.is_valid(table.files(m)), m, None) for m in modalities]
     return pc.binary_join_element_wise(*names_present, "+", null_handling="skip")

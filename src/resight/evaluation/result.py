@@ -1,4 +1,4 @@
-"""A measured ranking as figures, as JSON, and as sentences."""
+"""A measured ranking as figures and as JSON."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -6,9 +6,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from resight.data.sightings import MODALITIES, Sighting
+from resight.data.modalities import ordered
+from resight.data.sightings import Sighting
 from resight.device import Compute
 from resight.inference.embeddings import Embeddings
+from resight.progress import counted
 from resight.retrieval.bootstrap import interval
 from resight.retrieval.junk import Rule
 from resight.retrieval.labels import Labels
@@ -168,10 +170,11 @@ def open_set_figures(result: Result) -> OpenSetFigures:
     labels = (result.query_labels.take(first.query), result.gallery_labels.take(first.gallery))
     measured = open_set(scores, *labels, result.rule)
     same, different = int(measured.pairs.same.sum()), int(measured.pairs.different.sum())
+    unmatched = counted(len(measured.non_mated.unmatched), "query", "queries")
     unknown = (
         "every query has a match, so each is searched a second time with its own identity left out of the gallery"
         if measured.non_mated.left_out
-        else f"{len(measured.non_mated.unmatched)} queries without a match are the non-mated ones"
+        else f"non-mated: {unmatched} without a match"
     )
     summary = measured.summary()
     rows = [OpenSetRow("EER", summary["EER"], summary["EER threshold"])]
@@ -179,32 +182,9 @@ def open_set_figures(result: Result) -> OpenSetFigures:
         kind, _, rate = name.partition("@")
         if kind in ("TAR", "DIR"):
             rows.append(OpenSetRow(name, value, summary[f"threshold@{rate}"]))
-    words = f"open set: {same} same-identity pairs, {different} different-identity pairs; {unknown}"
+    pairs = f"{counted(same, 'same-identity pair')}, {counted(different, 'different-identity pair')}"
+    words = f"open set: {pairs}; {unknown}"
     return OpenSetFigures(words, rows, [(row["FAR"], row["TAR"]) for row in measured.pairs.curve()])
-
-
-def in_words(result: Result) -> list[str]:
-    """What was done, and what could not be, a sentence a line."""
-    protocol, rule, metrics = result.protocol, result.rule, result.metrics
-    queries = len(result.trials[0].query_rows)
-    lines = [
-        f"protocol {protocol.name}: {protocol.words}; {queries} queries, {result.gallery_size} gallery sightings",
-        f"Not ranked (rule {rule.name}): the query's own file" + (f", and {rule.words}" if rule.clauses else ""),
-    ]
-    if len(result.trials) > 1:
-        lines.append(f"mean of {len(result.trials)} galleries, drawn with seeds 0 to {len(result.trials) - 1}")
-        if len({trial.gallery_rows.tobytes() for trial in result.trials}) == 1:
-            lines.append(
-                "every draw is the same gallery, since nothing can be drawn otherwise: the spread says nothing"
-            )
-    lines += _idle(result)
-    if metrics.unmatched:
-        by_rule = metrics.unmatched_by_rule
-        lines.append(
-            f"{metrics.unmatched} queries have no match and are left out: of {by_rule} the rule removed every match "
-            f"(--junk none keeps them), {metrics.unmatched - by_rule} have none in the gallery"
-        )
-    return lines
 
 
 def camera_pairs(result: Result) -> list[CameraPair]:
@@ -230,20 +210,8 @@ def camera_pairs(result: Result) -> list[CameraPair]:
     return sorted(pairs, key=lambda pair: pair.mAP)
 
 
-def _idle(result: Result) -> list[str]:
-    """A rule that looks at labels which are not known removes nothing; that should not go unsaid."""
-    columns = {column for clause in result.rule.clauses for column in (*clause.same, *clause.other)}
-    unknown = [c for c in sorted(columns) if (result.query_labels[c] < 0).all() or (result.gallery_labels[c] < 0).all()]
-    if any(clause.seconds is not None for clause in result.rule.clauses):
-        times = (result.query_labels.time, result.gallery_labels.time)
-        unknown += ["time"] if any(t is None or np.isnan(t).all() for t in times) else []
-    if not unknown:
-        return []
-    return [f"the rule looks at {' and '.join(unknown)}, which no sighting here has: that removes nothing"]
-
-
 def _name(sighting: Sighting) -> str:
-    return "|".join(sighting.images[m].name for m in MODALITIES if m in sighting.images)
+    return "|".join(sighting.images[m].name for m in ordered(sighting.images))
 
 
 def _number(value: float) -> float | None:

@@ -57,6 +57,9 @@ class Gallery(AbstractContextManager["Gallery"]):
         if calibration is not None and calibration.embedding_id is not None:
             engine.info.require(calibration.embedding_id, "the calibration is of")
 
+    def __repr__(self) -> str:
+        return f"Gallery({type(self.engine).__name__}, width {self.info.width}, model {self.info.model})"
+
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -228,8 +231,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         return self.engine.remove(require_texts(ids, "record ids"), require_label(identity, "identity"))
 
     def cluster(self, threshold: float | None = None, neighbors: int = 20, include_named: bool = False) -> Clustering:
-        """Group records into identities; see `resight.gallery.cluster.cluster_records`. Without a threshold, use the
-        calibrated one."""
+        """Group records into identities; see `resight.gallery.cluster.cluster_records`. None: calibrated threshold."""
         calibrated = None if self.calibration is None else self.calibration.threshold
         return cluster_records(self.engine, calibrated if threshold is None else threshold, neighbors, include_named)
 

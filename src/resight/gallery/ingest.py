@@ -15,8 +15,9 @@ from torch import Tensor
 
 from resight.config.scaling import rule_of
 from resight.data.image import resize
+from resight.data.modalities import modality_of, ordered
 from resight.data.picture_notes import PictureNotes
-from resight.data.sightings import MODALITIES, Sighting, SightingTable
+from resight.data.sightings import Sighting, SightingTable
 from resight.device import available_cores
 from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
@@ -140,7 +141,7 @@ def ingest_embeddings(
 
 def sighting_id(sighting: Sighting) -> str:
     """Return the id of a sighting's record: 24 hexadecimal digits of a SHA-256 of its images' absolute paths."""
-    paths = [Path(sighting.images[m]).absolute() for m in MODALITIES if m in sighting.images]
+    paths = [Path(sighting.images[m]).absolute() for m in ordered(sighting.images)]
     return _id_of(*paths)
 
 
@@ -167,7 +168,7 @@ def _decode(sighting: Sighting, embedder: Embedder, thumbnails: bool, notes: Pic
             small.append(thumbnail(image.permute(1, 2, 0).numpy()))
         return resize(image, preprocessing.size, preprocessing.test_interpolation)  # a second time, it changes nothing
 
-    names = [modality for modality in MODALITIES if modality in sighting.images]
+    names = ordered(sighting.images)
     try:
         images = {m: decode_prepared(sighting.images[m], prepare, rule_of(scaling, m), notes) for m in names}
     except PictureError as error:
@@ -182,7 +183,7 @@ def _record_of(
     small: bytes | None,
     metadata: Mapping[str, Value],
 ) -> Record:
-    names = [modality for modality in MODALITIES if modality in sighting.images]
+    names = ordered(sighting.images)
     return Record(
         id=record_id,
         vector=vector,
@@ -198,7 +199,8 @@ def _record_of(
 
 
 def _record_of_row(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping[str, Value]) -> Record:
-    images = {modality: Path(row[modality]).absolute() for modality in MODALITIES if row.get(modality)}
+    files = {name: path for column, path in row.items() if path and (name := modality_of(column)) is not None}
+    images = {name: Path(files[name]).absolute() for name in ordered(files)}
     in_video = row.get("frame") is not None
     box = [row[name] for name in ("frame", "left", "top", "right", "bottom")] if in_video else []
     frame: dict[str, Value] = {"frame": row["frame"]} if in_video else {}

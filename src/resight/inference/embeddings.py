@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resight.config.sections import Section
+from resight.data.modalities import aligned, schema_within
 from resight.data.sightings import SCHEMA, SightingTable
 from resight.errors import DatasetError, EvaluationError
 from resight.files import replacing
@@ -68,6 +69,7 @@ def write_embeddings(path: Path, query: Embeddings, gallery: Embeddings | None =
     """
     dtype = np.float16 if half else np.float32
     parts = {"query": query, "gallery": gallery} if gallery is not None and gallery is not query else {"both": query}
+    sightings = dict(zip(parts, aligned([items.sightings.arrow for items in parts.values()]), strict=True))
     step = max(1, _ROW_GROUP // max(1, query.vectors[:1].nbytes))
 
     def tables() -> Iterator[Any]:
@@ -75,7 +77,7 @@ def write_embeddings(path: Path, query: Embeddings, gallery: Embeddings | None =
             for start in range(0, max(1, len(items.vectors)), step):
                 vectors = np.asarray(items.vectors[start : start + step], dtype)
                 column = pa.array([name] * len(vectors), pa.string())
-                yield embeddings_table(vectors, items.sightings.arrow.slice(start, step), {"part": column})
+                yield embeddings_table(vectors, sightings[name].slice(start, step), {"part": column})
 
     write_tables(path, tables(), query.info)
 
@@ -227,7 +229,8 @@ def _sightings(path: Path, columns: Any) -> Any:
     absent = [name for name in SCHEMA.names if name not in columns.column_names]
     if absent:
         raise DatasetError(f"{path} has no column {', '.join(absent)}")
-    return columns.select(SCHEMA.names).cast(SCHEMA)
+    schema = schema_within(columns.column_names)
+    return columns.select(schema.names).cast(schema)
 
 
 def _room(count: int, like: np.ndarray) -> np.ndarray:

@@ -92,9 +92,7 @@ def effective_fusion(fusion: Fusion, model: Model) -> Fusion:
         ConfigError: `learned` is asked for, and the network has no fusion.
     """
     if fusion == "learned" and model.fusion is None:
-        raise ConfigError(
-            "the model was trained without model.fusion: use the fusion mean or concat, not learned"
-        )
+        raise ConfigError("the model was trained without model.fusion: use the fusion mean or concat, not learned")
     if fusion == "auto":
         return "concat" if model.fusion is None else "learned"
     return fusion

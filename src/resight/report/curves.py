@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 from resight.files import make_folder, write_file
 
@@ -25,7 +26,9 @@ def reliability_curve(curves: dict[str, np.ndarray], path: Path) -> None:
     for name, curve in curves.items():
         filled = ~np.isnan(curve[:, 0])  # bins with pairs
         axes.plot(curve[filled, 0], curve[filled, 1], marker="o", markersize=4, label=name)
-    axes.set(xlabel="predicted probability", ylabel="fraction of same-identity pairs", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="predicted probability", ylabel="same-identity pairs", xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     axes.set_title(
         "Reliability on unseen identities\n(same-identity and other pairs have equal total weight)", fontsize=10
     )

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from resight.config.recipes import tiny, vary
 from resight.config.run import Run
@@ -18,7 +17,6 @@ from resight.progress import Progress, duration
 from resight.report.strips import rank_strip, save_picture
 from resight.training.context import TrainContext
 from resight.training.distributed import initialize
-from resight.training.lines import score_line
 from resight.training.loop import score, train
 from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder
@@ -28,16 +26,28 @@ _STAGES = ("paint", "measure untrained", "train", "rank strip")
 _SECONDS = (8, 3, 130, 2)  # usual time of each stage on two AVX2 cores
 
 
-def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo measured and wrote."""
+
+    before: dict[str, float]
+    """mAP, mINP, R1, R5 and R10 of the untrained model, from 0 to 1."""
+    after: dict[str, float]
+    """Those of the best checkpoint."""
+    model: Path
+    """The model folder."""
+    strip: Path
+    """The rank strip, a PNG file."""
+
+
+def run_demo(out: Path, seed: int = 0, epochs: int | None = None, progress: Progress | None = None) -> DemoResult:
     """Paint a synthetic data set, train a small three-modality TransReID on it, and write a rank strip.
 
     Args:
         out: a new folder for the images, the run and the rank strip.
         seed: of the images and of training.
         epochs: of training; None for the recipe's number.
-
-    Returns:
-        the path of the rank strip.
+        progress: where progress is shown; None shows nothing.
 
     Raises:
         ConfigError: `out` exists.
@@ -45,34 +55,29 @@ def run_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Path:
     """
     if out.exists():
         raise ConfigError(f"{out} exists already; remove it, or use another --out")
-    console = Console(highlight=False, markup=False, emoji=False)
+    progress = progress or Progress(quiet=True)
     plan = synthetic.Plan(seed=seed)
     run = vary(tiny(), root=out / "pictures", out=out / "run", seed=seed)
     epoch_fraction = 1.0
     if epochs is not None:
         epoch_fraction = epochs / run.schedule.epochs
         run = vary(run, schedule={"epochs": epochs, "warmup_epochs": min(run.schedule.warmup_epochs, epochs - 1)})
-    with Progress() as progress:
-        _print_plan(progress, plan, run, epoch_fraction)
-        with _stage(progress, 1):
-            progress.start("painting", plan.train + plan.test)
-            synthetic.write(out / "pictures", plan, lambda painted, total: progress.update(painted))
-        with _stage(progress, 2):
-            split = prepare(run, read_dataset("synthetic", out / "pictures"), progress)
-            vocabulary = Vocabulary.of(split.train)
-            context = TrainContext.create(resolve(run), vocabulary, initialize(run.device), progress)
-            before = score(context, start(context).model, split)
-        with _stage(progress, 3):
-            folder = RunFolder.new(out / "run")
-            after = train(run, split, folder, progress)
-        with _stage(progress, 4):
-            strip = out / "rank_strip.png"
-            save_picture(rank_strip(after), strip)
-    console.print(f"before training: {score_line(before.summary())}", soft_wrap=True)
-    console.print(f"after training:  {score_line(after.summary())}", soft_wrap=True)
-    console.print(f"model: {folder.best}", soft_wrap=True)
-    console.print(f"rank strip: {strip.resolve()}", soft_wrap=True)
-    return strip
+    _print_plan(progress, plan, run, epoch_fraction)
+    with _stage(progress, 1):
+        progress.start("painting", plan.train + plan.test)
+        synthetic.write(out / "pictures", plan, lambda painted, total: progress.update(painted))
+    with _stage(progress, 2):
+        split = prepare(run, read_dataset("synthetic", out / "pictures"), progress)
+        vocabulary = Vocabulary.of(split.train)
+        context = TrainContext.create(resolve(run), vocabulary, initialize(run.device), progress)
+        before = score(context, start(context).model, split)
+    with _stage(progress, 3):
+        folder = RunFolder.new(out / "run")
+        after = train(run, split, folder, progress)
+    with _stage(progress, 4):
+        strip = out / "rank_strip.png"
+        save_picture(rank_strip(after), strip)
+    return DemoResult(before.summary(), after.summary(), folder.best, strip.resolve())
 
 
 def _print_plan(progress: Progress, plan: synthetic.Plan, run: Run, epoch_fraction: float) -> None:
@@ -87,7 +92,7 @@ def _print_plan(progress: Progress, plan: synthetic.Plan, run: Run, epoch_fracti
         seconds * epoch_fraction if stage == "train" else seconds
         for stage, seconds in zip(_STAGES, _SECONDS, strict=True)
     ]
-    progress.log(f"{len(_STAGES)} stages; times are those of two AVX2 cores, {duration(sum(usual))} in all")
+    progress.log(f"{len(_STAGES)} stages; on two AVX2 cores they take about {duration(sum(usual))} in all")
     for number, (stage, seconds, text) in enumerate(zip(_STAGES, usual, descriptions, strict=True), start=1):
         progress.log(f"  {number}. {stage:20s}about {duration(seconds):8s}{text}")
 

@@ -46,32 +46,35 @@ SAME_FILE = Clause(("picture",))
 _MARKET = "Market-1501 (Zheng et al. 2015)"
 _RULES = (
     Rule("none", "nothing", "VehicleID, RegDB, PRCC"),
-    Rule("same-camera", "its identity under its own camera", _MARKET, (Clause(("identity", "camera")),)),
+    Rule("same-camera", "images of the same identity from the same camera", _MARKET, (Clause(("identity", "camera")),)),
     Rule(
-        "same-scene", "its identity in its own scene", "MSVR310 (Zheng et al. 2022)", (Clause(("identity", "scene")),)
+        "same-scene",
+        "images of the same identity in the same scene",
+        "MSVR310 (Zheng et al. 2022)",
+        (Clause(("identity", "scene")),),
     ),
     Rule(
         "same-camera-or-clothes",
-        "its identity under its own camera or in its own clothes",
+        "images of the same identity from the same camera or in the same clothes",
         "LTCC, clothes-changing (Qian et al. 2020)",
         (Clause(("identity", "camera")), Clause(("identity", "clothes"))),
     ),
     Rule(
         "same-camera-or-other-clothes",
-        "its identity under its own camera or in other clothes",
+        "images of the same identity from the same camera or in other clothes",
         "LTCC, same clothes (Gu et al. 2022)",
         (Clause(("identity", "camera")), Clause(("identity",), other=("clothes",))),
     ),
     Rule(
         "same-place",
-        "everything from its own scene, whoever it shows",
+        "all images from the same scene, of any identity",
         "SYSU-MM01 (Wu et al. 2017)",
         (Clause(("scene",)),),
     ),
-    Rule("same-tracklet", "its own sequence", "video and camera-trap bursts", (Clause(("tracklet",)),)),
+    Rule("same-tracklet", "the images of its own sequence", "video and camera-trap bursts", (Clause(("tracklet",)),)),
     Rule(
         "time-window",
-        "its identity within the time window",
+        "images of the same identity within the time window",
         "camera traps: one visit is one event",
         (Clause(("identity",), seconds=3600.0),),
     ),

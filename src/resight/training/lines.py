@@ -1,18 +1,29 @@
 """A training's figures as lines of text."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from resight.data.vocabulary import Vocabulary
+from resight.progress import counted, percent
 
 
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """An epoch's figures in one line."""
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  "
-        f"triplet {line['triplet']:.3f}  accuracy {line['accuracy']:.3f}  lr {line['lr']:.2e}  "
+        f"triplet {line['triplet']:.3f}  accuracy {percent(line['accuracy'])}  lr {line['lr']:.2e}  "
         f"{line['images_per_second']:.1f} images/s  "
         f"{line['seconds']:.0f} s"
     )
 
 
-def score_line(scores: dict[str, float]) -> str:
-    """A ranking's figures in one line."""
-    return "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+def score_line(scores: Mapping[str, float]) -> str:
+    """A ranking's figures, rates in [0, 1], in one line of percentages."""
+    return "  ".join(f"{name} {percent(value)}" for name, value in scores.items())
+
+
+def size_line(sightings: int, vocabulary: Vocabulary) -> str:
+    """The sizes of a training set in one line."""
+    identities = counted(len(vocabulary.identities), "identity", "identities")
+    cameras = counted(len(vocabulary.cameras), "camera")
+    return f"training set: {counted(sightings, 'sighting')}, {identities}, {cameras}"

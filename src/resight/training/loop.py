@@ -23,11 +23,11 @@ from resight.evaluation.result import Result, figures
 from resight.inference.embedder import Embedder
 from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID
-from resight.progress import Progress, duration
+from resight.progress import Progress, counted, duration, percent
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext, embed_distributed, initialize
 from resight.training.fsdp import whole_weights, write_shards
-from resight.training.lines import epoch_line, score_line
+from resight.training.lines import epoch_line, score_line, size_line
 from resight.training.optimizer import set_learning_rate
 from resight.training.resolve import resolve, root_of
 from resight.training.run_folder import RunFolder, default_folder
@@ -36,6 +36,7 @@ from resight.training.step import train_step
 from resight.training.tensorboard import TensorBoardLog
 
 _TIMED_STEPS = 12  # before the whole time is estimated; the first is not counted
+_TIMED_SECONDS = 30.0  # after which fewer steps are enough, where each takes long
 
 
 def train(
@@ -65,7 +66,8 @@ def train(
     distributed = distributed or initialize(run.device)
     folder = folder or RunFolder.new(default_folder(run))
     if split is None:
-        split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
+        progress.start(f"reading {run.dataset}", None)
+        split = prepare(run, read_dataset(run.dataset, root_of(run), run.folder), progress)
     learned, validation = hold_out(split, run.validation_fraction, run.seed)
     context = TrainContext.create(run, Vocabulary.of(learned.train), distributed, progress, folder)
     torch.set_num_threads(context.compute.threads)
@@ -98,6 +100,7 @@ def _started(context: TrainContext, folder: RunFolder, loader: Loader) -> State:
         folder.create(run, context.compute)
     distributed.barrier()
     progress.log(context.description)
+    progress.log(size_line(len(loader.identity), context.card.vocabulary))
     resume(context, state)
     if run.tensorboard and distributed.is_main:
         folder.tensorboard_log = TensorBoardLog(folder.path / "tensorboard", state.epoch)
@@ -145,7 +148,7 @@ def train_epoch(
     run, distributed = context.run, context.distributed
     state.model.train()
     began, images, rate, times = perf_counter(), 0, 0.0, list[float]()
-    context.progress.start(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step)
+    context.progress.start(f"epoch {state.epoch}/{run.schedule.epochs}", len(batches), state.step, estimate=False)
     local = [rows[distributed.local_slice(len(rows))] for rows in batches[state.step :]]
     for batch in loader.batches(local):
         by_epoch = run.schedule.every == "epoch"
@@ -159,12 +162,14 @@ def train_epoch(
             state.sums[name] = state.sums.get(name, 0.0) + float(value)
         _require_finite(context, state)
         times.append(perf_counter())
-        if estimate and (len(times) == _TIMED_STEPS or (state.step == len(batches) and 1 < len(times) < _TIMED_STEPS)):
+        if estimate and len(times) > 1 and _is_timed(times, state.step == len(batches)):
             _log_estimate(context, state, len(batches), times)
+            estimate = False
         mean = {name: value / state.step for name, value in state.sums.items()}
         speed = images / (times[-1] - began)
         context.progress.update(
-            state.step, f"loss {mean['loss']:.3f}  acc {mean['accuracy']:.3f}  lr {rate:.1e}  {speed:.0f} images/s"
+            state.step,
+            f"loss {mean['loss']:.3f}  accuracy {percent(mean['accuracy'])}  lr {rate:.1e}  {speed:.0f} images/s",
         )
         if run.checkpoint_steps and state.step % run.checkpoint_steps == 0 and state.step < len(batches):
             save_checkpoint(context, state, f"epoch-{state.epoch:04d}-step-{state.step:06d}", best=False)
@@ -185,10 +190,15 @@ def _require_finite(context: TrainContext, state: State) -> None:
         )
 
 
+def _is_timed(times: Sequence[float], is_last: bool) -> bool:
+    """Whether enough steps have ended, at these seconds, to estimate the time of all."""
+    return len(times) >= _TIMED_STEPS or is_last or times[-1] - times[0] >= _TIMED_SECONDS
+
+
 def _log_estimate(context: TrainContext, state: State, steps: int, times: Sequence[float]) -> None:
     left = (context.run.schedule.epochs - state.epoch + 1) * steps - state.step
     seconds = left * (times[-1] - times[0]) / (len(times) - 1)
-    context.progress.log(f"about {duration(seconds)} for the {left:,} remaining steps, evaluation not counted")
+    context.progress.log(f"about {duration(seconds)} for {counted(left, 'remaining step')}, without evaluation")
 
 
 def save_checkpoint(context: TrainContext, state: State, name: str, best: bool) -> None:
@@ -233,4 +243,5 @@ def score(context: TrainContext, model: TransReID, split: Split) -> Result:
 def _record_scores(context: TrainContext, epoch: int, name: str, scores: dict[str, float]) -> None:
     if context.folder is not None and context.distributed.is_main:
         context.folder.record({"epoch": epoch, "evaluated": name, **scores})
-    context.progress.log(f"epoch {epoch}, {name}: {score_line(scores)}")
+    words = {"held-out": "on held-out identities", "test": "on the test set"}[name]
+    context.progress.log(f"epoch {epoch}, {words}: {score_line(scores)}")

@@ -74,7 +74,7 @@ def find_learning_rate(
     run = resolve(run)
     progress = progress or Progress(quiet=True)
     if split is None:
-        split = prepare(run, read_dataset(run.dataset, root_of(run)), progress)
+        split = prepare(run, read_dataset(run.dataset, root_of(run), run.folder), progress)
     context = TrainContext.create(run, Vocabulary.of(split.train), initialize(run.device), progress)
     size, interpolation = run.preprocessing.size, run.preprocessing.train_interpolation
     loader = Loader(split.train, context.card.vocabulary, size, interpolation, run.preprocessing.scaling)

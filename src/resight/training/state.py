@@ -18,6 +18,7 @@ from resight.models.checkpoint import load_model
 from resight.models.fusion import FusedBackbone
 from resight.models.transreid import TransReID
 from resight.models.weights import load_pretrained
+from resight.progress import counted
 from resight.training.checkpoint_files import SHARDS
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext
@@ -108,12 +109,12 @@ def resume(context: TrainContext, state: State) -> None:
     if context.distributed.is_main:
         folder.forget_after(state.epoch - 1)
     epochs = context.run.schedule.epochs
-    position = (
-        f"in epoch {state.epoch} of {epochs}, after {state.step} steps"
-        if state.epoch <= epochs
-        else "after its last epoch"
-    )
-    context.progress.log(f"resumed {position}")
+    if state.epoch > epochs:
+        context.progress.log(
+            f"the run is finished ({counted(epochs, 'epoch')}): nothing is trained, its best checkpoint is evaluated"
+        )
+        return
+    context.progress.log(f"resumed in epoch {state.epoch} of {epochs}, after {counted(state.step, 'step')}")
 
 
 def start(context: TrainContext) -> State:

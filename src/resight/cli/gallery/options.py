@@ -4,69 +4,79 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from resight.cli.embedding_options import EmbeddingOptions
+from resight.cli.output import Output, ProgressOutput, metavar
+from resight.config.folder import FolderOptions
+
+URL = Annotated[str, metavar("GALLERY")]
+Name = Annotated[str | None, metavar("NAME")]
+Names = Annotated[tuple[str, ...], metavar("NAME ...")]
+Ids = Annotated[tuple[str, ...], metavar("ID ...")]
+Images = Annotated[tuple[Path, ...], metavar("IMAGE ...")]
+Pairs = Annotated[tuple[str, ...], metavar("NAME=VALUE ...")]
+Seconds = Annotated[float | None, metavar("SECONDS")]
+Folder = Annotated[Path | None, metavar("FOLDER")]
 
 
 @dataclass(frozen=True)
-class Create:
+class Create(Output):
     """Create a gallery for the embeddings of a model."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """FOLDER (searched exactly while small, then with an index), exact:FOLDER,
     postgresql://USER@HOST/DATABASE?gallery=NAME, or qdrant://HOST:PORT/COLLECTION."""
-    model: Path
+    model: Annotated[Path, metavar("FOLDER")]
     """The model folder."""
     embedding: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(ProgressOutput):
     """Embed images and store a record for each sighting. Records that exist are skipped, so that an interrupted command
     can be run again."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery; created if it does not exist and --model is given."""
-    images: Positional[tuple[Path, ...]] = ()
+    images: Positional[Images] = ()
     """Image files, folders, or tables (CSV, Parquet) with the columns of `own` data sets."""
-    model: Path | None = None
+    model: Folder = None
     """Model folder of a new gallery; for an existing gallery, it must be the gallery's model."""
-    embeddings: Path | None = None
+    embeddings: Annotated[Path | None, metavar("FILE.parquet")] = None
     """File of embeddings of the gallery's model, to add instead of images."""
+    folder: OmitArgPrefixes[FolderOptions] = field(default_factory=FolderOptions)
     identity_from_folder: bool = False
     """Take the name of an image's folder as its identity."""
     thumbnails: bool = False
     """Store a small copy of each image in the gallery."""
-    metadata: tuple[str, ...] = ()
+    metadata: Pairs = ()
     """Metadata of all records, as NAME=VALUE; a value that is valid JSON (3, true) keeps its type."""
     device: str = "auto"
     """`cpu`, `cuda`, ... or `auto`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the matrix products; `auto` is measured on this machine."""
-    quiet: bool = False
-    """Show no progress."""
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Output):
     """Search the gallery for the records that are most similar to the queries."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    images: Positional[tuple[Path, ...]] = ()
-    """Query images; each is a query of its own."""
-    id: tuple[str, ...] = ()
+    images: Positional[Images] = ()
+    """Query images; each is a separate query."""
+    id: Ids = ()
     """Ids of records to search with instead of images."""
     same_object: bool = False
     """The query images show the same object: search with the mean of their embeddings."""
-    query_camera: str | None = None
+    query_camera: Name = None
     """Camera of the query images."""
-    query_view: str | None = None
+    query_view: Name = None
     """View of the query images."""
-    query_modality: str | None = None
+    query_modality: Name = None
     """Modality of the query images: rgb (the default), nir or tir."""
     k: int = 10
     """Number of answers for each query."""
@@ -75,21 +85,21 @@ class Search:
     rerank: bool = False
     """Re-rank the nearest records by k-reciprocal neighbors."""
     prior: float = 0.5
-    """Probability, before the comparison, that two records have the same identity."""
-    camera: tuple[str, ...] = ()
+    """Probability, before the comparison, that two records have the same identity; from 0 to 1."""
+    camera: Names = ()
     """Search only records of these cameras."""
-    identity: tuple[str, ...] = ()
+    identity: Names = ()
     """Search only records of these identities."""
-    modality: tuple[str, ...] = ()
+    modality: Names = ()
     """Search only records of these modalities."""
-    after: float | None = None
+    after: Seconds = None
     """Search only records of this time or later, in seconds."""
-    before: float | None = None
+    before: Seconds = None
     """Search only records of an earlier time, in seconds."""
-    metadata: tuple[str, ...] = ()
-    """Search only records with NAME=VALUE."""
-    json: bool = False
-    """Print JSON."""
+    metadata: Pairs = ()
+    """Search only records with these values of metadata."""
+    rank_strip: Annotated[Path | None, metavar("FILE.png")] = None
+    """Write a picture of the queries and their answers to this PNG file."""
     device: str = "auto"
     """`cpu`, `cuda`, ... or `auto`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -97,112 +107,108 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Remove:
+class Remove(Output):
     """Remove records, or all records of an identity, with everything derived from them."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    id: tuple[str, ...] = ()
+    id: Ids = ()
     """Record ids to remove."""
-    identity: str | None = None
+    identity: Name = None
     """Remove all records of this identity."""
 
 
 @dataclass(frozen=True)
-class Assign:
+class Assign(Output):
     """Assign records to an identity, to merge or split identities. `resight gallery undo` takes it back."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    id: Positional[tuple[str, ...]] = ()
+    id: Positional[Ids] = ()
     """Record ids."""
-    of: str | None = None
+    of: Name = None
     """Also assign all records of this identity, which merges it into the other."""
-    identity: str | None = None
+    identity: Name = None
     """The new identity. None: the records become unknown."""
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(Output):
     """Group records into identities by clustering."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, metavar("SIMILARITY")] = None
     """Lowest mean similarity at which groups are joined. None: the calibrated threshold of the model."""
     neighbors: int = 20
     """Number of nearest neighbors of each record that are considered."""
     all: bool = False
     """Include records that have an identity, and compare the groups with the identities."""
-    assign: str | None = None
+    assign: Name = None
     """Assign the groups to NAME-1, NAME-2, ...; `resight gallery undo` takes back one group at a time."""
-    json: bool = False
-    """Print JSON."""
 
 
 @dataclass(frozen=True)
-class Undo:
+class Undo(Output):
     """Undo the last assignment."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
 
 
 @dataclass(frozen=True)
-class Stats:
+class Stats(Output):
     """Count the records of a gallery."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    json: bool = False
-    """Print JSON."""
 
 
 @dataclass(frozen=True)
-class Verify:
+class Verify(Output):
     """Read all records and report faults; with --identity, also check that nothing of the identity is left."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    identity: str | None = None
-    """An identity that was removed."""
+    identity: Name = None
+    """An identity that was removed, or that must not be in the gallery."""
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(Output):
     """Copy all records to another gallery, which is created if it does not exist."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    to: Positional[str]
+    to: Positional[URL]
     """The other gallery."""
 
 
 @dataclass(frozen=True)
-class Repair:
-    """Copy what is whole of a corrupt gallery to a new one, and say what is not."""
+class Repair(Output):
+    """Copy all records that can still be read from a corrupt gallery to a new one, and list the others."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The corrupt gallery, a folder; it is not changed."""
-    to: Positional[str]
+    to: Positional[URL]
     """A folder that does not exist or is empty."""
 
 
 @dataclass(frozen=True)
-class ToParquet:
+class ToParquet(Output):
     """Write all records to one Parquet file, for other tools."""
 
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery."""
-    file: Positional[Path]
+    file: Positional[Annotated[Path, metavar("FILE.parquet")]]
     """The file to write."""
 
 
 @dataclass(frozen=True)
-class FromParquet:
+class FromParquet(Output):
     """Add the records of a file of `resight gallery to-parquet`."""
 
-    file: Positional[Path]
+    file: Positional[Annotated[Path, metavar("FILE.parquet")]]
     """The file."""
-    gallery: Positional[str]
+    gallery: Positional[URL]
     """The gallery, which is created if it does not exist."""

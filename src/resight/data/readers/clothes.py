@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from resight.data.readers.folders import IMAGE_SUFFIXES, matching, require
+from resight.data.readers.folders import is_image, matching, require
 from resight.data.sightings import Sighting, SightingTable, Split
 
 _LTCC = re.compile(r"(?P<identity>\d+)_(?P<clothes>\d+)_c(?P<camera>\d+)")
@@ -48,13 +48,13 @@ def read_prcc(root: Path) -> Split:
         Sighting({"rgb": path}, folder.name, path.name[0], clothes=_PRCC_CLOTHES.get(path.name[0]))
         for folder in sorted(entry for entry in train.iterdir() if entry.is_dir())
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if is_image(path)
     )
     test_table = SightingTable.of(
         Sighting({"rgb": path}, path.parent.name, camera.name, clothes=_PRCC_CLOTHES[camera.name])
         for camera in cameras
         for path in sorted(camera.glob("*/*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if is_image(path)
     )
     note = "changed clothes, single shot; --protocol prcc-same or prcc-changed-whole for the others"
     return Split("PRCC", train_table, test_table, test_table, (note,), "prcc-changed")
@@ -66,5 +66,5 @@ READERS = {"ltcc": read_ltcc, "prcc": read_prcc, "vc-clothes": read_vc_clothes}
 def _named(folder: Path, pattern: re.Pattern[str], layout: str) -> SightingTable:
     return SightingTable.of(
         Sighting({"rgb": path}, match["identity"], match["camera"], clothes=match["clothes"])
-        for path, match in matching(folder, (".png", ".jpg"), pattern, layout)
+        for path, match in matching(folder, pattern, layout)
     )

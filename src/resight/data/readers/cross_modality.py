@@ -4,7 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from resight.data.readers.folders import IMAGE_SUFFIXES, read_lines, require
+from resight.data.readers.folders import is_image, read_lines, require
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.errors import DatasetError
 
@@ -43,6 +43,8 @@ def read_sysu(root: Path) -> Split:
 def read_regdb(root: Path, trial: int = 1) -> Split:
     """Read one of the ten splits of RegDB. Query and gallery are both all test images, of which the protocol selects.
 
+    The numbers of training and test identities both start at 0, so they get the prefixes `train-` and `test-`.
+
     Args:
         root: the folder with `idx`, `Visible` and `Thermal`.
         trial: number of the split, 1 to 10.
@@ -55,7 +57,7 @@ def read_regdb(root: Path, trial: int = 1) -> Split:
         SightingTable.of(
             sighting
             for modality, name in (("rgb", "visible"), ("tir", "thermal"))
-            for sighting in _regdb_list(lists / f"{part}_{name}_{trial}.txt", root, modality)
+            for sighting in _regdb_list(lists / f"{part}_{name}_{trial}.txt", root, modality, part)
         )
         for part in ("train", "test")
     )
@@ -82,11 +84,11 @@ def _sysu_identities(path: Path) -> set[str]:
 
 def _image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; none if the folder does not exist."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
 
 
-def _regdb_list(path: Path, root: Path, modality: str) -> list[Sighting]:
+def _regdb_list(path: Path, root: Path, modality: str, part: str) -> list[Sighting]:
     rows = [line.split() for line in read_lines(path, "RegDB")]
     if any(len(row) != 2 for row in rows):
         raise DatasetError(f"{path} is not a list of lines `picture identity`")
-    return [Sighting({modality: root / name}, identity=identity) for name, identity in rows]
+    return [Sighting({modality: root / name}, identity=f"{part}-{identity}") for name, identity in rows]

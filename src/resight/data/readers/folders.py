@@ -1,11 +1,57 @@
 """Folders of image files: functions that all readers share."""
 
+import os
 import re
 from pathlib import Path
+from typing import Final
 
+from resight.data.decode import FORMATS
 from resight.errors import DatasetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+}
+IMAGE_SUFFIXES: Final = tuple(suffix for name in FORMATS for suffix in _SUFFIXES[name])
+"""Suffixes, in lower case, of the files that are read as images: those of the formats that can be decoded."""
+_OTHER_SUFFIXES: Final = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".svg", ".psd", ".xcf", ".exr", ".hdr", ".tga"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ico", ".pcx", ".pfm", ".dcm", ".apng"),
+)
+PICTURE_SUFFIXES: Final = tuple(suffix for names in _SUFFIXES.values() for suffix in names) + _OTHER_SUFFIXES
+"""Suffixes of files that look like pictures, whether they are read or not."""
+
+UNREAD: Final = ("file looks like a picture and is not read", "files look like pictures and are not read")
+"""What is said of one such file, and of several."""
+
+
+def is_image(path: Path) -> bool:
+    """Return whether the suffix of a file, in any case, is one of `IMAGE_SUFFIXES`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def picture_like(root: Path) -> list[Path]:
+    """Return the files below a folder that look like pictures, sorted. Of links to folders, only those directly in the
+    folder are followed, so that no chain of links is endless."""
+    links = [entry for entry in root.iterdir() if entry.is_symlink() and entry.is_dir()]
+    return sorted(
+        Path(folder, name)
+        for top in (root, *links)
+        for folder, _, names in os.walk(top)
+        for name in names
+        if name.lower().endswith(PICTURE_SUFFIXES)
+    )
+
+
+def image_files(root: Path) -> list[Path]:
+    """Return the image files below a folder, sorted; as `picture_like`, but only of the suffixes that are read."""
+    return [path for path in picture_like(root) if is_image(path) and path.is_file()]
 
 
 def require(root: Path, names: tuple[str, ...], layout: str) -> list[Path]:
@@ -49,27 +95,30 @@ def read_lines(path: Path, layout: str) -> list[str]:
         raise DatasetError(f"the list {path} of {layout} cannot be read: {error}") from error
 
 
-def matching(
-    folder: Path, suffixes: tuple[str, ...], pattern: re.Pattern[str], layout: str
-) -> list[tuple[Path, re.Match[str]]]:
+def matching(folder: Path, pattern: re.Pattern[str], layout: str) -> list[tuple[Path, re.Match[str]]]:
     """Return the image files of a folder, sorted by name, and the matches of their names.
 
     Args:
         folder: without its subfolders.
-        suffixes: of image files, in lower case.
         pattern: that every name must match from its beginning.
         layout: the name of the layout, for error texts.
 
     Raises:
         DatasetError: there is no image file, or the name of one does not match.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    files = sorted(path for path in folder.iterdir() if is_image(path))
     if not files:
-        raise DatasetError(f"{folder} holds no picture ({', '.join(suffixes)}); found {contents(folder)}")
-    matches: list[tuple[Path, re.Match[str]]] = []
-    for path in files:
-        match = pattern.match(path.name)
-        if match is None:
-            raise DatasetError(f"{path} is not named as in {layout}: looked for {pattern.pattern}")
-        matches.append((path, match))
-    return matches
+        raise DatasetError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)}); found {contents(folder)}")
+    return [(path, match_name(path, pattern, layout)) for path in files]
+
+
+def match_name(path: Path, pattern: re.Pattern[str], layout: str) -> re.Match[str]:
+    """Match the name of a file from its beginning.
+
+    Raises:
+        DatasetError: it does not match.
+    """
+    match = pattern.match(path.name)
+    if match is None:
+        raise DatasetError(f"{path} is not named as in {layout}: looked for {pattern.pattern}")
+    return match

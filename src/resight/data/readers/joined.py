@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from resight.data.modalities import aligned
 from resight.data.sightings import SightingTable, Split
 
 _LABELS = ("identity", "scene", "clothes", "tracklet")  # the same name in two data sets means different things
@@ -18,7 +19,7 @@ def join(splits: list[tuple[str, Split]]) -> Split:
     name, first = splits[0]
     query = first.query.qualify(name, _LABELS)
     gallery = query if first.gallery is first.query else first.gallery.qualify(name, _LABELS)
-    train = pa.concat_tables([split.train.qualify(n, _LABELS).arrow for n, split in splits])
+    train = pa.concat_tables(aligned([split.train.qualify(n, _LABELS).arrow for n, split in splits]))
     notes = tuple(text for _, split in splits for text in split.notes)
     note = f"trained on {', '.join(split.name for _, split in splits)}; tested on {first.name}"
     return Split("+".join(n for n, _ in splits), SightingTable(train), query, gallery, (*notes, note), first.protocol)

@@ -20,7 +20,6 @@ class Layout:
     folder: str
     """The folder in the archive; `root` may be this folder or its parent."""
     name: re.Pattern[str]
-    suffixes: tuple[str, ...] = (".jpg",)
     notes: tuple[str, ...] = ()
 
 
@@ -38,8 +37,7 @@ LAYOUTS = {
         "CUHK03-NP",
         "cuhk03-np",
         re.compile(r"(?P<identity>\d+)_c(?P<camera>[12])_"),
-        (".png", ".jpg"),
-        ("CUHK03-NP has two versions, detected and labeled: report with a score which one was used",),
+        notes=("CUHK03-NP has two versions, detected and labeled: report with a score which one was used",),
     ),
 }
 
@@ -65,6 +63,6 @@ READERS = {name: partial(read, layout) for name, layout in LAYOUTS.items()}
 def _read_folder(folder: Path, layout: Layout) -> SightingTable:
     return SightingTable.of(
         Sighting({"rgb": path}, identity=match["identity"], camera=match["camera"])
-        for path, match in matching(folder, layout.suffixes, layout.name, layout.title)
+        for path, match in matching(folder, layout.name, layout.title)
         if match["identity"] != _JUNK
     )

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from resight.data.readers.folders import matching, require
+from resight.data.readers.folders import match_name, require
+from resight.data.readers.paired import pair_named
 from resight.data.sightings import Sighting, SightingTable, Split
-from resight.errors import DatasetError
 
-_FOLDERS = {"rgb": "vis", "nir": "ni", "tir": "th"}
+MODALITY_FOLDERS = {"rgb": "vis", "nir": "ni", "tir": "th"}
 _NAME = re.compile(r"(?P<identity>\d{4})_s(?P<scene>\d{3})_v(?P<view>\d)")
 
 
@@ -25,12 +25,10 @@ def read(root: Path) -> Split:
 def _part(folder: Path) -> SightingTable:
     sightings = list[Sighting]()
     for vehicle in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        folders = dict(zip(_FOLDERS, require(vehicle, tuple(_FOLDERS.values()), "MSVR310"), strict=True))
-        names = {m: {path.name for path in f.iterdir()} for m, f in folders.items()}
-        for path, match in matching(folders["rgb"], (".jpg", ".png"), _NAME, "MSVR310"):
-            lacking = [folders[m] for m, modality_names in names.items() if path.name not in modality_names]
-            if lacking:
-                raise DatasetError(f"{lacking[0]} lacks {path.name}, which another modality has")
-            images = {m: f / path.name for m, f in folders.items()}
+        folders = dict(
+            zip(MODALITY_FOLDERS, require(vehicle, tuple(MODALITY_FOLDERS.values()), "MSVR310"), strict=True)
+        )
+        for name, images in pair_named(folders, "MSVR310"):
+            match = match_name(vehicle / name, _NAME, "MSVR310")
             sightings.append(Sighting(images, match["identity"], view=match["view"], scene=match["scene"]))
     return SightingTable.of(sightings)

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from resight.data.readers.folders import contents, matching, require
+from resight.data.readers.folders import match_name, require
+from resight.data.readers.paired import pair_named
 from resight.data.sightings import Sighting, SightingTable, Split
-from resight.errors import DatasetError
 
 MODALITY_FOLDERS = {"rgb": "RGB", "nir": "NI", "tir": "TI"}
 _NAME = re.compile(r"(?P<identity>\d{6})_cam(?P<camera>\d)")
@@ -24,20 +24,8 @@ def read(root: Path) -> Split:
 
 def _read_part(folder: Path) -> SightingTable:
     folders = dict(zip(MODALITY_FOLDERS, require(folder, tuple(MODALITY_FOLDERS.values()), "RGBNT201"), strict=True))
-    files_of = {m: matching(folder, (".jpg", ".png"), _NAME, "RGBNT201") for m, folder in folders.items()}
-    names = {m: {path.name for path, _ in files} for m, files in files_of.items()}
-    for modality, modality_names in names.items():
-        unpaired = sorted(set().union(*names.values()) - modality_names)
-        if unpaired:
-            raise DatasetError(
-                f"{folders[modality]} lacks {unpaired[0]} ({len(unpaired)} such), which another modality has; "
-                f"it contains {contents(folders[modality], 3)}"
-            )
-    return SightingTable.of(
-        Sighting(
-            {modality: folders[modality] / path.name for modality in folders},
-            identity=match["identity"],
-            camera=match["camera"],
-        )
-        for path, match in files_of["rgb"]
-    )
+    sightings = list[Sighting]()
+    for name, images in pair_named(folders, "RGBNT201"):
+        match = match_name(folder / name, _NAME, "RGBNT201")
+        sightings.append(Sighting(images, identity=match["identity"], camera=match["camera"]))
+    return SightingTable.of(sightings)

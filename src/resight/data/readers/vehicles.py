@@ -22,7 +22,7 @@ def read_veri(root: Path) -> Split:
     train, query, gallery = (
         SightingTable.of(
             Sighting({"rgb": path}, match["identity"], match["camera"], views.get(path.name))
-            for path, match in matching(folder, (".jpg",), _VERI, "VeRi-776")
+            for path, match in matching(folder, _VERI, "VeRi-776")
         )
         for folder in folders
     )

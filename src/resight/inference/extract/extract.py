@@ -77,7 +77,7 @@ def extract(
     options.check(workers)
     if file.exists():
         raise ConfigError(f"{file} exists already; use another name")
-    rows = open_source(source, options)
+    rows = open_source(source, options, progress.log)
     parts = file.with_name(f"{file.name}.parts")
     resolved = resolve_model(model, options, workers > 1 or options.ray is not None, parts)
     resolved.check(rows)

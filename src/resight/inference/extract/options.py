@@ -4,12 +4,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from resight.config.folder import FolderOptions
 from resight.config.scaling import Scaling
 from resight.config.sections import Embedding, Fusion, Precision, UnknownSideInfo
 from resight.errors import ConfigError
 
 _OF_MODEL = ("device", "precision", "flip", "fusion", "unknown", "batch_size", "compile", "scaling")
-_OF_VIDEO = ("min_confidence", "camera", "modality", "start")
+_OF_VIDEO = ("min_confidence", "modality", "start")
+_OF_FOLDER = ("camera", "filename_pattern", "modalities", "allow_missing_modalities")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class ExtractOptions:
     min_confidence: float | None = None
     """Lowest confidence of a box to embed."""
     camera: str | None = None
-    """Camera of the video."""
+    """Camera of the video, or of all images of files and folders. This and the next three are the fields of
+    `resight.FolderOptions`."""
+    filename_pattern: str | None = None
+    modalities: tuple[str, ...] = ()
+    allow_missing_modalities: bool = False
     modality: str | None = None
     """Modality of the video; None for rgb."""
     start: float = 0.0
@@ -64,6 +70,17 @@ class ExtractOptions:
             raise ConfigError(f"--{name} is for a video with --boxes; a table states it for images")
         if self.boxes is not None and self.identity_from_folder:
             raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
+        if self.boxes is not None and self.folder.changed_options not in ([], ["--camera"]):
+            raise ConfigError(f"{self.folder.changed_options[-1]} is for folders of images, and --boxes for a video")
+
+    @property
+    def folder(self) -> FolderOptions:
+        """How image files become sightings.
+
+        Raises:
+            ConfigError: the pattern is invalid, or two options state the same.
+        """
+        return FolderOptions().changed(**{name: getattr(self, name) for name in _OF_FOLDER})
 
     def check_for_embedder(self) -> None:
         """Check that no option of loading is set, for a model that is loaded already.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from resight.config.scaling import ScalingRule, rule_of
 from resight.data.boxes import Box, read_boxes
+from resight.data.modalities import image_column, sightings_schema
 from resight.data.picture_notes import PictureNotes
 from resight.data.readers.anything import read_images
-from resight.data.sightings import SCHEMA, Sighting, SightingTable
+from resight.data.sightings import Sighting, SightingTable
 from resight.data.video import Video
 from resight.device import available_cores
 from resight.errors import ConfigError, DatasetError, PictureError
@@ -88,7 +89,7 @@ class SightingSource:
     @property
     def columns(self) -> tuple[str, ...]:
         """Files by modality, labels and time."""
-        return tuple(SCHEMA.names)
+        return tuple(self.sightings.arrow.column_names)
 
     @property
     def images_per_row(self) -> int:
@@ -146,7 +147,7 @@ class VideoSource:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a table of sightings, and the box."""
-        return (*SCHEMA.names, "frame", *EDGES, "confidence")
+        return (*sightings_schema([self.modality]).names, "frame", *EDGES, "confidence")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -177,7 +178,7 @@ class VideoSource:
         """Frame by frame; the frames of a video have 8 bits, so there is nothing to scale and nothing to note."""
         for box, seconds, image in Video(self.video).crops(self.boxes):
             row: Row = dict.fromkeys(self.columns)
-            row |= {self.modality: str(self.video), "identity": box.identity, "camera": self.camera}
+            row |= {image_column(self.modality): str(self.video), "identity": box.identity, "camera": self.camera}
             row |= {"tracklet": box.tracklet, "time": self.start + seconds, "frame": box.frame}
             row |= {edge: getattr(box, edge) for edge in (*EDGES, "confidence")}
             yield row, image if isinstance(image, str) else {self.modality: prepare(image)}
@@ -187,30 +188,33 @@ Readable = str | Path | Sequence[str | Path] | SightingTable | Source
 """A file, folder or table of images, several of them, a table in memory, or a source of one's own."""
 
 
-def open_source(source: Readable, options: ExtractOptions) -> Source:
-    """Return the rows of whatever a user hands in.
+def open_source(
+    source: Readable, options: ExtractOptions, log: Callable[[str], None] = lambda sentence: None
+) -> Source:
+    """Return the rows of whatever a user hands in; `log` is called with a sentence about what is not read.
 
     Raises:
         ConfigError: the options do not suit the source.
         DatasetError: a file, folder or table does not exist, or has no image.
         PictureError: the video cannot be decoded.
     """
-    rows = _open(source, options)
+    rows = _open(source, options, log)
     if not len(rows):
         raise DatasetError("the source has no sighting: there is nothing to embed")
     return rows
 
 
-def _open(source: Readable, options: ExtractOptions) -> Source:
+def _open(source: Readable, options: ExtractOptions, log: Callable[[str], None]) -> Source:
     if isinstance(source, str | Path):
         source = [source]
     if not isinstance(source, list | tuple):
-        if options.boxes is not None or options.identity_from_folder:
-            raise ConfigError("--boxes and --identity-from-folder are for files and folders, not for a table in memory")
+        if options.boxes is not None or options.identity_from_folder or options.folder.changed_options:
+            names = ["--boxes", "--identity-from-folder", *options.folder.changed_options]
+            raise ConfigError(f"{', '.join(names)} are for files and folders, not for a table in memory")
         return SightingSource(source) if isinstance(source, SightingTable) else source  # pyright: ignore[reportReturnType]
     paths = [Path(path).absolute() for path in source]
     if options.boxes is None:
-        return SightingSource(read_images(paths, options.identity_from_folder))
+        return SightingSource(read_images(paths, options.identity_from_folder, options.folder, log))
     if len(paths) != 1:
         raise ConfigError("--boxes needs one video as the only source, without --identity-from-folder")
     video = Video(paths[0])

@@ -17,8 +17,9 @@ from torch import Tensor
 from resight.config.scaling import ScalingRule
 from resight.config.sections import Fusion, Precision, UnknownSideInfo
 from resight.data.image import resize
+from resight.data.modalities import schema_within
 from resight.data.picture_notes import NoteCounts, PictureNotes
-from resight.data.sightings import SCHEMA, Sighting
+from resight.data.sightings import Sighting
 from resight.errors import CheckpointError, PictureError, StorageError
 from resight.files import replacing
 from resight.inference.embedder import Embedder
@@ -153,8 +154,9 @@ def embed_part(embedder: Embedder, part: Source) -> tuple[Any, list[str], NoteCo
         decoded = [(row, images) for row, images in chunk if not isinstance(images, str)]
         vectors.append(embedder.embed([_sighting(row, images) for row, images in decoded]))
         rows += [row for row, _ in decoded]
-    names = list(SCHEMA.names)
-    sightings = pa.table({name: [row[name] for row in rows] for name in names}, schema=SCHEMA)
+    schema = schema_within(part.columns)
+    names = schema.names
+    sightings = pa.table({name: [row[name] for row in rows] for name in names}, schema=schema)
     others = {n: pa.array([row[n] for row in rows], _TYPES[n]) for n in part.columns if n not in names}
     return embeddings_table(np.concatenate(vectors), sightings, others), corrupt, notes.counts()
 

@@ -171,16 +171,16 @@ def test_a_fused_run_resumes_to_the_same_weights(painted, tmp_path):
     run = small(**changes, augmentation={"drop_modality": 0.5}, schedule={"epochs": 2, "warmup_epochs": 0})
     run_to(tmp_path / "whole", run, painted)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     class Stopping(Progress):
         def log(self, text):
             if text.startswith("epoch   2"):
-                raise Stop
+                raise StopError
 
     split = read_dataset("synthetic", painted)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(run, split, RunFolder.new(tmp_path / "parts"), Stopping(quiet=True))
     train(run, split, RunFolder.open(tmp_path / "parts")[0])
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
@@ -199,5 +199,5 @@ def test_concatenation_and_dropped_modalities_exclude_each_other():
     with pytest.raises(ConfigError, match="concat needs every modality"):
         resolve(run)
     assert resolve(small(dataset="synthetic", model={"fusion": "gate"})).embedding.fusion == "learned"
-    with pytest.raises(ConfigError, match="without model.fusion"):
+    with pytest.raises(ConfigError, match=r"without model\.fusion"):
         resolve(small(dataset="synthetic", embedding={"fusion": "learned"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,7 @@ from resight.errors import ConfigError
 from resight.progress import counted, percent
 
 if TYPE_CHECKING:
+    from resight.evaluation.matrix import ModalityMatrix
     from resight.evaluation.result import CameraPair, OpenSetFigures, OpenSetRow, Result
 
 
@@ -40,6 +42,11 @@ class Evaluate(ProgressOutput):
     """Also evaluate each pair of cameras: queries of one, gallery images of the other."""
     open_set: bool = False
     """Also evaluate open-set recognition: TAR at FAR, equal error rate, DIR at FPIR."""
+    modality_matrix: bool = False
+    """Also evaluate every subset of modalities as query against every one as gallery, for models of several modalities:
+    what is lost when a camera fails, and how well one modality finds another."""
+    heat_map: Annotated[Path | None, metavar("FILE.png")] = None
+    """With --modality-matrix: draw the matrix to this PNG file."""
     figures: Annotated[Path | None, metavar("FILE.json")] = None
     """Write what --json prints to this JSON file, for resight compare."""
     rank_strip: Annotated[Path | None, metavar("FILE.png")] = None
@@ -62,13 +69,22 @@ def run(arguments: list[str]) -> None:
         raise ConfigError("--half is for --save-embeddings FILE, which is missing")
     if options.save_embeddings is not None and options.save_embeddings.exists():
         raise ConfigError(f"{options.save_embeddings} exists already; choose another name for --save-embeddings")
-    name, result = _evaluate(options)
+    if options.heat_map is not None and not options.modality_matrix:
+        raise ConfigError("--heat-map draws the matrix of --modality-matrix, which is missing")
+    name, result, matrix = _evaluate(options)
     pairs = camera_pairs(result) if options.cameras else None
     open_set = open_set_figures(result) if options.open_set else None
     document = {**figures(result, name), "settings": options.settings}
     document |= {} if pairs is None else {"camera_pairs": pairs}
     document |= {} if open_set is None else {"open_set": open_set}
-    show(options, document, *in_words(result), *_items(name, result, document["interval_95"], pairs, open_set))
+    document |= {} if matrix is None else {"modality_matrix": matrix, "missing_modalities": matrix.missing}
+    items = _items(name, result, document["interval_95"], pairs, open_set)
+    show(options, document, *in_words(result), *items, *([] if matrix is None else _matrix_items(matrix)))
+    if matrix is not None and options.heat_map is not None:
+        from resight.report.heat_map import modality_heat_map
+
+        modality_heat_map(matrix, options.heat_map, f"{name}: mAP in %")
+        note(options, f"heat map: {options.heat_map}")
     if options.figures is not None:
         write_json(options.figures, plain(document))
         note(options, f"figures: {options.figures}")
@@ -82,7 +98,7 @@ def run(arguments: list[str]) -> None:
         note(options, f"embeddings: {options.save_embeddings}")
 
 
-def _evaluate(options: Evaluate) -> tuple[str, Result]:
+def _evaluate(options: Evaluate) -> tuple[str, Result, ModalityMatrix | None]:
     from resight.evaluation.evaluate import evaluate, evaluate_embeddings
     from resight.inference.embeddings import is_embeddings
     from resight.progress import Progress
@@ -92,10 +108,15 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
             raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
         if options.folder.changed_options:
             raise ConfigError(f"{options.source} has its own labels: leave {options.folder.changed_options[0]} out")
-        return evaluate_embeddings(options.source, options.settings, options.embedding.device)
+        if options.modality_matrix:
+            raise ConfigError(
+                f"--modality-matrix embeds images, and {options.source} has embeddings alone: give a model"
+            )
+        return *evaluate_embeddings(options.source, options.settings, options.embedding.device), None
     from resight.data.catalog import read_dataset
     from resight.evaluation.as_trained import load_as_trained
     from resight.evaluation.checks import checked_for_evaluation, size_line
+    from resight.evaluation.matrix import evaluate_matrix, matrix_size
 
     if not (options.source / "config.json").exists():
         if not options.source.exists():
@@ -114,7 +135,11 @@ def _evaluate(options: Evaluate) -> tuple[str, Result]:
             treated = "their mean is used" if embedder.settings.unknown == "mean" else "no side information is used"
             progress.log(f"not in training: {counted(len(names), kind)}, such as {names[0]}; {treated}")
         progress.start(f"embedding {split.name}", split.tested)
-        return split.name, evaluate(embedder, split, options.settings, progress.update)
+        result = evaluate(embedder, split, options.settings, progress.update)
+        if not options.modality_matrix:
+            return split.name, result, None
+        progress.start("embedding subsets of modalities", matrix_size(embedder, split))
+        return split.name, result, evaluate_matrix(embedder, split, options.settings, progress.update)
 
 
 def _items(
@@ -145,6 +170,28 @@ def _items(
             for row in open_set.rows
         ]
         items.append(row_table("open set", rows))
+    return items
+
+
+def _matrix_items(matrix: ModalityMatrix) -> list[str | Table]:
+    def cell(value: object) -> str:
+        return "none" if math.isnan(float(str(value))) else percent(float(str(value)))
+
+    rows = [{name: value if name == "query" else cell(value) for name, value in row.items()} for row in matrix.rows()]
+    items: list[str | Table] = [row_table("mAP of each query subset (rows) in each gallery subset (columns)", rows)]
+    if len(matrix.subsets) > 1:
+        mean_ap, rank1 = matrix.missing
+        items.append(
+            f"mean over the patterns of missing modalities, the same in query and gallery: mAP {percent(mean_ap)}, "
+            f"R1 {percent(rank1)}"
+        )
+    if matrix.weights:
+        singles = matrix.modalities
+        weights = [
+            {"query": name} | {m: percent(w) for m, w in zip(singles, values, strict=True)}
+            for name, values in matrix.weights.items()
+        ]
+        items.append(row_table("mean share of each modality in the query's embedding", weights))
     return items
 
 

@@ -24,6 +24,8 @@ from resight.inference.inputs import as_inputs
 class ModalityMatrix:
     """Figures of S query subsets (rows) in S gallery subsets (columns); NaN where nothing can be compared."""
 
+    modalities: tuple[str, ...]
+    """The model's, in its order."""
     subsets: tuple[str, ...]
     """Names such as `rgb+tir`; the last one is all modalities."""
     mean_ap: np.ndarray
@@ -70,7 +72,7 @@ def evaluate_matrix(
     """
     modalities = embedder.card.vocabulary.modalities
     if len(modalities) < 2:
-        raise EvaluationError(f"the model knows one modality, {modalities[0]}: a matrix needs two or more")
+        raise EvaluationError(f"the model knows one modality, {', '.join(modalities)}: a matrix needs two or more")
     subsets = _possible(embedder, all_subsets(modalities))
     shape = (len(subsets), len(subsets))
     mean_ap, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -82,8 +84,9 @@ def evaluate_matrix(
         raise EvaluationError(f"no two subsets of {', '.join(modalities)} can be compared on {split.name}")
     weights = {}
     if embedder.fusion == "learned":
-        weights = {name: modality_weights(embedder, reduce_to(split.query, name)).mean(0).tolist() for name in subsets}
-    return ModalityMatrix(tuple(subsets), mean_ap, rank1, weights)
+        reduced = {name: reduce_to(split.query, name) for name in subsets}
+        weights = {n: modality_weights(embedder, table).mean(0).tolist() for n, table in reduced.items() if len(table)}
+    return ModalityMatrix(modalities, tuple(subsets), mean_ap, rank1, weights)
 
 
 def measure_subsets(

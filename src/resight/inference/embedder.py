@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.config.scaling import Scaling
-from resight.config.sections import Embedding, UnknownSideInfo
+from resight.config.sections import Embedding, Fusion, UnknownSideInfo
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture
 from resight.data.sightings import Sighting, SightingTable
@@ -62,7 +62,7 @@ class Embedder:
         self.device = next(model.parameters()).device
         self.compute = compute or resolve_compute(self.device, self.settings.precision, self.settings.batch_size)
         self.calibration = calibration
-        self.fusion = effective_fusion(self.settings.fusion, card.model)
+        self.fusion: Fusion = effective_fusion(self.settings.fusion, card.model)
         self.batch_size = self.compute.batch_size
         """Images at once; it is halved where the device's memory does not suffice."""
         self.folder = folder
@@ -148,7 +148,7 @@ class Embedder:
                 side_info = {kind: torch.from_numpy(labels[part]) for kind, labels in numbers.items()}
                 first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))  # [n, M]
                 if self.fusion == "learned":  # [n, E]
-                    require_fusible(rows, first, self.card.model, known.modalities)
+                    require_fusible(rows, first, self.card.model.fusion, known.modalities)
                     fused = self._forward(pixels, side_info, torch.from_numpy(rows))
                 else:
                     sighting, slot = inputs.sighting[part] - first, numbers["modality"][part]

@@ -68,6 +68,8 @@ class Search(Output):
     """The gallery."""
     images: Positional[Images] = ()
     """Query images; each is a separate query."""
+    image: Annotated[tuple[str, ...], metavar("MODALITY=FILE ...")] = ()
+    """Images of one sighting as the query, such as rgb=a.jpg tir=b.png, instead of separate images."""
     id: Ids = ()
     """Ids of records to search with instead of images."""
     same_object: bool = False

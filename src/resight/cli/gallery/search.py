@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -27,8 +28,8 @@ def search(options: kinds.Search) -> None:
     from resight.gallery.open import open_gallery
     from resight.gallery.record import Filter
 
-    if bool(options.images) == bool(options.id):
-        raise ConfigError("give either query images or --id of records to search with")
+    if sum(map(bool, (options.images, options.image, options.id))) != 1:
+        raise ConfigError("give query images, or --image of one sighting, or --id of records to search with")
     if options.k < 1:
         raise ConfigError(f"--k must be 1 or more, not {options.k}")
     where = Filter(
@@ -37,17 +38,13 @@ def search(options: kinds.Search) -> None:
     )  # fmt: skip
     device, precision = options.device, options.precision
     with open_gallery(options.gallery, prior=options.prior, device=device, precision=precision) as gallery:
-        if options.id:
-            query: Any = gallery.vectors(options.id)
-        else:
-            query = gallery.embedder.embed(
-                list(options.images), options.query_camera, options.query_view, options.query_modality
-            )
-        names = list(options.id or map(str, options.images))
+        query: Any = gallery.vectors(options.id) if options.id else _query_images(options)
+        names = list(options.id) or [str(image) for image in options.images] or [" + ".join(options.image)]
+        labels = (options.query_camera, options.query_view, options.query_modality)
         if options.same_object:
-            query = mean_query(query)
+            query = mean_query(query if options.id else gallery.embedder.embed(query, *labels))
             names = [" and ".join(names)]
-        answers = gallery.search(query, options.k, where, options.group, options.rerank, exclude=options.id)
+        answers = gallery.search(query, options.k, where, options.group, options.rerank, *labels, exclude=options.id)
         available = [] if any(answers) else list(gallery.stats().modalities)
         queries = _queries(options, gallery) if options.rank_strip is not None else []
     print_answers(names, answers, options, where, available)
@@ -57,6 +54,23 @@ def search(options: kinds.Search) -> None:
 
         save_picture(answer_strip(queries, answers, options.k), options.rank_strip)
         note(options, f"rank strip: {options.rank_strip}")
+
+
+def _query_images(options: kinds.Search) -> list[Any]:
+    """The query images; those of one sighting by modality."""
+    if not options.image:
+        return list(options.images)
+    images: dict[str, str] = {}
+    for pair in options.image:
+        modality, equals, file = pair.partition("=")
+        if not equals or not modality or not file:
+            raise ConfigError(f"--image is MODALITY=FILE, such as tir=b.png, not {pair!r}")
+        if modality in images:
+            raise ConfigError(f"--image has the modality {modality} twice")
+        images[modality] = file
+    if options.query_modality is not None:
+        raise ConfigError("--image names the modality of each file: leave --query-modality out")
+    return [images]
 
 
 def print_answers(
@@ -84,6 +98,9 @@ def _queries(options: kinds.Search, gallery: Gallery) -> list[Sighting]:
 
     if options.id:
         queries = [sighting_of(gallery.record(record_id)) for record_id in options.id]
+    elif options.image:
+        images = {modality: Path(file) for modality, file in _query_images(options)[0].items()}
+        queries = [Sighting(images, camera=options.query_camera)]
     else:
         modality = options.query_modality or "rgb"
         queries = [Sighting({modality: image}, camera=options.query_camera) for image in options.images]

@@ -1,6 +1,7 @@
 """A backbone for each modality."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,9 @@ class PerModality(Backbone):
         modality = side_info["modality"].clamp_min(0)
         parts = [(modality == number).nonzero()[:, 0] for number in range(len(self.nets))]
         results = [
-            net.features_and_tokens(images[rows], {kind: labels[rows] for kind, labels in side_info.items()})
+            cast(Backbone, net).features_and_tokens(
+                images[rows], {kind: labels[rows] for kind, labels in side_info.items()}
+            )
             for net, rows in zip(self.nets, parts, strict=True)
             if len(rows)
         ]

@@ -135,9 +135,9 @@ class _Gate(nn.Module):
         x = self.norm(feature)
         if self.token_norm is not None and tokens is not None:
             x = torch.cat([x, self.token_norm(tokens[:, 1:].float().mean(1))], 1)
-        # A logit of each image as each modality, [R, M], of which the diagonal of [N, M, M] is its own.
+        # A logit of each image as each modality, [R, M], gathered to [N, M, M], of which the diagonal is its own.
         logits = self.logit(F.gelu(self.hidden(x)))[rows.clamp_min(0)]
-        return logits.diagonal(dim1=1, dim2=2)
+        return (logits * torch.eye(rows.shape[1], device=rows.device)).sum(2)
 
 
 class CrossModalAttention(nn.Module):

@@ -16,7 +16,7 @@ from resight.inference.embeddings import EmbeddingsInfo
 from resight.inference.extract.options import ExtractOptions
 from resight.inference.extract.sources import Source
 from resight.inference.extract.tasks import ModelFolder
-from resight.models.checkpoint import ModelCard, embedding_id, read_card
+from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, read_card
 
 _FORMAT: Final = 2
 _FILE: Final = "plan.json"
@@ -57,7 +57,7 @@ class ResolvedModel:
 
     def info(self) -> EmbeddingsInfo:
         """Return what the file of embeddings states."""
-        fusion = "mean" if self.settings.fusion == "mean" else "concat"
+        fusion = effective_fusion(self.settings.fusion, self.card.model)
         return EmbeddingsInfo(embedding_id=self.embedding_id, fusion=fusion, modalities=self.card.vocabulary.modalities)
 
     def check(self, source: Source) -> None:

@@ -197,7 +197,7 @@ def test_a_gallery_of_sightings_is_searched_and_clustered_with_any_subset(
             assert best.similarity == pytest.approx(1, abs=1e-4)
             assert set(best.record.images) == query
             assert len({answer.record.id for answer in row}) == 14
-        clustering = gallery.cluster(threshold=0.99)
+        clustering = gallery.cluster(threshold=0.99, include_named=True)
         assert sum(clustering.sizes) == 14
         gallery.assign([answers[0][0].record.id], "mine")
     images = [f"rgb={files['o0']['rgb']}", f"tir={files['o0']['tir']}"]

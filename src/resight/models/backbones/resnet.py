@@ -8,7 +8,7 @@ from torch import Tensor
 
 from resight.config.sections import Model
 from resight.models.backbones.backbone import Backbone
-from resight.models.backbones.timm_layers import layer_numbers
+from resight.models.backbones.timm_layers import layer_numbers, with_prefix
 
 RESNET: Final = "resnet50"
 
@@ -32,4 +32,4 @@ class ResNet50(Backbone):
 
     def adapt(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Give the tensors of a plain ResNet-50 our names."""
-        return {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in tensors.items()}
+        return with_prefix(tensors, self)

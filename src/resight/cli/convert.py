@@ -18,8 +18,9 @@ class Convert:
     assumed: the command prints what it assumed.
     """
 
-    checkpoint: Positional[Path]
-    """A file of torch.save, or a .safetensors file; it is read without running code in it."""
+    checkpoint: Positional[str]
+    """A file of torch.save, or a .safetensors file, which is read without running code in it; or timm:NAME to download
+    timm's weights of that name."""
     out: Path
     """Model folder to write; must not exist."""
     config: Path | None = None

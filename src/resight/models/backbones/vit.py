@@ -180,7 +180,7 @@ class ViT(Backbone):
         adapted = dict(tensors)
         if "fc_norm.weight" in adapted and "norm.weight" not in adapted:
             adapted |= {"norm.weight": adapted["fc_norm.weight"], "norm.bias": adapted["fc_norm.bias"]}
-        if "pos_embed" in adapted:
+        if "pos_embed" in adapted and ("reg_token" in adapted) == (self.reg_token is not None):
             adapted["pos_embed"] = resize_positions(adapted["pos_embed"], self, source)
         # What a file of another task does not have keeps its value, or is a copy.
         own = self.state_dict()

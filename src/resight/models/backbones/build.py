@@ -15,7 +15,7 @@ from resight.models.backbones.resnet import RESNET, ResNet50
 from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 
-_OWN: Final[Mapping[str, type[Backbone]]] = {
+_NAMED: Final[Mapping[str, type[Backbone]]] = {
     RESNET: ResNet50,
     LEGACY_SMALL: ViT,
 }
@@ -30,8 +30,8 @@ def require_backbone(name: str) -> None:
     Raises:
         ConfigError: there is no such backbone; lists common ones.
     """
-    if name not in _OWN and not timm.is_model(name):
-        raise unknown("backbone", name, [*_OWN, *COMMON, "and every other model of timm"])
+    if name not in _NAMED and not timm.is_model(name):
+        raise unknown("backbone", name, [*_NAMED, *COMMON, "and every other model of timm"])
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -41,8 +41,8 @@ def backbone_class(name: str) -> type[Backbone]:
         ConfigError: there is no such backbone.
     """
     require_backbone(name)
-    if name in _OWN:
-        return _OWN[name]
+    if name in _NAMED:
+        return _NAMED[name]
     if is_plain(name):
         return ViT
     return Eva if isinstance(empty_net(name), TimmEva) else TimmNet

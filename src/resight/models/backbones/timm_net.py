@@ -75,13 +75,13 @@ class TimmNet(Backbone):
         Raises:
             CheckpointError: the positions cannot be resized.
         """
-        own = self.state_dict()
+        expected = self.state_dict()
         adapted = with_prefix(tensors, self)
-        positions = own.get("net.pos_embed")
+        positions = expected.get("net.pos_embed")
         if positions is not None and "net.pos_embed" in adapted and hasattr(self.net, "patch_embed"):
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self._positions(), source)
-        if "pool.gem.p" in own:
-            adapted.setdefault("pool.gem.p", own["pool.gem.p"])
+        if "pool.gem.p" in expected:
+            adapted.setdefault("pool.gem.p", expected["pool.gem.p"])
         return adapted
 
     def _positions(self) -> Any:

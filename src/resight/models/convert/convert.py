@@ -52,25 +52,25 @@ def convert_checkpoint(
     Example:
         `resight.convert_checkpoint("personvit.pth", pooling="token").write("models/personvit")`
     """
-    given: dict[str, Any] = {name: value for name, value in family_options.items() if value is not None}
+    stated: dict[str, Any] = {name: value for name, value in family_options.items() if value is not None}
     if options is not None:
-        others = [name for name in given if name not in _REFERENCE_ONLY]
+        others = [name for name in stated if name not in _REFERENCE_ONLY]
         if others:
             raise ConfigError(f"--{others[0].replace('_', '-')} is not used with the reference's options: remove it")
-        return convert_reference(checkpoint, options, **given)
-    return _convert_family(checkpoint, given)
+        return convert_reference(checkpoint, options, **stated)
+    return _convert_family(checkpoint, stated)
 
 
-def _convert_family(checkpoint: str | Path, given: Mapping[str, Any]) -> Conversion:
+def _convert_family(checkpoint: str | Path, stated: Mapping[str, Any]) -> Conversion:
     """Convert a checkpoint of the family that its names tell, or weights of timm."""
     source = str(checkpoint)
     if source.startswith("timm:"):
         name = source.removeprefix("timm:")
-        tensors, family, given = download(name), TIMM, {"backbone": name, **given}
+        tensors, family, stated = download(name), TIMM, {"backbone": name, **stated}
     else:
         tensors = read_tensors(Path(checkpoint))
-        family = _family_of_file(tensors, source, given.get("backbone"))
-    checked = check_family_options(family, given)
+        family = _family_of_file(tensors, source, stated.get("backbone"))
+    checked = check_family_options(family, stated)
     renamed = family.rename(tensors)
     description = family.describe(tensors, checked)
     dataset = checked.get("dataset")
@@ -99,7 +99,8 @@ def _family_of_file(tensors: Mapping[str, Tensor], source: str, backbone: str | 
     looks_like = family_of(tensors)
     hint = f"; the file looks like {looks_like}" if looks_like else ""
     raise CheckpointError(
-        f"{source} is of no family of checkpoints that can be converted{hint}; give --backbone NAME for a network of timm"
+        f"{source} is of no family of checkpoints that can be converted{hint}; for a network of timm, "
+        "give --backbone NAME"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import small_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -328,6 +329,24 @@ def test_pretrained_files_are_converted_and_a_start_of_training(tmp_path, prefix
         conversion.model.state_dict()["backbone.pos_embed"][:, 1:], resized, rtol=1e-4, atol=1e-5
     )
     assert "positions of 32 patches are resized to 15" in " ".join(conversion.notes)
+
+
+@pytest.mark.parametrize(("name", "options"), [("test_vit", {"stride": 12}), ("test_vit_relpos", {})])
+def test_a_folder_of_another_grid_is_a_start_of_training(tmp_path, name, options):
+    """The grid of a folder's positions is known, also where it is neither square nor twice as high as wide."""
+    sie = ("camera",) if name == "test_vit" else ()
+    folder = small_model(tmp_path / "model", backbone=name, sie=sie, **options)  # 64 x 32: a grid of 5 x 2
+    target = build_backbone(Model(backbone=name), (80, 48), COUNTS)
+    left_out = load_pretrained(target, str(folder), name)
+    assert ("backbone.sie.table" in left_out) == bool(sie)
+    source = resight.load(folder, "cpu", "fp32").model.backbone
+    if name == "test_vit":
+        grid = source.pos_embed[:, 1:].view(1, 5, 2, 64).permute(0, 3, 1, 2)
+        resized = F.interpolate(grid, (5, 3), mode="bilinear", align_corners=False)
+        expected = resized.permute(0, 2, 3, 1).reshape(1, 15, 64)
+        torch.testing.assert_close(target.state_dict()["pos_embed"][:, 1:], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(CheckpointError, match=f"with the backbone {name}, and the run has vit_tiny_patch16_224"):
+        load_pretrained(target, str(folder), "vit_tiny_patch16_224")
 
 
 def test_parts_and_clip_are_a_start_of_training(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import timm
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from resight.errors import CheckpointError
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.plain import LEGACY_SMALL
+from resight.models.backbones.positions import resize_positions
 from resight.models.checkpoint import load_model
 from resight.models.convert.families import family_of
 from resight.models.convert.registry import find_family
@@ -42,18 +43,18 @@ def load_pretrained(backbone: Backbone, weights: str, name: str) -> list[str]:
     Raises:
         CheckpointError: the file cannot be read or does not fit; lists the names.
     """
-    tensors, left_out = _read(weights, name)
+    tensors, left_out = _read(weights, name, backbone)
     family = family_of(tensors)
     adapted = backbone.adapt(without_prefixes(tensors, ("backbone.", "base."), weights), weights)
     return left_out + fit(backbone, adapted, weights, _CLASSIFIERS, family, LARGEST)
 
 
-def _read(weights: str, name: str) -> tuple[dict[str, Tensor], list[str]]:
+def _read(weights: str, name: str, backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
     """Read the tensors of a backbone, and the names of others that the file has."""
     if weights == TIMM or weights.startswith(f"{TIMM}:"):
         return download(weights.removeprefix(TIMM).removeprefix(":") or name), []
     if Path(weights).is_dir():
-        return _of_folder(Path(weights), name)
+        return _of_folder(Path(weights), name, backbone)
     tensors = read_tensors(Path(weights))
     if any(tensor.startswith("necks.") for tensor in tensors):
         return _backbone_alone(tensors)
@@ -61,18 +62,26 @@ def _read(weights: str, name: str) -> tuple[dict[str, Tensor], list[str]]:
     if family is None or family is PLAIN_VIT:
         return {name: tensor for name, tensor in tensors.items() if not name.endswith("sie_embed")}, []
     renamed = family.rename(tensors)
-    backbone, others = _backbone_alone(renamed.tensors)
-    return backbone, [*renamed.left_out, *others]
+    renamed_backbone, others = _backbone_alone(renamed.tensors)
+    return renamed_backbone, [*renamed.left_out, *others]
 
 
-def _of_folder(folder: Path, name: str) -> tuple[dict[str, Tensor], list[str]]:
+def _of_folder(folder: Path, name: str, backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
+    """Read a model's backbone; its positions get the size that is needed here, since their grid is known."""
     model, card = load_model(folder)
     if card.model.backbone.partition(".")[0] != name.partition(".")[0]:
         raise CheckpointError(
             f"{folder} is a model with the backbone {card.model.backbone}, and the run has {name}: use "
             f"--model.backbone {card.model.backbone}"
         )
-    return _backbone_alone(model.state_dict())
+    tensors, others = _backbone_alone(model.state_dict())
+    for prefix in ("", "net."):
+        positions = tensors.get(f"backbone.{prefix}pos_embed")
+        if positions is not None:
+            before, after = (cast(Any, net).net if prefix else cast(Any, net) for net in (model.backbone, backbone))
+            grid = tuple(before.patch_embed.grid_size)
+            tensors[f"backbone.{prefix}pos_embed"] = resize_positions(positions, after, str(folder), grid)
+    return tensors, others
 
 
 def _backbone_alone(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

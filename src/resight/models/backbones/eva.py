@@ -144,7 +144,6 @@ class Eva(Backbone):
         expected = self.state_dict()
         adapted = with_prefix(tensors, self)
         if "net.pos_embed" in adapted and "net.pos_embed" in expected:
-            self.net.prefix = self.prefix
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self.net, source)
         last = f"net.blocks.{self.depth - 1}."
         for name in expected.keys() - adapted.keys():

@@ -79,17 +79,10 @@ class TimmNet(Backbone):
         adapted = with_prefix(tensors, self)
         positions = expected.get("net.pos_embed")
         if positions is not None and "net.pos_embed" in adapted and hasattr(self.net, "patch_embed"):
-            adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self._positions(), source)
+            adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self.net, source)
         if "pool.gem.p" in expected:
             adapted.setdefault("pool.gem.p", expected["pool.gem.p"])
         return adapted
-
-    def _positions(self) -> Any:
-        """The network, as what `resize_positions` takes."""
-        net = self.net
-        net.prefix = self.prefix
-        net.no_embed_class = getattr(net, "no_embed_class", False)
-        return net
 
 
 def _norm_after_pooling(net: Any) -> nn.Module | None:

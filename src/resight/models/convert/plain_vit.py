@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resight.errors import CheckpointError, ConfigError
 from resight.models.backbones.plain import LEGACY_SMALL
-from resight.models.backbones.positions import guess_grid
+from resight.models.backbones.positions import SIZES, STRIDES, guess_grid
 from resight.models.convert.family import FamilyOptions, require_shape
 
 NAMES: Final = {  # by width, depth and size of a patch
@@ -22,8 +22,6 @@ NAMES: Final = {  # by width, depth and size of a patch
     (768, 12, 14): "vit_base_patch14_dinov2",
     (1024, 24, 14): "vit_large_patch14_dinov2",
 }
-_SIZES: Final = ((256, 128), (384, 128), (224, 224), (256, 256), (384, 384), (224, 112))
-_STRIDES: Final = (12, 11, 14, 8)
 
 
 @dataclass
@@ -98,8 +96,8 @@ def find_size(patches: int, patch: int, options: FamilyOptions) -> tuple[tuple[i
         CheckpointError: the number of patches fits no size that is known.
     """
     size, stride = options.get("size"), options.get("stride")
-    sizes = _SIZES if size is None else (size,)
-    strides = (patch, *(known for known in _STRIDES if known < patch)) if stride is None else (stride,)
+    sizes = SIZES if size is None else (size,)
+    strides = (patch, *(known for known in STRIDES if known < patch)) if stride is None else (stride,)
     for tried in sizes:
         for step in strides:
             if count_patches(tried, patch, step) == patches:

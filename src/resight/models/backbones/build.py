@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from typing import Final
 
 import timm
+from timm.models.eva import Eva as TimmEva
 
 from resight.config.sections import Model
 from resight.errors import ConfigError, unknown
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.eva import Eva
 from resight.models.backbones.per_modality import PerModality
-from resight.models.backbones.plain import COMMON, LEGACY_SMALL, is_plain
+from resight.models.backbones.plain import COMMON, LEGACY_SMALL, empty_net, is_plain
 from resight.models.backbones.resnet import RESNET, ResNet50
+from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 
-_OWN: Final[Mapping[str, type[Backbone]]] = {
+_NAMED: Final[Mapping[str, type[Backbone]]] = {
     RESNET: ResNet50,
     LEGACY_SMALL: ViT,
 }
@@ -30,22 +33,22 @@ def require_backbone(name: str) -> None:
     Raises:
         ConfigError: there is no such backbone; lists common ones.
     """
-    if name not in _OWN and not timm.is_model(name):
-        raise unknown("backbone", name, [*_OWN, *COMMON, "and every other model of timm"])
+    if name not in _NAMED and not timm.is_model(name):
+        raise unknown("backbone", name, [*_NAMED, *COMMON, "and every other model of timm"])
 
 
 def backbone_class(name: str) -> type[Backbone]:
     """Return the class of the backbone of that name.
 
     Raises:
-        ConfigError: there is no such backbone, or none that embeds images.
+        ConfigError: there is no such backbone.
     """
     require_backbone(name)
-    if name in _OWN:
-        return _OWN[name]
+    if name in _NAMED:
+        return _NAMED[name]
     if is_plain(name):
         return ViT
-    raise ConfigError(f"{name} is no plain vision transformer (class token, learned positions, pre-norm blocks)")
+    return Eva if isinstance(empty_net(name), TimmEva) else TimmNet
 
 
 def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> Backbone:

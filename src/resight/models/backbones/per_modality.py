@@ -25,6 +25,9 @@ class PerModality(Backbone):
         self.nets = nn.ModuleList(nets)
         self.widths = nets[0].widths
         self.depth = nets[0].depth
+        self.layers = {
+            f"nets.{number}.{name}": layer for number in range(modalities) for name, layer in nets[0].layers.items()
+        }
         self.token_width = nets[0].token_width
         self.first = nets[0]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from resight.config.sections import Model
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.timm_layers import layer_numbers, with_prefix
 
 RESNET: Final = "resnet50"
 
@@ -22,6 +23,8 @@ class ResNet50(Backbone):
         self.net = cast(Any, timm.create_model("resnet50", num_classes=0))
         self.net.layer4[0].conv2.stride = (1, 1)
         self.net.layer4[0].downsample[0].stride = (1, 1)
+        self.layers = layer_numbers(self.net)
+        self.depth = max(self.layers.values())
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the feature of images [R, 3, H, W], in a list: [R, 2048]. Side information is ignored."""
@@ -29,4 +32,4 @@ class ResNet50(Backbone):
 
     def adapt(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Give the tensors of a plain ResNet-50 our names."""
-        return {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in tensors.items()}
+        return with_prefix(tensors, self)

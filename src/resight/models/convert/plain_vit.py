@@ -9,10 +9,10 @@ from torch import Tensor
 
 from resight.errors import CheckpointError, ConfigError
 from resight.models.backbones.plain import LEGACY_SMALL
-from resight.models.backbones.positions import guess_grid
+from resight.models.backbones.positions import SIZES, STRIDES, guess_grid
 from resight.models.convert.family import FamilyOptions, require_shape
 
-_NAMES: Final = {  # by width, depth and size of a patch
+NAMES: Final = {  # by width, depth and size of a patch
     (192, 12, 16): "vit_tiny_patch16_224",
     (384, 12, 16): "vit_small_patch16_224",
     (768, 12, 16): "vit_base_patch16_224",
@@ -22,8 +22,6 @@ _NAMES: Final = {  # by width, depth and size of a patch
     (768, 12, 14): "vit_base_patch14_dinov2",
     (1024, 24, 14): "vit_large_patch14_dinov2",
 }
-_SIZES: Final = ((256, 128), (384, 128), (224, 224), (256, 256), (384, 384), (224, 112))
-_STRIDES: Final = (12, 11, 14, 8)
 
 
 @dataclass
@@ -71,7 +69,7 @@ def vit_name(names: Mapping[str, Tensor]) -> str:
     patch = require_shape(names, "patch_embed.proj.weight", 4)[-1]
     patch *= 2 if "patch_embed.conv.0.weight" in names else 1
     depth = len({match[1] for match in (re.match(r"blocks\.(\d+)\.", name) for name in names) if match})
-    name = _NAMES.get((width, depth, patch))
+    name = NAMES.get((width, depth, patch))
     if name is None:
         raise ConfigError(
             f"no known vision transformer has width {width}, depth {depth} and patches of {patch} pixels: give its "
@@ -98,8 +96,8 @@ def find_size(patches: int, patch: int, options: FamilyOptions) -> tuple[tuple[i
         CheckpointError: the number of patches fits no size that is known.
     """
     size, stride = options.get("size"), options.get("stride")
-    sizes = _SIZES if size is None else (size,)
-    strides = (patch, *(known for known in _STRIDES if known < patch)) if stride is None else (stride,)
+    sizes = SIZES if size is None else (size,)
+    strides = (patch, *(known for known in STRIDES if known < patch)) if stride is None else (stride,)
     for tried in sizes:
         for step in strides:
             if count_patches(tried, patch, step) == patches:

@@ -1,0 +1,188 @@
+"""ResNets with what re-identification added to them: IBN, non-local blocks, GeM, another last stride and stem.
+
+IBN: Pan et al. 2018. Non-local blocks: Wang et al. 2018, as Ye et al. 2021 (AGW) reduce them to one inner channel.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resight.models.backbones.pooling import GeM, Mean
+
+Stem = Literal["padded", "ceil"]
+"""The stem's max pool: with a padding of 1, or without padding and rounded up (fast-reid since 2020-08-14)."""
+MapPooling = Literal["mean", "gem", "gem-fixed"]
+
+_DEPTHS: Final = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_NON_LOCAL: Final = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
+_NAME: Final = re.compile(r"resnet(18|34|50|101|152)(_ibn)?(_nl)?(_fc512)?")
+_WIDTHS: Final = (64, 128, 256, 512)
+_FC: Final = 512
+
+
+@dataclass(frozen=True)
+class ResNetLayout:
+    """The structure of a ResNet: all that its name says."""
+
+    blocks: tuple[int, int, int, int]
+    """Number of blocks in each stage."""
+    bottleneck: bool
+    """Whether blocks have three convolutions, else two."""
+    ibn: bool = False
+    """Whether half of the channels of the first norm of the blocks, but the last stage's, is instance-normalised."""
+    non_local: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Number of non-local blocks in each stage, after its last blocks."""
+    fc: bool = False
+    """Whether a fully connected layer to 512, batch normalisation and a ReLU follow the pooling."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return 512 * (4 if self.bottleneck else 1)
+
+
+def resnet_layout(name: str) -> ResNetLayout | None:
+    """Parse a name such as `resnet50_ibn`, `resnet101_ibn_nl` or `resnet50_fc512`; None for any other name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    depth = int(match[1])
+    if match[3] and depth not in _NON_LOCAL:
+        return None
+    non_local = _NON_LOCAL[depth] if match[3] else (0, 0, 0, 0)
+    return ResNetLayout(_DEPTHS[depth], depth >= 50, bool(match[2]), non_local, bool(match[4]))
+
+
+def resnet_name(layout: ResNetLayout) -> str | None:
+    """Return the name that `resnet_layout` parses to this layout; None where there is none."""
+    ending = ("_ibn" if layout.ibn else "") + ("_nl" if any(layout.non_local) else "") + ("_fc512" if layout.fc else "")
+    names = (f"resnet{depth}{ending}" for depth in _DEPTHS)
+    return next((name for name in names if resnet_layout(name) == layout), None)
+
+
+class IBN(nn.Module):
+    """Instance normalisation of the first half of the channels, batch normalisation of the others."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise maps [B, C, H, W]."""
+        return torch.cat([self.IN(x[:, : self.half].contiguous()), self.BN(x[:, self.half :].contiguous())], 1)
+
+
+class NonLocal(nn.Module):
+    """A non-local block with one inner channel: every position attends to all N, by products over N, without softmax.
+
+    Args:
+        channels: of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(channels, 1, 1)
+        self.W = nn.Sequential(nn.Conv2d(1, channels, 1), nn.BatchNorm2d(channels))
+        self.theta = nn.Conv2d(channels, 1, 1)
+        self.phi = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.W[1].weight)  # pyright: ignore[reportArgumentType]  # the block starts as the identity
+        nn.init.zeros_(self.W[1].bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to maps [B, C, H, W] what their positions get from all positions."""
+        # With one channel, (theta phi^T / N) g = theta (phi . g) / N: no matrix of N x N is needed.
+        theta = self.theta(x)  # [B, 1, H, W]
+        weight = (self.phi(x) * self.g(x)).mean((2, 3), keepdim=True)  # [B, 1, 1, 1]
+        return x + self.W(theta * weight)
+
+
+class ResBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, or of 1x1, 3x3 and 1x1 ones, with torchvision's names."""
+
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, ibn: bool) -> None:
+        super().__init__()
+        outputs = width * (4 if bottleneck else 1)
+        kernel = 1 if bottleneck else 3
+        self.conv1 = nn.Conv2d(inputs, width, kernel, 1 if bottleneck else stride, kernel // 2, bias=False)
+        self.bn1 = IBN(width) if ibn else nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride if bottleneck else 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False) if bottleneck else None
+        self.bn3 = nn.BatchNorm2d(outputs) if bottleneck else None
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform maps [B, C, H, W]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.conv3 is not None and self.bn3 is not None:
+            x = self.bn3(self.conv3(F.relu(x)))
+        return F.relu(x + shortcut)
+
+
+class ResNetIBN(nn.Module):
+    """A ResNet of re-identification: maps of images [R, 3, H, W] pooled to [R, D].
+
+    Args:
+        layout: depth, IBN, non-local blocks and fully connected layer.
+        last_stride: of the last stage, 1 or 2.
+        stem: the kind of max pool.
+        pooling: of the last maps; GeM's exponent is trained, or fixed at 3.
+    """
+
+    features = 1
+
+    def __init__(
+        self, layout: ResNetLayout, last_stride: int = 1, stem: Stem = "padded", pooling: MapPooling = "mean"
+    ) -> None:
+        super().__init__()
+        self.width = _FC if layout.fc else layout.width
+        self.ceil = stem == "ceil"
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        inputs = 64
+        for stage, (count, width) in enumerate(zip(layout.blocks, _WIDTHS, strict=True)):
+            stride = (1, 2, 2, last_stride)[stage]
+            blocks = nn.ModuleList()
+            for index in range(count):
+                ibn = layout.ibn and stage < 3
+                blocks.append(ResBlock(inputs, width, stride if index == 0 else 1, layout.bottleneck, ibn))
+                inputs = width * (4 if layout.bottleneck else 1)
+            self.add_module(f"layer{stage + 1}", blocks)
+            self.add_module(f"NL_{stage + 1}", nn.ModuleList(NonLocal(inputs) for _ in range(layout.non_local[stage])))
+        self.pool = Mean() if pooling == "mean" else GeM(3.0, pooling == "gem")
+        self.fc = (
+            nn.Sequential(nn.Linear(layout.width, _FC), nn.BatchNorm1d(_FC), nn.ReLU()) if layout.fc else nn.Identity()
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
+        """Compute the feature of images [R, 3, H, W], in a list: [R, D]. Side information is ignored."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = F.max_pool2d(x, 3, 2, 0 if self.ceil else 1, ceil_mode=self.ceil)  # [R, 64, H / 4, W / 4]
+        for stage in range(1, 5):
+            x = _stage(x, self.get_submodule(f"layer{stage}"), self.get_submodule(f"NL_{stage}"))
+        return [self.fc(self.pool(x))]
+
+
+def _stage(x: Tensor, blocks: nn.Module, non_local: nn.Module) -> Tensor:
+    """Apply the blocks of a stage, and its non-local blocks after the last of them."""
+    steps: Sequence[nn.Module] = list(blocks.children())
+    extra = list(non_local.children())
+    for index, block in enumerate(steps):
+        x = block(x)
+        position = index - (len(steps) - len(extra))
+        if position >= 0:
+            x = extra[position](x)
+    return x

@@ -21,7 +21,7 @@ _CHANNELS: Final = (64, 256, 384, 512)
 """Channels of the stem and of the three stages, at width 1."""
 _FEATURE: Final = 512
 _NORMS: Final[Mapping[Variant, tuple[tuple[Norm, Norm], ...]]] = {
-    "": (("none", "none"),) * 3,
+    "": (("none", "none"), ("none", "none"), ("none", "none")),
     "ibn": (("after", "after"), ("none", "none"), ("none", "none")),
     "ain": (("inside", "inside"), ("none", "inside"), ("inside", "none")),
 }

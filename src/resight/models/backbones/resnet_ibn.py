@@ -1,28 +1,26 @@
-"""ResNets with what re-identification added to them: IBN, non-local blocks, GeM, another last stride and stem.
+"""ResNets, and what re-identification added to them: IBN, non-local blocks, GeM, another last stride and max pool.
 
 IBN: Pan et al. 2018. Non-local blocks: Wang et al. 2018, as Ye et al. 2021 (AGW) reduce them to one inner channel.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.models.backbones.pooling import GeM, Mean
-
-Stem = Literal["padded", "ceil"]
-"""The stem's max pool: with a padding of 1, or without padding and rounded up (fast-reid since 2020-08-14)."""
-MapPooling = Literal["mean", "gem", "gem-fixed"]
+MaxPool = Literal["padded", "ceil"]
+"""The max pool of the first layers: with a padding of 1, or without padding and with its size rounded up (fast-reid
+since 2020-08-14)."""
 
 _DEPTHS: Final = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _NON_LOCAL: Final = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
 _NAME: Final = re.compile(r"resnet(18|34|50|101|152)(_ibn)?(_nl)?(_fc512)?")
 _WIDTHS: Final = (64, 128, 256, 512)
-_FC: Final = 512
+FC_WIDTH: Final = 512
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,14 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = nn.BatchNorm2d(channels - self.half)
+        self.instance_normalized = channels // 2
+        self.IN = nn.InstanceNorm2d(self.instance_normalized, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.instance_normalized)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise maps [B, C, H, W]."""
-        return torch.cat([self.IN(x[:, : self.half].contiguous()), self.BN(x[:, self.half :].contiguous())], 1)
+        first, second = x.tensor_split((self.instance_normalized,), 1)
+        return torch.cat([self.IN(first.contiguous()), self.BN(second.contiguous())], 1)
 
 
 class NonLocal(nn.Module):
@@ -92,8 +91,11 @@ class NonLocal(nn.Module):
         self.W = nn.Sequential(nn.Conv2d(1, channels, 1), nn.BatchNorm2d(channels))
         self.theta = nn.Conv2d(channels, 1, 1)
         self.phi = nn.Conv2d(channels, 1, 1)
-        nn.init.zeros_(self.W[1].weight)  # pyright: ignore[reportArgumentType]  # the block starts as the identity
-        nn.init.zeros_(self.W[1].bias)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The batch normalisation of what is added."""
+        return cast(nn.BatchNorm2d, self.W[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to maps [B, C, H, W] what their positions get from all positions."""
@@ -129,60 +131,61 @@ class ResBlock(nn.Module):
         return F.relu(x + shortcut)
 
 
+class ResStage(nn.Sequential):
+    """The blocks of a stage; non-local blocks follow the last of them, one each."""
+
+    def forward(self, x: Tensor, non_local: Sequence[nn.Module]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Transform maps [B, C, H, W]."""
+        first = len(self) - len(non_local)
+        for index, block in enumerate(self):
+            x = block(x)
+            if index >= first:
+                x = non_local[index - first](x)
+        return x
+
+
 class ResNetIBN(nn.Module):
-    """A ResNet of re-identification: maps of images [R, 3, H, W] pooled to [R, D].
+    """A ResNet with torchvision's names: maps of images [R, 3, H, W] pooled to [R, D].
 
     Args:
         layout: depth, IBN, non-local blocks and fully connected layer.
         last_stride: of the last stage, 1 or 2.
-        stem: the kind of max pool.
-        pooling: of the last maps; GeM's exponent is trained, or fixed at 3.
+        max_pool: of the first layers.
+        pool: pools the last maps, [R, N, D] of N positions, to [R, D].
     """
 
-    features = 1
-
-    def __init__(
-        self, layout: ResNetLayout, last_stride: int = 1, stem: Stem = "padded", pooling: MapPooling = "mean"
-    ) -> None:
+    def __init__(self, layout: ResNetLayout, last_stride: int, max_pool: MaxPool, pool: nn.Module) -> None:
         super().__init__()
-        self.width = _FC if layout.fc else layout.width
-        self.ceil = stem == "ceil"
+        self.width = FC_WIDTH if layout.fc else layout.width
+        self.ceil = max_pool == "ceil"
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         inputs = 64
         for stage, (count, width) in enumerate(zip(layout.blocks, _WIDTHS, strict=True)):
-            stride = (1, 2, 2, last_stride)[stage]
-            blocks = nn.ModuleList()
+            blocks: list[nn.Module] = []
             for index in range(count):
-                ibn = layout.ibn and stage < 3
-                blocks.append(ResBlock(inputs, width, stride if index == 0 else 1, layout.bottleneck, ibn))
+                stride = (1, 2, 2, last_stride)[stage] if index == 0 else 1
+                blocks.append(ResBlock(inputs, width, stride, layout.bottleneck, layout.ibn and stage < 3))
                 inputs = width * (4 if layout.bottleneck else 1)
-            self.add_module(f"layer{stage + 1}", blocks)
+            self.add_module(f"layer{stage + 1}", ResStage(*blocks))
             self.add_module(f"NL_{stage + 1}", nn.ModuleList(NonLocal(inputs) for _ in range(layout.non_local[stage])))
-        self.pool = Mean() if pooling == "mean" else GeM(3.0, pooling == "gem")
-        self.fc = (
-            nn.Sequential(nn.Linear(layout.width, _FC), nn.BatchNorm1d(_FC), nn.ReLU()) if layout.fc else nn.Identity()
-        )
+        self.global_pool = pool
+        fc = (nn.Linear(layout.width, FC_WIDTH), nn.BatchNorm1d(FC_WIDTH), nn.ReLU())
+        self.fc = nn.Sequential(*fc) if layout.fc else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, ResBlock):  # each block starts as its shortcut
+                nn.init.zeros_((module.bn3 or module.bn2).weight)
+            if isinstance(module, NonLocal):  # and each non-local block as the identity
+                nn.init.zeros_(module.norm.weight)
 
-    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
-        """Compute the feature of images [R, 3, H, W], in a list: [R, D]. Side information is ignored."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature of images [R, 3, H, W]: [R, D]."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, 3, 2, 0 if self.ceil else 1, ceil_mode=self.ceil)  # [R, 64, H / 4, W / 4]
         for stage in range(1, 5):
-            x = _stage(x, self.get_submodule(f"layer{stage}"), self.get_submodule(f"NL_{stage}"))
-        return [self.fc(self.pool(x))]
-
-
-def _stage(x: Tensor, blocks: nn.Module, non_local: nn.Module) -> Tensor:
-    """Apply the blocks of a stage, and its non-local blocks after the last of them."""
-    steps: Sequence[nn.Module] = list(blocks.children())
-    extra = list(non_local.children())
-    for index, block in enumerate(steps):
-        x = block(x)
-        position = index - (len(steps) - len(extra))
-        if position >= 0:
-            x = extra[position](x)
-    return x
+            non_local = list(self.get_submodule(f"NL_{stage}").children())
+            x = self.get_submodule(f"layer{stage}")(x, non_local)
+        return self.fc(self.global_pool(x.flatten(2).transpose(1, 2)))

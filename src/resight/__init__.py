@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from resight.inference.load import load
     from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
-    from resight.models.convert.reference import convert_checkpoint
+    from resight.models.convert.convert import convert_checkpoint
     from resight.models.summary import summarize
     from resight.retrieval.calibration import Calibration
     from resight.training.loop import train
@@ -74,7 +74,7 @@ _MODULES = {
     "TrainingError": "errors",
     "calibrate": "evaluation.calibrate",
     "compare": "evaluation.compare",
-    "convert_checkpoint": "models.convert.reference",
+    "convert_checkpoint": "models.convert.convert",
     "create_gallery": "gallery.open",
     "evaluate": "evaluation.evaluate",
     "export": "inference.export",

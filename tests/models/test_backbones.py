@@ -14,7 +14,8 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone, require_backbone
 from resight.models.backbones.resnet import ResNet50
-from resight.models.backbones.vit import COMMON, ViT
+from resight.models.backbones.plain import COMMON
+from resight.models.backbones.vit import ViT
 from resight.models.blocks import (
     AttentionWeights,
     Block,
@@ -59,7 +60,7 @@ def test_every_transformer_has_its_size(name):
     width, depth, heads, hidden, bias, tokens, names, parameters = TABLE[name]
     net = meta(backbone=name, drop_path=0.3)
     assert isinstance(net, ViT)
-    assert (net.width, len(net.blocks), net.features, net.prefix, net.no_embed_class) == (width, depth, 1, 1, False)
+    assert (net.width, len(net.blocks), len(net.widths), net.prefix, net.no_embed_class) == (width, depth, 1, 1, False)
     assert tuple(net.pos_embed.shape) == (1, tokens, width)
     assert tuple(net.cls_token.shape) == (1, 1, width)
     for n, block in enumerate(net.blocks):
@@ -177,7 +178,7 @@ def test_images_and_parts_at_the_limit():
     build((16, 16))
     with pytest.raises(ConfigError, match=r"images of 16x15 are smaller than a patch of test_vit \(16 pixels\)"):
         build((16, 15))
-    assert build((64, 16), jpm=True, jpm_parts=4).features == 5
+    assert build((64, 16), jpm=True, jpm_parts=4).widths == (64,) * 5
     with pytest.raises(ConfigError, match="jpm_parts 5 needs at least as many patches; images of 64x16 give 4"):
         build((64, 16), jpm=True, jpm_parts=5)
 
@@ -298,7 +299,7 @@ def test_parts_leave_out_what_remains():
         for part in range(4):
             run = seen[0][4 * image + part]
             assert torch.equal(run, tokens[image, [0, *range(1 + 3 * part, 4 + 3 * part)]])
-    assert (net.jpm.shift, net.jpm.groups, net.jpm.parts, net.features) == (5, 2, 4, 5)
+    assert (net.jpm.shift, net.jpm.groups, net.jpm.parts, len(net.widths)) == (5, 2, 4, 5)
     assert all(torch.equal(a, b) for a, b in zip(
         net.jpm.block.state_dict().values(), net.blocks[-1].state_dict().values(), strict=True,
     ))  # fmt: skip
@@ -329,7 +330,7 @@ def test_unknown_side_information_in_each_mode():
 def test_resnet_is_timms_but_for_two_strides():
     net = build(backbone="resnet50", stride=None).eval()
     assert isinstance(net, ResNet50)
-    assert (net.width, net.features) == (2048, 1)
+    assert net.widths == (2048,)
     assert len(net.state_dict()) == 318
     assert sum(parameter.numel() for parameter in net.parameters()) == 23_508_032
     theirs = timm.create_model("resnet50", num_classes=0)

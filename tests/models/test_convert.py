@@ -15,7 +15,7 @@ from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.files import write_folder
 from resight.models.checkpoint import ModelCard, fill_model_folder, load_model
-from resight.models.convert.reference import read_options
+from resight.models.convert.options import read_options
 from resight.training.optimizer import parameter_groups
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from resight.config.sections import Loss
 from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
-from resight.models.convert.reference import convert_checkpoint
+from resight.models.convert.convert import convert_checkpoint
 
 pytestmark = pytest.mark.slow
 load = cache(golden_cases.load)

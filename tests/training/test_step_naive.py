@@ -156,16 +156,17 @@ def test_a_new_state():
 
 @pytest.mark.parametrize(("changes", "size", "says"), [
     ({"micro_batch_size": 2}, 1, "--micro-batch-size needs a backbone without BatchNorm"),
-    ({"gradient_checkpointing": True}, 1, "need transformer blocks, and resnet50 has none"),
+    ({"gradient_checkpointing": True}, 1, "needs transformer blocks, and resnet50 has none"),
     ({}, 2, "several processes would compute on parts of a batch"),
 ])  # fmt: skip
 def test_a_resnet_is_for_whole_batches(changes, size, says):
     run = small(model={"backbone": "resnet50", "jpm": False, "sie": ()}, **changes)
     context = context_of(run, KNOWN)
-    context = SimpleNamespace(run=run, distributed=DistributedContext(0, size, torch.device("cpu")), card=context.card)
+    distributed = DistributedContext(0, size, torch.device("cpu"))
     with pytest.raises(ConfigError, match=says):
-        state._require_fit(context)
-    state._require_fit(SimpleNamespace(run=small(micro_batch_size=2), distributed=context.distributed))
+        state._require_fit(run, distributed, context.card.build().backbone)
+    plain = small(micro_batch_size=2)
+    state._require_fit(plain, distributed, context_of(plain, KNOWN).card.build().backbone)
 
 
 class Log:

@@ -330,8 +330,11 @@ def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="--compile needs a C\\+\\+ compiler"):
         run_to(tmp_path / "run", small(compile=True), painted)
     plain = {"backbone": "resnet50", "jpm": False, "sie": ()}
-    for option in ("compile", "gradient_checkpointing"):
-        with pytest.raises(ConfigError, match="need transformer blocks, and resnet50 has none"):
+    for option, says in (
+        ("compile", "--compile is for plain vision transformers, and resnet50 is none"),
+        ("gradient_checkpointing", "needs transformer blocks, and resnet50 has none"),
+    ):
+        with pytest.raises(ConfigError, match=says):
             run_to(tmp_path / "run", small(**{option: True}, model=plain), painted)
 
 

@@ -23,6 +23,7 @@ JunkRule = Literal[
     "time-window",
 ]
 Pooling = Literal["off", "mean", "max"]
+Pool = Literal["token", "mean", "max", "gem", "token-gem", "mean-max", "max4-mean"]
 Fusion = Literal["auto", "concat", "mean"]
 UnknownSideInfo = Literal["mean", "off"]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -48,7 +49,8 @@ class Model(Section):
     """The network."""
 
     backbone: str = "vit_base_patch16_224"
-    """The timm name of a plain ViT, `legacy_vit_small` (the reference's old small ViT), or `resnet50`."""
+    """A timm name, `legacy_vit_small` (the reference's old small ViT), `resnet50`, or another name of our own
+    (docs/backbones.md). A field that a backbone does not use is refused where it is set."""
     stride: int | None = Field(default=None, ge=1)
     """Pixels from one patch to the next; patches overlap where it is less than their size. None: the patch size."""
     sie: tuple[SideLabel, ...] = ()
@@ -82,6 +84,25 @@ class Model(Section):
     """Dropout after the position embedding and after each projection."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of attention weights."""
+    pooling: Pool | None = None
+    """How tokens or a feature map become one feature: the class token; mean, maximum or generalised mean (GeM) of the
+    patches; class token plus GeM; mean and maximum concatenated; or the mean over the maxima of each 4 consecutive
+    patches. None: the class token where there is one, else the mean."""
+    gem_power: float = Field(default=3.0, gt=0, le=100)
+    """Exponent of a generalised mean; fixed in `token-gem`."""
+    stem: Literal["patch", "ics"] = "patch"
+    """How a plain ViT makes patches: by one projection, or by TransReID-SSL's convolutions (ICS)."""
+    sie_tokens: Literal["all", "class"] = "all"
+    """Whether SIE is added to all tokens, or to the class token alone (as in CLIP-ReID)."""
+    projection: int | None = Field(default=None, ge=1, le=16_384)
+    """Length of CLIP's projection of the feature, which becomes a second feature beside it. None: no projection."""
+    part_tokens: int = Field(default=0, ge=0, le=16)
+    """Number of learned part tokens after the class token (PASS has 3)."""
+    part_fusion: Literal["concat", "mean", "all"] = "concat"
+    """How the features of the class token and the part tokens make an embedding: class token and mean of the parts
+    concatenated, the mean of both, or all of them concatenated."""
+    part_necks: bool = True
+    """Whether each token of class and parts has a BNNeck and a head of its own. Off: they are fused before."""
 
 
 class Embedding(Section):

@@ -1,6 +1,6 @@
 """Side information embedding, SIE (He et al. 2021, section 3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,3 +61,8 @@ class SIE(nn.Module):
         if self.unknown == "off" and not self.training and isinstance(all_known, Tensor):
             vectors = vectors * all_known[:, None, None]
         return vectors
+
+
+def used_counts(kinds: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts of the chosen kinds that have two labels or more, in the order that rows are numbered."""
+    return {kind: counts[kind] for kind in ("camera", "view", "modality") if kind in kinds and counts[kind] > 1}

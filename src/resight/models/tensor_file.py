@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resight.errors import CheckpointError
 from resight.models.pickle_scan import check_pickles
 
-_WRAPPERS: Final = ("state_dict", "model", "teacher")
+_WRAPPERS: Final = ("state_dict", "model", "model_state_dict", "teacher", "student", "target_encoder", "module")
 _IGNORED: Final = (
     "argparse.Namespace",
     "numpy.dtype",

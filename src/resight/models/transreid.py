@@ -24,7 +24,7 @@ class Outputs:
 
 
 class TransReID(nn.Module):
-    """TransReID, or the CNN baseline with a ResNet-50 as its backbone.
+    """TransReID, or another backbone with the same necks and heads.
 
     Args:
         settings: the model's section of the configuration.
@@ -40,18 +40,16 @@ class TransReID(nn.Module):
         super().__init__()
         self.backbone = build_backbone(settings, size, counts)
         self.feature = settings.feature
-        self.parts = settings.jpm_parts
-        width = self.backbone.width
-        branches = self.backbone.features
-        self.necks = nn.ModuleList(BNNeck(width) for _ in range(branches))
+        widths = self.backbone.widths
+        self.necks = nn.ModuleList(BNNeck(width) for width in widths)
         self.heads = nn.ModuleList(
-            Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for _ in range(branches)
+            Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for width in widths
         )
 
     @property
     def width(self) -> int:
-        """The length of an embedding: D, or (1 + parts) D with JPM."""
-        return self.backbone.width * self.backbone.features
+        """The length of an embedding, E: D, or (1 + parts) D with JPM, or what the backbone makes of its features."""
+        return self.backbone.embedding_width
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor], identity: Tensor | None = None) -> Outputs:
         """Compute the features and logits of each branch.
@@ -75,10 +73,10 @@ class TransReID(nn.Module):
             return [head(neck(feature), identity) for feature, neck, head in branches]
 
     def embed(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
-        """Compute embeddings, float32 [R, D] or [R, (1 + parts) D], not yet of unit length.
+        """Compute embeddings, float32 [R, E], not yet of unit length.
 
-        The branches' features are concatenated, each part's divided by the number of parts (the reference's test
-        feature).
+        `Backbone.combine` makes them from the branches' features; with JPM these are concatenated, each part's divided
+        by the number of parts (the reference's test feature).
 
         Args:
             images: [R, 3, H, W], preprocessed.
@@ -90,8 +88,8 @@ class TransReID(nn.Module):
         if self.feature == "after":
             with torch.autocast(images.device.type, enabled=False):
                 features = [neck(feature) for feature, neck in zip(features, self.necks, strict=True)]
-        # Concatenate the global feature and the weighted parts: [R, (1 + parts) D].
-        return torch.cat([features[0], *(feature / self.parts for feature in features[1:])], 1)
+        # Combine the branches: [R, E].
+        return self.backbone.combine(features)
 
 
 def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:

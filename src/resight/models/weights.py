@@ -3,18 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from resight.errors import CheckpointError
-from resight.models.backbones.resnet import ResNet50
-from resight.models.backbones.vit import LEGACY_SMALL, ViT
+from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.plain import LEGACY_SMALL
+from resight.models.backbones.positions import resize_positions
 from resight.models.convert.families import family_of
 from resight.models.tensor_file import read_tensors, without_prefixes
+
+__all__ = ["LARGEST", "fit", "load_pretrained", "read_tensors", "require_finite", "resize_positions", "shorten"]
 
 _CLASSIFIERS = ("head.", "head_dist.", "fc.", "pre_logits.", "dist_token", "mask_token", "fc_norm.")
 _FLOATS: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -24,7 +26,7 @@ LARGEST: Final = 1e10
 """The greatest absolute value of a weight; those of trained models are below 1e6."""
 
 
-def load_pretrained(backbone: ViT | ResNet50, weights: str, name: str) -> list[str]:
+def load_pretrained(backbone: Backbone, weights: str, name: str) -> list[str]:
     """Load pre-trained weights into a backbone and both of its branches.
 
     The position embedding is resized bilinearly where the grid differs, as in the reference.
@@ -43,45 +45,10 @@ def load_pretrained(backbone: ViT | ResNet50, weights: str, name: str) -> list[s
     tensors = _download(name) if weights == "timm" else read_tensors(Path(weights))
     family = family_of(tensors)
     tensors = without_prefixes(tensors, ("backbone.", "base."), weights)
-    if isinstance(backbone, ResNet50):
-        return fit(backbone.net, tensors, weights, _CLASSIFIERS, family, LARGEST)
-    # Convert what differs in the file: the name of the last norm, the grid of positions.
-    if "fc_norm.weight" in tensors and "norm.weight" not in tensors:
-        tensors |= {"norm.weight": tensors["fc_norm.weight"], "norm.bias": tensors["fc_norm.bias"]}
-    if "pos_embed" in tensors:
-        _require_dtype({"pos_embed": tensors["pos_embed"]}, {"pos_embed": backbone.pos_embed}, weights)
-        tensors["pos_embed"] = resize_positions(tensors["pos_embed"].float(), backbone)
-    # Load the backbone; SIE and JPM, which no file has, keep their values for now.
-    branches = {k: v for k, v in backbone.state_dict().items() if k.startswith(("sie.", "jpm."))}
-    left_out = fit(backbone, {**branches, **tensors}, weights, _CLASSIFIERS, family, LARGEST)
-    # Copy the last block to the local branch.
-    if backbone.jpm is not None:
-        backbone.jpm.block.load_state_dict(backbone.blocks[-1].state_dict())
-        backbone.jpm.norm.load_state_dict(backbone.norm.state_dict())
-    return left_out
-
-
-def resize_positions(positions: Tensor, backbone: ViT) -> Tensor:
-    """Resize a position embedding of a square grid to the backbone's grid: [1, prefix + n, D] -> [1, prefix + N, D].
-
-    It is returned unchanged where it already has the backbone's size.
-
-    Raises:
-        CheckpointError: its grid is not square.
-    """
-    if positions.shape[1] == backbone.pos_embed.shape[1]:
-        return positions
-    prefix = 0 if backbone.no_embed_class else backbone.prefix
-    grid_width = round((positions.shape[1] - prefix) ** 0.5)
-    if grid_width * grid_width + prefix != positions.shape[1]:
-        raise CheckpointError(
-            f"the position embedding has {positions.shape[1] - prefix} patches, which is no square grid, "
-            f"and {backbone.pos_embed.shape[1] - prefix} are needed"
-        )
-    grid = list(cast(Any, backbone.patch_embed).grid_size)
-    return resample_abs_pos_embed(
-        positions, grid, [grid_width, grid_width], num_prefix_tokens=prefix, interpolation="bilinear", antialias=False
-    )
+    # Side information is of the cameras of another data set.
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sie.")}
+    adapted = backbone.adapt(tensors, weights)
+    return fit(backbone, adapted, weights, _CLASSIFIERS, family, LARGEST)
 
 
 def fit(

@@ -12,7 +12,7 @@ from torch import nn
 from resight.config.run import Run
 from resight.errors import CheckpointError, ConfigError
 from resight.losses.center import CenterLoss
-from resight.models.backbones.resnet import RESNET
+from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.vit import ViT
 from resight.models.checkpoint import load_model
 from resight.models.transreid import TransReID
@@ -123,20 +123,17 @@ def start(context: TrainContext) -> State:
         CheckpointError: the pre-trained weights cannot be loaded.
     """
     run, device = context.run, context.distributed.device
-    _require_fit(context)
     torch.manual_seed(run.seed)
     model = context.card.build()
+    _require_fit(run, context.distributed, model.backbone)
     if run.weights is not None:
         left_out = load_pretrained(model.backbone, run.weights, run.model.backbone)
         without = f", without {', '.join(left_out)}" if left_out else ""
         context.progress.log(f"pre-trained weights from {run.weights}{without}")
     model.to(device)
-    depth = 0
-    if isinstance(model.backbone, ViT):
-        depth = len(model.backbone.blocks)
-        model.backbone.gradient_checkpointing = run.gradient_checkpointing
-        if run.compile:
-            model.backbone.compile_blocks()
+    model.backbone.gradient_checkpointing = run.gradient_checkpointing
+    if run.compile and isinstance(model.backbone, ViT):
+        model.backbone.compile_blocks()
     average = copy.deepcopy(model).requires_grad_(False) if run.optimizer.ema else None
     backbone = model.backbone
     if run.fsdp:
@@ -145,36 +142,38 @@ def start(context: TrainContext) -> State:
                 shard(sharded_model.backbone, context.distributed.size, device)
     else:
         backbone = context.distributed.wrap(model.backbone)
-    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, depth), run.optimizer)
+    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth), run.optimizer)
     center = center_optimizer = None
     if run.loss.center_weight:
-        center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.width).to(device)
+        center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.widths[0]).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     scaler = torch.amp.GradScaler(device.type, enabled=context.compute.precision == "fp16")
     return State(model, backbone, average, optimizer, scaler, center, center_optimizer, run.fsdp)
 
 
-def _require_fit(context: TrainContext) -> None:
+def _require_fit(run: Run, distributed: DistributedContext, backbone: Backbone) -> None:
     """Check the options against the backbone, the device and the number of processes."""
-    run, distributed = context.run, context.distributed
-    if run.model.backbone == RESNET:
+    name = run.model.backbone
+    if backbone.has_batch_norm:
         if run.micro_batch_size is not None:
             raise ConfigError(
-                f"--micro-batch-size needs a backbone without BatchNorm, and {RESNET} has it: leave it out"
+                f"--micro-batch-size needs a backbone without BatchNorm, and {name} has it: leave it out"
             )
-        if run.gradient_checkpointing or run.compile:
-            raise ConfigError(f"--gradient-checkpointing and --compile need transformer blocks, and {RESNET} has none")
         if distributed.size > 1:
             raise ConfigError(
-                f"{RESNET} has BatchNorm, which several processes would compute on parts of a batch: use one process"
+                f"{name} has BatchNorm, which several processes would compute on parts of a batch: use one process"
             )
+    if run.gradient_checkpointing and not backbone.depth:
+        raise ConfigError(f"--gradient-checkpointing needs transformer blocks, and {name} has none")
+    if run.compile and not isinstance(backbone, ViT):
+        raise ConfigError(f"--compile is for plain vision transformers, and {name} is none: leave it out")
     if run.fsdp:
-        _require_shards(run, distributed)
+        _require_shards(run, distributed, backbone)
     if run.compile:
         _require_compiler(distributed.device)
 
 
-def _require_shards(run: Run, distributed: DistributedContext) -> None:
+def _require_shards(run: Run, distributed: DistributedContext, backbone: Backbone) -> None:
     """Check the options against FSDP."""
     if distributed.size == 1:
         raise ConfigError("--fsdp is for several processes: start them with torchrun, or leave --fsdp out")
@@ -186,8 +185,10 @@ def _require_shards(run: Run, distributed: DistributedContext) -> None:
     for name, is_set in excluded.items():
         if is_set:
             raise ConfigError(f"--fsdp and {name} exclude each other: leave one out")
-    if run.model.backbone == RESNET:
-        raise ConfigError(f"--fsdp needs transformer blocks, and {RESNET} has none: leave --fsdp out")
+    if not isinstance(backbone, ViT):
+        raise ConfigError(
+            f"--fsdp is for plain vision transformers, and {run.model.backbone} is none: leave --fsdp out"
+        )
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -1,13 +1,24 @@
 """The backbone that a configuration names."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import timm
 
 from resight.config.sections import Model
 from resight.errors import ConfigError, unknown
+from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.plain import COMMON, LEGACY_SMALL, is_plain
 from resight.models.backbones.resnet import RESNET, ResNet50
-from resight.models.backbones.vit import COMMON, LEGACY_SMALL, ViT
+from resight.models.backbones.vit import ViT
+
+_OWN: Final[Mapping[str, type[Backbone]]] = {
+    RESNET: ResNet50,
+    LEGACY_SMALL: ViT,
+}
+"""The backbones that have a name of ours; each class is made by `Class(settings, size, counts)`."""
+_COMMON_OPTIONS: Final = frozenset(("backbone", "head", "head_scale", "head_margin", "feature"))
+_TRANSFORMER: Final = ("jpm", "sie", "stride")
 
 
 def require_backbone(name: str) -> None:
@@ -16,11 +27,25 @@ def require_backbone(name: str) -> None:
     Raises:
         ConfigError: there is no such backbone; lists common ones.
     """
-    if name not in (RESNET, LEGACY_SMALL) and not timm.is_model(name):
-        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *COMMON, "and every other plain ViT of timm"])
+    if name not in _OWN and not timm.is_model(name):
+        raise unknown("backbone", name, [*_OWN, *COMMON, "and every other model of timm"])
 
 
-def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> ViT | ResNet50:
+def backbone_class(name: str) -> type[Backbone]:
+    """Return the class of the backbone of that name.
+
+    Raises:
+        ConfigError: there is no such backbone, or none that embeds images.
+    """
+    require_backbone(name)
+    if name in _OWN:
+        return _OWN[name]
+    if is_plain(name):
+        return ViT
+    raise ConfigError(f"{name} is no plain vision transformer (class token, learned positions, pre-norm blocks)")
+
+
+def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> Backbone:
     """Build the backbone that the configuration names, with random weights.
 
     Args:
@@ -29,10 +54,25 @@ def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, 
         counts: number of known labels of each kind of side information.
 
     Raises:
-        ConfigError: the backbone is unknown or not a plain ViT, or an option excludes it.
+        ConfigError: the backbone is unknown, or an option excludes it.
     """
-    if settings.backbone != RESNET:
-        return ViT(settings, size, counts)
-    if settings.jpm or settings.sie or settings.stride:
-        raise ConfigError(f"jpm, sie and stride need a vision transformer; {RESNET} has neither tokens nor patches")
-    return ResNet50()
+    kind = backbone_class(settings.backbone)
+    _require_used(settings, kind)
+    return kind(settings, size, counts)
+
+
+def _require_used(settings: Model, kind: type[Backbone]) -> None:
+    """Refuse options that are set and that the backbone does not use; drop-path of 0 is true of every network."""
+    unused = [
+        name
+        for name, field in Model.model_fields.items()
+        if name not in kind.options | _COMMON_OPTIONS
+        and getattr(settings, name) != field.default
+        and not (name == "drop_path" and settings.drop_path == 0)
+    ]
+    if not unused:
+        return
+    reason = f"the backbone {settings.backbone} does not use {'it' if len(unused) == 1 else 'them'}"
+    if any(name in unused for name in _TRANSFORMER):
+        reason = f"jpm, sie and stride need a vision transformer with tokens, and {settings.backbone} is none"
+    raise ConfigError(f"{', '.join(f'model.{name}' for name in unused)} cannot be set: {reason}")

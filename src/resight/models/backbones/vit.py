@@ -1,36 +1,28 @@
-"""The plain vision transformer with TransReID's branches.
+"""The plain vision transformer with TransReID's branches, and what published models add to it.
 
-It maps images [R, 3, H, W] and side information to a list of features [R, D]: the global one, then JPM's parts.
+It maps images [R, 3, H, W] and side information to a list of features [R, D]: the global one, then JPM's parts, the
+part tokens of PASS or CLIP's projection.
 """
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
-import timm
 import torch
-from timm.layers.attention import Attention as TimmAttention
-from timm.models.vision_transformer import Block as TimmBlock
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resight.config.sections import Model
-from resight.errors import ConfigError, unknown
-from resight.models.backbones.resnet import RESNET
-from resight.models.blocks import Block, OverlapPatchEmbed
+from resight.errors import ConfigError
+from resight.models.backbones.backbone import TOKEN_OPTIONS, Backbone
+from resight.models.backbones.plain import plain_vit
+from resight.models.backbones.positions import resize_positions
+from resight.models.blocks import Block
 from resight.models.jpm import JPM
-from resight.models.sie import SIE
-
-LEGACY_SMALL: Final = "legacy_vit_small"
-COMMON: Final = (
-    *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
-    *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
-    *(f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large")),
-)
+from resight.models.pooling import Pool
+from resight.models.sie import SIE, used_counts
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Overlapping patches, side information, transformer blocks, and the global and local branch over the last one.
 
     Args:
@@ -39,13 +31,20 @@ class ViT(nn.Module):
         counts: number of known labels of each kind of side information; a kind with fewer than two is not used.
 
     Raises:
-        ConfigError: the backbone is not a plain ViT, or the images give too few patches.
+        ConfigError: the options exclude each other, or the images give too few patches.
     """
+
+    options: ClassVar[frozenset[str]] = TOKEN_OPTIONS | {
+        *("stride", "stem", "pooling", "gem_power", "sie_tokens", "part_tokens", "part_fusion", "part_necks"),
+        *("projection", "drop_path", "dropout", "attention_dropout"),
+    }
 
     def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
+        _require_compatible(settings)
         net = plain_vit(settings, size)
         self.width = net.embed_dim
+        self.depth = len(net.blocks)
         self.prefix = net.num_prefix_tokens
         self.no_embed_class = net.no_embed_class
         self.patch_embed = net.patch_embed
@@ -56,39 +55,56 @@ class ViT(nn.Module):
         self.norm_pre = net.norm_pre
         self.blocks = nn.ModuleList(cast(list[Block], list(net.blocks)))
         self.norm = net.norm
-        sie_counts = {
-            kind: counts[kind] for kind in ("camera", "view", "modality") if kind in settings.sie and counts[kind] > 1
-        }
+        sie_counts = used_counts(settings.sie, counts)
         self.sie = SIE(sie_counts, self.width, settings.sie_weight, settings.sie_dropout) if sie_counts else None
-        self.gradient_checkpointing = False
-        """Whether training stores only each block's input and recomputes the block for the backward pass."""
-        self.jpm: JPM | None = None
-        if settings.jpm:
-            if self.patch_embed.num_patches < settings.jpm_parts:
-                raise ConfigError(
-                    f"jpm_parts {settings.jpm_parts} needs at least as many patches; images of {size[0]}x{size[1]} "
-                    f"give {self.patch_embed.num_patches}"
-                )
-            self.jpm = JPM(
-                cast(Block, self.blocks[-1]),
-                self.norm,
-                settings.jpm_parts,
-                settings.jpm_shift,
-                settings.jpm_groups,
-                settings.jpm_rearrange,
-                self.prefix,
+        self.sie_tokens = settings.sie_tokens
+        self.part_tokens = settings.part_tokens
+        self.part_fusion = settings.part_fusion
+        self.part_necks = settings.part_necks
+        self.jpm = self._make_jpm(settings, size) if settings.jpm else None
+        self.pool = Pool(settings.pooling or "token", settings.gem_power)
+        self.projection = nn.Linear(self.width, settings.projection, bias=False) if settings.projection else None
+        self.widths = self._feature_widths()
+
+    def _make_jpm(self, settings: Model, size: tuple[int, int]) -> JPM:
+        patches = cast(Any, self.patch_embed).num_patches
+        if patches < settings.jpm_parts:
+            raise ConfigError(
+                f"jpm_parts {settings.jpm_parts} needs at least as many patches; images of {size[0]}x{size[1]} "
+                f"give {patches}"
             )
+        return JPM(
+            cast(Block, self.blocks[-1]),
+            self.norm,
+            settings.jpm_parts,
+            settings.jpm_shift,
+            settings.jpm_groups,
+            settings.jpm_rearrange,
+            self.prefix,
+        )
+
+    def _feature_widths(self) -> tuple[int, ...]:
+        if self.part_tokens and self.part_necks:
+            return (self.width,) * (1 + self.part_tokens)
+        if self.part_tokens:
+            return (self._fused_width(),)
+        local = (self.width,) * (0 if self.jpm is None else self.jpm.parts)
+        projected = () if self.projection is None else (self.projection.out_features,)
+        return (self.pool.width(self.width), *local, *projected)
+
+    def _fused_width(self) -> int:
+        return self.width * {"concat": 2, "mean": 1, "all": 1 + self.part_tokens}[self.part_fusion]
+
+    @property
+    def embedding_width(self) -> int:
+        """The length of an embedding: D, (1 + parts) D with JPM, or what the fusion of part tokens gives."""
+        return self._fused_width() if self.part_tokens else sum(self.widths)
 
     def compile_blocks(self) -> None:
         """Use torch.compile for every block in training."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.compiled = True
-
-    @property
-    def features(self) -> int:
-        """The number of features of an image: 1, or 1 + parts."""
-        return 1 + (self.jpm.parts if self.jpm is not None else 0)
 
     def tokens(self, images: Tensor, side_info: Mapping[str, Tensor]) -> Tensor:
         """Compute the tokens that enter the first block: class token, registers and patches of [R, 3, H, W].
@@ -106,13 +122,14 @@ class ViT(nn.Module):
         else:
             x = torch.cat([*prefix, x], 1) + self.pos_embed
 
-        # Add the side information, [R, 1, D], to every token: [R, T, D].
+        # Add the side information, [R, 1, D], to every token, or to the class token alone: [R, T, D].
         if self.sie is not None:
-            x = x + self.sie(side_info)
+            vectors = self.sie(side_info)
+            x = x + vectors if self.sie_tokens == "all" else torch.cat([x[:, :1] + vectors, x[:, 1:]], 1)
         return self.norm_pre(self.pos_drop(x))
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
-        """Compute the features of images [R, 3, H, W]: the global one, [R, D], then each part's, [R, D]."""
+        """Compute the features of images [R, 3, H, W]: the global one, [R, D], then each local one's, [R, D]."""
         x = self.tokens(images, side_info)  # [R, T, D]
 
         # All blocks but the last: [R, T, D].
@@ -120,61 +137,75 @@ class ViT(nn.Module):
         for block in self.blocks[:-1]:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
 
-        # Global branch, the last block for the class token alone: [R, D]. Local branch: [R, D] for each part.
-        features = [self.norm(self.blocks[-1](x, queries=1))[:, 0]]
+        # Global branch, the last block for the tokens that are used: [R, D].
+        queries = 1 + self.part_tokens if self.pool.name == "token" else None
+        last = self.norm(self.blocks[-1](x, queries=queries))  # [R, Q, D]
+        if self.part_tokens:
+            features = list(last.unbind(1))
+            return features if self.part_necks else [self._fuse(features)]
+        features = [self.pool(last[:, 0], last[:, self.prefix :])]
+
+        # Local branch: [R, D] for each part. Projection: [R, P].
         if self.jpm is not None:
             features += self.jpm(x)
+        if self.projection is not None:
+            features.append(self.projection(features[0]))
         return features
 
+    def combine(self, features: Sequence[Tensor]) -> Tensor:
+        """Make the embedding [R, E]: part tokens fused, JPM's parts divided by their number (the reference's test
+        feature), else concatenated."""
+        if self.part_tokens and self.part_necks:
+            return self._fuse(features)
+        if self.jpm is not None:
+            return torch.cat([features[0], *(feature / self.jpm.parts for feature in features[1:])], 1)
+        return torch.cat(list(features), 1)
 
-def plain_vit(settings: Model, size: tuple[int, int]) -> VisionTransformer:
-    """Build a timm vision transformer, with random weights, from our patch embedding and blocks.
+    def _fuse(self, features: Sequence[Tensor]) -> Tensor:
+        """Fuse the features of class and part tokens, [R, D] each."""
+        if self.part_fusion == "all":
+            return torch.cat(list(features), 1)
+        parts = torch.stack(list(features[1:])).mean(0)
+        return (features[0] + parts) / 2 if self.part_fusion == "mean" else torch.cat([features[0], parts], 1)
 
-    Args:
-        settings: the model's section of the configuration.
-        size: height and width of the images in pixels.
+    def adapt(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Rename the last norm, resize the positions bilinearly as the reference does, and copy the last block to JPM.
 
-    Raises:
-        ConfigError: timm has no such model, it is not a plain ViT, or the images are smaller than a patch.
-    """
-    options: dict[str, Any] = {
-        "img_size": size,
-        "num_classes": 0,
-        "global_pool": "token",
-        "drop_path_rate": settings.drop_path,
-        "pos_drop_rate": settings.dropout,
-        "proj_drop_rate": settings.dropout,
-        "attn_drop_rate": settings.attention_dropout,
+        SIE and the projection keep their values where the file has none.
+
+        Raises:
+            CheckpointError: the positions cannot be resized.
+        """
+        adapted = dict(tensors)
+        if "fc_norm.weight" in adapted and "norm.weight" not in adapted:
+            adapted |= {"norm.weight": adapted["fc_norm.weight"], "norm.bias": adapted["fc_norm.bias"]}
+        if "pos_embed" in adapted:
+            adapted["pos_embed"] = resize_positions(adapted["pos_embed"], self, source)
+        # What a file of another task does not have keeps its value, or is a copy.
+        own = self.state_dict()
+        last = f"blocks.{self.depth - 1}."
+        for name in own.keys() - adapted.keys():
+            copied = name.replace("jpm.block.", last).replace("jpm.norm.", "norm.")
+            if copied in adapted:
+                adapted[name] = adapted[copied]
+            elif name.startswith(("sie.", "projection.")):
+                adapted[name] = own[name]
+        return adapted
+
+
+def _require_compatible(settings: Model) -> None:
+    """Check the options that exclude each other."""
+    pooled = settings.pooling not in (None, "token")
+    branches = {
+        "jpm": settings.jpm,
+        "part_tokens": settings.part_tokens,
+        "projection": settings.projection,
+        f"pooling {settings.pooling}": pooled,
     }
-    ours: dict[str, Any] = {"embed_layer": partial(OverlapPatchEmbed, stride=settings.stride), "block_fn": Block}
-    if settings.backbone == LEGACY_SMALL:
-        net = VisionTransformer(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3.0, qkv_bias=False, **ours, **options)
-        for block in net.blocks:
-            # As in the reference, the scale is that of the full width, not of a head.
-            cast(Any, block).attn.weights.scale = 768**-0.5
-        return net
-    _check_plain(settings.backbone, size)
-    return cast(VisionTransformer, timm.create_model(settings.backbone, **ours, **options))
-
-
-def _check_plain(name: str, size: tuple[int, int]) -> None:
-    if not timm.is_model(name):
-        raise unknown("backbone", name, [RESNET, LEGACY_SMALL, *COMMON, "and every other plain ViT of timm"])
-    with torch.device("meta"):
-        net = timm.create_model(name, num_classes=0)
-    blocks = getattr(net, "blocks", None)
-    plain = (
-        isinstance(net, VisionTransformer)
-        and type(blocks[0]) is TimmBlock  # pyright: ignore[reportOptionalSubscript]
-        and type(blocks[0].attn) is TimmAttention  # pyright: ignore[reportOptionalSubscript]
-        and net.cls_token is not None
-        and net.pos_embed is not None
-    )
-    if not plain:
-        raise ConfigError(
-            f"{name} is no plain vision transformer (class token, learned positions, pre-norm blocks); "
-            f"use one such as vit_base_patch16_224, deit_small_patch16_224 or vit_small_patch14_dinov2, or {RESNET}"
-        )
-    patch = cast(Any, net).patch_embed.patch_size[0]
-    if min(size) < patch:
-        raise ConfigError(f"images of {size[0]}x{size[1]} are smaller than a patch of {name} ({patch} pixels)")
+    chosen = [name for name, is_chosen in branches.items() if is_chosen]
+    if len(chosen) > 1:
+        raise ConfigError(f"{chosen[0]} and {chosen[1]} exclude each other: use one of them")
+    if not settings.part_tokens and (settings.part_fusion != "concat" or not settings.part_necks):
+        raise ConfigError("part_fusion and part_necks need part_tokens")
+    if settings.gem_power != 3.0 and "gem" not in (settings.pooling or ""):
+        raise ConfigError("gem_power needs the pooling gem or token-gem")

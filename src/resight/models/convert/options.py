@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 from resight.config.yaml_text import parse_yaml
 from resight.errors import ConfigError
+from resight.models.backbones.plain import LEGACY_SMALL
 from resight.models.backbones.resnet import RESNET
-from resight.models.backbones.vit import LEGACY_SMALL
 
 BACKBONES: Final = {
     "vit_base_patch16_224_TransReID": "vit_base_patch16_224",

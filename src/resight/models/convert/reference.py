@@ -1,10 +1,6 @@
 """Convert checkpoints of the reference implementation of TransReID."""
 
-import errno
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,71 +9,28 @@ from torch import Tensor
 from resight.config.sections import Model
 from resight.data.catalog import camera_owner
 from resight.errors import CheckpointError, ConfigError
-from resight.files import storing, write_folder
 from resight.models.backbones.resnet import RESNET
 from resight.models.backbones.vit import ViT
-from resight.models.checkpoint import ModelCard, fill_model_folder
+from resight.models.checkpoint import ModelCard
+from resight.models.convert.conversion import Conversion
 from resight.models.convert.families import family_of
-from resight.models.convert.options import check_options, read_options
+from resight.models.convert.options import check_options
 from resight.models.convert.settings import PATCH, dataset_of, sections_of
 from resight.models.convert.side_info import SIE_TABLE, count_labels, name_labels
 from resight.models.tensor_file import read_tensors
 from resight.models.transreid import TransReID, build_empty
 from resight.models.weights import LARGEST, fit, shorten
 
-__all__ = ["Conversion", "convert_checkpoint", "read_options", "require_new_folder"]
-
 _MAXPATCHES: Final = 65_536
 _UNUSED_WITH_JPM: Final = "the reference trains copies of it in b1 and b2 and leaves this one unused"
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """A converted model, and a report of the conversion."""
-
-    model: TransReID
-    card: ModelCard
-    left_out: dict[str, str]
-    """Names of unused tensors in the checkpoint, and the reasons."""
-    notes: tuple[str, ...]
-    """Changes to the weights."""
-
-    def write(self, folder: str | Path) -> None:
-        """Write a model folder.
-
-        Raises:
-            ConfigError: the folder exists.
-            StorageError: the folder cannot be written.
-        """
-        require_new_folder(Path(folder))
-        write_folder(Path(folder), lambda partial: fill_model_folder(partial, self.model.state_dict(), self.card))
-
-
-def require_new_folder(folder: Path) -> None:
-    """Check that a model folder can be written, before the work of a conversion.
-
-    Raises:
-        ConfigError: something of that name exists, also a link to nothing.
-        StorageError: the name is not possible.
-    """
-    if os.path.lexists(folder):
-        raise ConfigError(f"{folder} exists already and is not written over; use another --out")
-    with storing(folder):
-        with suppress(FileNotFoundError):  # the name of the temporary folder of `write_folder` is the longest one
-            folder.with_name(f".{folder.name}.{'0' * 8}.partial").lstat()
-        existing = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
-        if not existing.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "")
-
-
-def convert_checkpoint(
+def convert_reference(
     checkpoint: str | Path,
     options: Mapping[str, Any],
     cameras: int | None = None,
     views: int | None = None,
-    view_is_modality: bool = False,
+    view_is_modality: bool | None = None,
     dataset: str | None = None,
 ) -> Conversion:
     """Convert a checkpoint of the reference to a model.
@@ -97,7 +50,7 @@ def convert_checkpoint(
     """
     used, unused = check_options(options)
     owner = dataset_of(used) if dataset is None else camera_owner(dataset)
-    settings, preprocessing = sections_of(used, view_is_modality)
+    settings, preprocessing = sections_of(used, bool(view_is_modality))
     tensors = read_tensors(Path(checkpoint))
     # Compare what the options say with the tensors, before anything is built.
     classes = _count_identities(tensors)
@@ -173,7 +126,7 @@ def _rename(
         left_out |= {name: _UNUSED_WITH_JPM for name in tensors if name.startswith((last, "base.norm."))}
         prefixes = {"b1.0.": last.replace("base", "backbone"), "b1.1.": "backbone.norm."}
         prefixes |= {"b2.0.": "backbone.jpm.block.", "b2.1.": "backbone.jpm.norm."}
-    for branch in range(model.backbone.features):
+    for branch in range(len(model.necks)):
         ending = f"_{branch}" if branch else ""
         prefixes |= {f"classifier{ending}.": f"heads.{branch}.", f"bottleneck{ending}.": f"necks.{branch}."}
     prefixes |= {

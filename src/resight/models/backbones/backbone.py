@@ -1,0 +1,66 @@
+"""What every backbone has in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+TOKEN_OPTIONS = frozenset(
+    ("sie", "sie_weight", "sie_dropout", "jpm", "jpm_shift", "jpm_groups", "jpm_parts", "jpm_rearrange")
+)
+
+
+class Backbone(nn.Module):
+    """Maps images to one or several features, and says how these make the embedding.
+
+    A subclass is made from the model's section, the size of the images and the number of labels of each kind of side
+    information: `Subclass(settings, size, counts)`.
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    """The fields of the section `Model` that it uses, besides those of every model (backbone, head*, feature)."""
+    widths: tuple[int, ...]
+    """The length of each feature, D; each has a BNNeck and a head of its own."""
+    depth: int = 0
+    """The number n of blocks, for layer-wise decay; their names are `blocks.I.` with I from 0. 0 for no blocks."""
+    gradient_checkpointing: bool = False
+    """Whether training stores only each block's input and recomputes the block for the backward pass."""
+
+    @property
+    def embedding_width(self) -> int:
+        """The length of `combine`'s result, E."""
+        return sum(self.widths)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the result for an image depends, in training, on the others of its batch."""
+        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())  # pyright: ignore[reportPrivateUsage]
+
+    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
+        """Compute the features of images [R, 3, H, W]: a list of [R, D], as long as `widths`.
+
+        Args:
+            images: preprocessed.
+            side_info: labels, int64 [R] by kind.
+        """
+        raise NotImplementedError
+
+    def combine(self, features: Sequence[Tensor]) -> Tensor:
+        """Make the embedding [R, E] from the features [R, D], all before or all after their necks."""
+        return torch.cat(list(features), 1)
+
+    def adapt(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Adapt the tensors of a pre-trained backbone to this one: names, grid of positions, copied branches.
+
+        Args:
+            tensors: by name.
+            source: where the tensors come from, for error messages.
+
+        Returns:
+            tensors by the names of `state_dict`, complete where the file is.
+
+        Raises:
+            CheckpointError: a tensor cannot be adapted.
+        """
+        return dict(tensors)

@@ -142,7 +142,9 @@ def start(context: TrainContext) -> State:
                 shard(sharded_model.backbone, context.distributed.size, device)
     else:
         backbone = context.distributed.wrap(model.backbone)
-    optimizer = make_optimizer(parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth), run.optimizer)
+    optimizer = make_optimizer(
+        parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth), run.optimizer
+    )
     center = center_optimizer = None
     if run.loss.center_weight:
         center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.widths[0]).to(device)
@@ -156,9 +158,7 @@ def _require_fit(run: Run, distributed: DistributedContext, backbone: Backbone) 
     name = run.model.backbone
     if backbone.has_batch_norm:
         if run.micro_batch_size is not None:
-            raise ConfigError(
-                f"--micro-batch-size needs a backbone without BatchNorm, and {name} has it: leave it out"
-            )
+            raise ConfigError(f"--micro-batch-size needs a backbone without BatchNorm, and {name} has it: leave it out")
         if distributed.size > 1:
             raise ConfigError(
                 f"{name} has BatchNorm, which several processes would compute on parts of a batch: use one process"

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resight.config.sections import Model
+from resight.errors import CheckpointError, ConfigError
+from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.positions import guess_grid
+
 _HEAD_WIDTH: Final = 64
+_POSITIONS: Final = "attnpool.positional_embedding"
 
 
 @dataclass(frozen=True)
@@ -99,18 +106,23 @@ class AttentionPool(nn.Module):
         return x.unflatten(-1, (-1, _HEAD_WIDTH)).transpose(1, 2)
 
 
-class ClipResNet(nn.Module):
+class ClipResNet(Backbone):
     """The image encoder of CLIP-ReID with a ResNet: two features, the mean of the last maps and the attention pool.
 
-    Args:
-        layout: number of blocks and channels.
-        size: height and width of the images in pixels.
+    Raises:
+        ConfigError: the images are smaller than the stride of the network.
     """
 
-    def __init__(self, layout: ClipResNetLayout, size: tuple[int, int]) -> None:
+    def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
+        layout = CLIP_RESNETS[settings.backbone]
         stem = layout.stem
         self.widths = (32 * stem, layout.projected)
+        self.grid = clip_grid(size)
+        if min(self.grid) < 1:
+            raise ConfigError(
+                f"images of {size[0]}x{size[1]} are too small for {settings.backbone}: 16 pixels at least"
+            )
         self.conv1 = nn.Conv2d(3, stem // 2, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem // 2)
         self.conv2 = nn.Conv2d(stem // 2, stem // 2, 3, padding=1, bias=False)
@@ -124,8 +136,7 @@ class ClipResNet(nn.Module):
                 blocks.append(ClipBlock(inputs, stem * 2**stage, 2 if index == 0 and stage in (1, 2) else 1))
                 inputs = 4 * stem * 2**stage
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        height, width = clip_grid(size)
-        self.attnpool = AttentionPool(height * width, 32 * stem, layout.projected)
+        self.attnpool = AttentionPool(self.grid[0] * self.grid[1], 32 * stem, layout.projected)
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the features of images [R, 3, H, W]: the mean, [R, D], and the attention pool's, [R, outputs]."""
@@ -137,6 +148,23 @@ class ClipResNet(nn.Module):
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return [x.mean((2, 3)), self.attnpool(x)]
+
+    def adapt(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Resize the positions of the attention pool, bilinearly, where the images have another size."""
+        adapted = dict(tensors)
+        positions = adapted.get(_POSITIONS)
+        needed = self.attnpool.positional_embedding.shape
+        if positions is not None and positions.shape != needed and positions.ndim == 2:
+            grid = guess_grid(len(positions) - 1)
+            if grid is None:
+                raise CheckpointError(
+                    f"{source}: the attention pool has {len(positions) - 1} positions, which is no square grid and none "
+                    f"twice as high as wide, and {needed[0] - 1} are needed"
+                )
+            adapted[_POSITIONS] = resample_abs_pos_embed(
+                positions.float()[None], list(self.grid), list(grid), 1, interpolation="bilinear", antialias=False
+            )[0]
+        return adapted
 
 
 def clip_grid(size: tuple[int, int]) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 A block computes four streams of one to four light 3x3 convolutions and adds them with gates that depend on the image.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -11,6 +10,9 @@ from typing import Final, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from resight.config.sections import Model
+from resight.models.backbones.backbone import Backbone
 
 Norm = Literal["none", "inside", "after"]
 """Where a block has instance normalisation: nowhere, before the shortcut is added, or after that."""
@@ -25,12 +27,12 @@ _NORMS: Final[Mapping[Variant, tuple[tuple[Norm, Norm], ...]]] = {
     "ibn": (("after", "after"), ("none", "none"), ("none", "none")),
     "ain": (("inside", "inside"), ("none", "inside"), ("inside", "none")),
 }
-_NAME: Final = re.compile(r"osnet(?:_(ibn|ain))?_x(\d{1,2})_(\d{1,4})")
+_WIDTHS: Final = (1.0, 0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
 class OSNetLayout:
-    """The structure of an OSNet: all that its name says."""
+    """The structure of an OSNet."""
 
     variant: Variant
     channels: tuple[int, int, int, int]
@@ -42,23 +44,23 @@ class OSNetLayout:
         return _NORMS[self.variant]
 
 
-def osnet_layout(name: str) -> OSNetLayout | None:
-    """Parse a name such as `osnet_x0_25`, `osnet_ibn_x1_0` or `osnet_ain_x0_5`; None for any other name."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    width = float(f"{match[2]}.{match[3]}")
-    stem, first, second, third = (int(count * width) for count in _CHANNELS)
-    if min(stem, first, second, third) < 16:  # the gates divide by 16
-        return None
-    variant: Variant = "ibn" if match[1] == "ibn" else "ain" if match[1] == "ain" else ""
-    return OSNetLayout(variant, (stem, first, second, third))
-
-
 def osnet_name(variant: Variant, stem: int) -> str:
     """Return the name of the OSNet whose stem has that number of channels, such as `osnet_ain_x0_5`."""
-    width = f"{stem / _CHANNELS[0]:g}"
-    return f"osnet_{variant + '_' if variant else ''}x{(width if '.' in width else width + '.0').replace('.', '_')}"
+    width = str(stem / _CHANNELS[0]).replace(".", "_")
+    return f"osnet_{variant + '_' if variant else ''}x{width}"
+
+
+def _layouts() -> dict[str, OSNetLayout]:
+    layouts: dict[str, OSNetLayout] = {}
+    for variant in _NORMS:
+        for width in _WIDTHS:
+            stem, first, second, third = (int(count * width) for count in _CHANNELS)
+            layouts[osnet_name(variant, stem)] = OSNetLayout(variant, (stem, first, second, third))
+    return layouts
+
+
+OSNETS: Final[Mapping[str, OSNetLayout]] = _layouts()
+"""The structure of each OSNet, by its name: `osnet_x0_25`, `osnet_ibn_x1_0`, `osnet_ain_x0_5` and so on."""
 
 
 class ConvNorm(nn.Module):
@@ -140,18 +142,14 @@ class OSBlock(nn.Module):
         return F.relu(x if self.norm_after is None else self.norm_after(x))
 
 
-class OSNet(nn.Module):
-    """OSNet of any width: stem, three stages of two blocks, a 1x1 convolution, the mean, and a fully connected layer.
+class OSNet(Backbone):
+    """OSNet of any width: stem, three stages of two blocks, a 1x1 convolution, the mean, and a fully connected layer."""
 
-    Args:
-        layout: variant and channels.
-    """
+    widths = (_FEATURE,)
 
-    width = _FEATURE
-    features = 1
-
-    def __init__(self, layout: OSNetLayout) -> None:
+    def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
+        layout = OSNETS[settings.backbone]
         channels = layout.channels
         self.stem = ConvNorm(3, channels[0], 7, 2)
         if layout.variant:

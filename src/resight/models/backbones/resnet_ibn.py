@@ -3,14 +3,14 @@
 IBN: Pan et al. 2018. Non-local blocks: Wang et al. 2018, as Ye et al. 2021 (AGW) reduce them to one inner channel.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from resight.models.backbones.stems import IBN
 
 MaxPool = Literal["padded", "ceil"]
 """The max pool of the first layers: with a padding of 1, or without padding and with its size rounded up (fast-reid
@@ -18,14 +18,13 @@ since 2020-08-14)."""
 
 _DEPTHS: Final = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _NON_LOCAL: Final = {50: (0, 2, 3, 0), 101: (0, 2, 9, 0)}
-_NAME: Final = re.compile(r"resnet(18|34|50|101|152)(_ibn)?(_nl)?(_fc512)?")
 _WIDTHS: Final = (64, 128, 256, 512)
 FC_WIDTH: Final = 512
 
 
 @dataclass(frozen=True)
 class ResNetLayout:
-    """The structure of a ResNet: all that its name says."""
+    """The structure of a ResNet."""
 
     blocks: tuple[int, int, int, int]
     """Number of blocks in each stage."""
@@ -44,38 +43,21 @@ class ResNetLayout:
         return 512 * (4 if self.bottleneck else 1)
 
 
-def resnet_layout(name: str) -> ResNetLayout | None:
-    """Parse a name such as `resnet50_ibn`, `resnet101_ibn_nl` or `resnet50_fc512`; None for any other name."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    depth = int(match[1])
-    if match[3] and depth not in _NON_LOCAL:
-        return None
-    non_local = _NON_LOCAL[depth] if match[3] else (0, 0, 0, 0)
-    return ResNetLayout(_DEPTHS[depth], depth >= 50, bool(match[2]), non_local, bool(match[4]))
+def _layouts() -> dict[str, ResNetLayout]:
+    layouts: dict[str, ResNetLayout] = {}
+    for depth, blocks in _DEPTHS.items():
+        for ibn in (False, True):
+            name = f"resnet{depth}{'_ibn' if ibn else ''}"
+            layouts[name] = ResNetLayout(blocks, depth >= 50, ibn)
+            if depth in _NON_LOCAL:
+                layouts[f"{name}_nl"] = ResNetLayout(blocks, True, ibn, _NON_LOCAL[depth])
+        layouts[f"resnet{depth}_fc512"] = ResNetLayout(blocks, depth >= 50, fc=True)
+    return layouts
 
 
-def resnet_name(layout: ResNetLayout) -> str | None:
-    """Return the name that `resnet_layout` parses to this layout; None where there is none."""
-    ending = ("_ibn" if layout.ibn else "") + ("_nl" if any(layout.non_local) else "") + ("_fc512" if layout.fc else "")
-    names = (f"resnet{depth}{ending}" for depth in _DEPTHS)
-    return next((name for name in names if resnet_layout(name) == layout), None)
-
-
-class IBN(nn.Module):
-    """Instance normalisation of the first half of the channels, batch normalisation of the others."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.instance_normalized = channels // 2
-        self.IN = nn.InstanceNorm2d(self.instance_normalized, affine=True)
-        self.BN = nn.BatchNorm2d(channels - self.instance_normalized)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise maps [B, C, H, W]."""
-        first, second = x.tensor_split((self.instance_normalized,), 1)
-        return torch.cat([self.IN(first.contiguous()), self.BN(second.contiguous())], 1)
+RESNETS: Final[Mapping[str, ResNetLayout]] = _layouts()
+"""The structure of each ResNet, by its name: `resnet50`, `resnet50_ibn`, `resnet101_ibn_nl`, `resnet50_fc512` and so
+on."""
 
 
 class NonLocal(nn.Module):

@@ -1,45 +1,19 @@
-"""The Swin transformer (Liu et al. 2021) as SOLIDER uses it (Chen et al. 2023), with a semantic weight.
+"""The parts of the Swin transformer (Liu et al. 2021) as mmdetection has them.
 
-It differs from timm's: the window and the shift stay as they are where the maps are smaller than a window, maps that a
-window does not divide are padded with zeros inside the attention, merged patches are ordered by channel first, and the
-map after each stage is scaled and shifted according to the semantic weight.
+They differ from timm's: the window and the shift stay as they are where the maps are smaller than a window, maps that a
+window does not divide are padded with zeros inside the attention, and merged patches are ordered by channel first.
 
 B batch, H x W positions, L = H W, C channels, h heads, w the window's side, K = w w, n windows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-PATCH: Final = 4
 _MASKED: Final = -100.0  # is added to the attention of positions that are not neighbours
-
-
-@dataclass(frozen=True)
-class SwinLayout:
-    """The structure of a Swin transformer."""
-
-    width: int
-    """Channels of the first stage; each later one has twice as many."""
-    depths: tuple[int, ...]
-    """Number of blocks in each stage."""
-    heads: tuple[int, ...]
-    """Number of attention heads in each stage."""
-    window: int = 7
-    """Side of a window in positions."""
-
-
-SOLIDER_SWINS: Final[Mapping[str, SwinLayout]] = {
-    "solider_swin_tiny": SwinLayout(96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "solider_swin_small": SwinLayout(96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "solider_swin_base": SwinLayout(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-}
 
 
 class WindowAttention(nn.Module):
@@ -179,89 +153,9 @@ class SwinStage(nn.Module):
             SwinBlock(width, heads, window, window // 2 * (index % 2), rate, dropouts)
             for index, rate in enumerate(drop_paths)
         )
-        self.recompute = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform maps [B, H, W, C]."""
         for block in self.blocks:
-            x = cast(Tensor, checkpoint(block, x, use_reentrant=False)) if self.recompute else block(x)
+            x = block(x)
         return x
-
-
-class Semantic(nn.Module):
-    """Scales and shifts each channel of a map by linear functions of the semantic weight.
-
-    Args:
-        width: channels, C.
-        weight: the semantic weight s, from 0 to 1.
-    """
-
-    def __init__(self, width: int, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-        self.scale = nn.Linear(2, width)
-        self.shift = nn.Linear(2, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute x * softplus(scale [s, 1 - s]) + shift [s, 1 - s] for maps [B, H, W, C]."""
-        weights = x.new_tensor([self.weight, 1 - self.weight])
-        return x * F.softplus(self.scale(weights)) + self.shift(weights)
-
-
-class SoliderSwin(nn.Module):
-    """SOLIDER's Swin transformer: the mean of the last stage's normalised map.
-
-    Args:
-        layout: its structure.
-        semantic_weight: from 0 (appearance) to 1 (parts of the body).
-        drop_path: drop-path rate of the last block; it grows linearly from 0 in the first one.
-        dropout: after each projection.
-        attention_dropout: of the attention weights.
-    """
-
-    features = 1
-
-    def __init__(
-        self,
-        layout: SwinLayout,
-        semantic_weight: float,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        widths = [layout.width * 2**stage for stage in range(len(layout.depths))]
-        self.width = widths[-1]
-        self.patch_embed = nn.Conv2d(3, layout.width, PATCH, PATCH)
-        self.patch_norm = nn.LayerNorm(layout.width)
-        rates = torch.linspace(0, drop_path, sum(layout.depths), device="cpu").tolist()
-        self.stages = nn.ModuleList()
-        for width, heads, depth in zip(widths, layout.heads, layout.depths, strict=True):
-            stage_rates, rates = rates[:depth], rates[depth:]
-            self.stages.append(SwinStage(width, heads, layout.window, stage_rates, (dropout, attention_dropout)))
-        self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
-        self.semantic = nn.ModuleList(Semantic(2 * width, semantic_weight) for width in widths[:-1])
-        self.norm = nn.LayerNorm(self.width)
-        self.drop = nn.Dropout(dropout)
-        self.gradient_checkpointing = False
-        """Whether training stores only each block's input and recomputes the block for the backward pass."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                    nn.init.zeros_(module.bias)
-
-    def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
-        """Compute the feature of images [R, 3, H, W], in a list: [R, D]. Side information is ignored."""
-        # Embed patches of 4 x 4 pixels: [R, H / 4, W / 4, C].
-        height, width = images.shape[2:]
-        images = F.pad(images, (0, -width % PATCH, 0, -height % PATCH))
-        x = self.drop(self.patch_norm(self.patch_embed(images).permute(0, 2, 3, 1)))
-        # Stages, each but the last followed by a merge and the semantic weight: [R, H / 32, W / 32, 8 C].
-        for index, stage in enumerate(self.stages):
-            cast(SwinStage, stage).recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-            x = stage(x)
-            if index < len(self.merges):
-                x = self.semantic[index](self.merges[index](x))
-        # Normalise, and take the mean over positions: [R, 8 C].
-        return [self.norm(x).mean((1, 2))]

@@ -79,7 +79,9 @@ def convert_checkpoint(
 def _complete(renamed: Renamed, model: TransReID, source: str) -> list[str]:
     """Adapt the backbone's tensors to the model's grid, and add necks and heads where the checkpoint has none."""
     tensors = renamed.tensors
-    backbone = {name.removeprefix("backbone."): tensors.pop(name) for name in list(tensors) if name.startswith("backbone.")}
+    backbone = {
+        name.removeprefix("backbone."): tensors.pop(name) for name in list(tensors) if name.startswith("backbone.")
+    }
     adapted = model.backbone.adapt(backbone, source)
     tensors |= {f"backbone.{name}": tensor for name, tensor in adapted.items()}
     notes = list[str]()
@@ -88,7 +90,9 @@ def _complete(renamed: Renamed, model: TransReID, source: str) -> list[str]:
         new = [name for name in expected if name.startswith(f"{kind}.")]
         if new and not any(name.startswith(f"{kind}.") for name in tensors):
             tensors |= {name: start(name, expected[name]) for name in new}
-            notes.append(f"the checkpoint has no {kind}: they start {'as the identity' if kind == 'necks' else 'empty'}")
+            notes.append(
+                f"the checkpoint has no {kind}: they start {'as the identity' if kind == 'necks' else 'empty'}"
+            )
     return notes
 
 

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from resight.config.sections import Model, Preprocessing
 from resight.errors import CheckpointError
-from resight.models.backbones.resnet_ibn import resnet_name
-from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, require_shape
-from resight.models.convert.resnet_keys import layout_of
+from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, has_name
+from resight.models.convert.resnet_keys import resnet_name
 from resight.models.convert.rules import imagenet_preprocessing, rename_by_rules
 
 _SIZE: Final = (256, 128)
@@ -17,7 +16,7 @@ _POWER: Final = r"heads\.pool_layer\.(0\.)?p$"
 _COUNT: Final = "num_batches_tracked"
 _RULES: Final = [
     (r"backbone\.(conv1|bn1|layer[1-4]|NL_[1-4])\.", r"backbone.net.\1."),
-    (_POWER, "backbone.net.global_pool.p"),
+    (_POWER, "backbone.net.global_pool.gem.p"),
     (r"heads\.(bnneck|bottleneck\.0)\.", "necks.0."),
     (r"heads\.(classifier\.)?weight$", "heads.0.weight"),
 ]
@@ -38,16 +37,10 @@ def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
 
 
 def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
-    layout = layout_of(tensors, "backbone.")
-    name = resnet_name(layout)
-    if name is None:
-        raise CheckpointError(
-            f"the checkpoint has {layout.blocks} residual and {layout.non_local} non-local blocks, as no ResNet of "
-            "fast-reid has"
-        )
+    name = resnet_name(tensors, "backbone.")
     preprocessing, assumed = _preprocessing(tensors, options)
     stem, about_stem = _stem(tensors, options)
-    pooling, about_pooling = _pooling(tensors, options, any(layout.non_local))
+    pooling, about_pooling = _pooling(tensors, options, name.endswith("_nl"))
     model = Model().changed(
         backbone=name, max_pool="padded" if stem == "old" else "ceil", feature="after", drop_path=0.0, **pooling
     )
@@ -59,8 +52,8 @@ def _stem(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tuple[str, l
     if "stem" in options:
         return options["stem"], []
     if any(name.startswith("heads.bnneck.") for name in tensors):
-        return "old", ["the stem is assumed to be the old one, since a name has heads.bnneck (--stem new otherwise)"]
-    return "new", ["the stem is assumed to be the one since August 2020 (--stem old otherwise)"]
+        return "old", ["the stem of before August 2020, since a name has heads.bnneck (--stem new otherwise)"]
+    return "new", ["the stem of since August 2020 (--stem old otherwise)"]
 
 
 def _pooling(
@@ -74,11 +67,11 @@ def _pooling(
     if has_power:
         if pooling == "mean" or "gem_power" in options:
             raise CheckpointError("heads.pool_layer.p is the exponent of GeM; leave out --pooling and --gem-power")
-        return {"pooling": "gem", "gem_trained": True}, []
+        return {"pooling": "gem"}, []
     if pooling is None:
         pooling = "gem" if non_local or "gem_power" in options else "mean"
         reason = "GeM with exponent 3, since it has non-local blocks" if pooling == "gem" else "the mean"
-        assumed = [] if "gem_power" in options else [f"the pooling is assumed to be {reason} (--pooling mean or gem)"]
+        assumed = [] if "gem_power" in options else [f"the pooling: {reason} (--pooling mean or gem)"]
     else:
         assumed = []
     if pooling == "mean":
@@ -94,7 +87,7 @@ def _preprocessing(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tup
     stored = {
         field: [value / 255 for value in tensors[name].flatten().tolist()]
         for field, name in (("mean", "pixel_mean"), ("std", "pixel_std"))
-        if name in tensors and require_shape(tensors, name, tensors[name].ndim)
+        if name in tensors
     }
     if any(len(values) != 3 for values in stored.values()):
         raise CheckpointError("pixel_mean and pixel_std must have 3 values each")
@@ -104,7 +97,7 @@ def _preprocessing(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tup
 FASTREID: Final = Family(
     "fast-reid",
     frozenset(("size", "stem", "pooling", "gem_power")),
-    r"heads\.(bnneck|bottleneck)\.",
+    has_name(r"heads\.(bnneck|bottleneck)\."),
     _rename,
     _describe,
 )

@@ -1,27 +1,36 @@
-"""The structure of a ResNet, from the names of its tensors."""
+"""The name of a ResNet, from the names of its tensors."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from resight.models.backbones.resnet_ibn import ResNetLayout
+from resight.errors import CheckpointError
+from resight.models.backbones.resnet_ibn import RESNETS, ResNetLayout
 from resight.models.convert.family import require_shape
 from resight.models.convert.rules import count_children
 
 
-def layout_of(tensors: Mapping[str, Tensor], prefix: str) -> ResNetLayout:
-    """Return the structure of the ResNet whose names have that prefix.
+def resnet_name(tensors: Mapping[str, Tensor], prefix: str) -> str:
+    """Return the name of the ResNet whose tensors have that prefix.
 
     Raises:
-        CheckpointError: the checkpoint does not have the first convolution.
+        CheckpointError: the checkpoint does not have the first convolution, or has blocks as no known ResNet.
     """
     require_shape(tensors, f"{prefix}conv1.weight", 4)
     first, second, third, fourth = (count_children(tensors, f"{prefix}layer{stage}.") for stage in range(1, 5))
     extra_1, extra_2, extra_3, extra_4 = (count_children(tensors, f"{prefix}NL_{stage}.") for stage in range(1, 5))
-    return ResNetLayout(
+    layout = ResNetLayout(
         blocks=(first, second, third, fourth),
-        bottleneck=f"{prefix}layer1.0.conv3.weight" in tensors,
-        ibn=f"{prefix}layer1.0.bn1.IN.weight" in tensors,
+        bottleneck=any(name.startswith(f"{prefix}layer1.0.conv3.") for name in tensors),
+        ibn=any(name.startswith(f"{prefix}layer1.0.bn1.IN.") for name in tensors),
         non_local=(extra_1, extra_2, extra_3, extra_4),
-        fc=f"{prefix}fc.0.weight" in tensors,
+        fc=any(name.startswith(f"{prefix}fc.0.") for name in tensors),
     )
+    name = next((name for name, known in RESNETS.items() if known == layout), None)
+    if name is None:
+        raise CheckpointError(
+            f"the checkpoint has {layout.blocks} residual and {layout.non_local} non-local blocks"
+            f"{', IBN' if layout.ibn else ''}{', a fully connected layer' if layout.fc else ''}, as none of the ResNets "
+            f"that are known: {', '.join(RESNETS)}"
+        )
+    return name

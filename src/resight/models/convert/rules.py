@@ -89,4 +89,4 @@ def imagenet_preprocessing(
 
 def assumed_size(options: FamilyOptions, size: tuple[int, int]) -> list[str]:
     """Return the sentence that says which size was assumed; none where the options state one."""
-    return [] if "size" in options else [f"images are assumed to have {size[0]}x{size[1]} pixels (--size)"]
+    return [] if "size" in options else [f"images of {size[0]}x{size[1]} (--size)"]

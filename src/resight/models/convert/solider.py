@@ -9,8 +9,9 @@ from torch import Tensor
 
 from resight.config.sections import Model, Preprocessing
 from resight.errors import CheckpointError
-from resight.models.backbones.swin import SOLIDER_SWINS, SwinLayout, relative_positions
-from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, require_shape
+from resight.models.backbones.solider import SOLIDER_SWINS, SwinLayout
+from resight.models.backbones.swin import relative_positions
+from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, has_name, require_shape
 from resight.models.convert.rules import assumed_size, count_children, rename_by_rules
 
 _SIZE: Final = (384, 128)
@@ -51,7 +52,8 @@ def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
 
 def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
     base = next(
-        (match[1] for name in tensors if (match := re.match(r"(base\.|backbone\.|)patch_embed\.projection\.", name))), ""
+        (match[1] for name in tensors if (match := re.match(r"(base\.|backbone\.|)patch_embed\.projection\.", name))),
+        "",
     )
     layout = _layout(tensors, base)
     name = next((name for name, known in SOLIDER_SWINS.items() if known == layout), None)
@@ -63,7 +65,7 @@ def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Descript
     weight = options.get("semantic_weight", _SEMANTIC_WEIGHT)
     assumed = assumed_size(options, _SIZE)
     if "semantic_weight" not in options:
-        assumed.append(f"the semantic weight is assumed to be {weight}, as in the published figures (--semantic-weight)")
+        assumed.append(f"a semantic weight of {weight}, as in the published figures (--semantic-weight)")
     model = Model().changed(backbone=name, semantic_weight=weight, feature=options.get("feature", "before"))
     return Description(model, Preprocessing().changed(size=options.get("size", _SIZE)), assumed=assumed)
 
@@ -85,7 +87,7 @@ def _layout(tensors: Mapping[str, Tensor], base: str) -> SwinLayout:
 SOLIDER: Final = Family(
     "SOLIDER",
     frozenset(("size", "semantic_weight", "feature")),
-    _BASE + r"(patch_embed\.projection|stages\.0\.blocks)\.",
+    has_name(_BASE + r"(patch_embed\.projection|stages\.0\.blocks)\."),
     _rename,
     _describe,
 )

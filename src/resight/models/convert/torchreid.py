@@ -8,10 +8,9 @@ from torch import Tensor
 
 from resight.config.sections import Model
 from resight.errors import CheckpointError
-from resight.models.backbones.osnet import Variant, osnet_layout, osnet_name
-from resight.models.backbones.resnet_ibn import resnet_name
-from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, require_shape
-from resight.models.convert.resnet_keys import layout_of
+from resight.models.backbones.osnet import OSNETS, Variant, osnet_name
+from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, has_name, require_shape
+from resight.models.convert.resnet_keys import resnet_name
 from resight.models.convert.rules import imagenet_preprocessing, rename_by_rules
 
 _SIZE: Final = (256, 128)
@@ -54,8 +53,8 @@ def _rename_osnet(tensors: Mapping[str, Tensor]) -> Renamed:
 def _describe_osnet(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
     channels = require_shape(tensors, "conv1.conv.weight", 4)[0]
     name = osnet_name(_variant(tensors), channels)
-    if osnet_layout(name) is None:
-        raise CheckpointError(f"conv1.conv.weight has {channels} channels, and an OSNet has 16 or more")
+    if name not in OSNETS:
+        raise CheckpointError(f"conv1.conv.weight has {channels} channels, and those of OSNets are 16, 32, 48 and 64")
     preprocessing, assumed = imagenet_preprocessing(options, _SIZE)
     return Description(Model().changed(backbone=name, drop_path=0.0), preprocessing, assumed=assumed)
 
@@ -66,15 +65,16 @@ def _rename_resnet(tensors: Mapping[str, Tensor]) -> Renamed:
 
 
 def _describe_resnet(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
-    layout = layout_of(tensors, "")
-    name = resnet_name(layout)
-    if name is None:
-        raise CheckpointError(f"the checkpoint has {layout.blocks} residual blocks, as no ResNet of torchreid has")
+    name = resnet_name(tensors, "")
     preprocessing, assumed = imagenet_preprocessing(options, _SIZE)
     # The keys tell the last stride: torchreid's networks with a fully connected layer have 1, those without have 2.
-    model = Model().changed(backbone=name, last_stride=1 if layout.fc else 2, drop_path=0.0)
+    model = Model().changed(backbone=name, last_stride=1 if name.endswith("fc512") else 2, drop_path=0.0)
     return Description(model, preprocessing, assumed=assumed)
 
 
-OSNET: Final = Family("torchreid's OSNet", frozenset(("size",)), r"conv2\.0\.conv1\.conv\.", _rename_osnet, _describe_osnet)
-RESNET: Final = Family("torchreid's ResNet", frozenset(("size",)), r"layer1\.0\.conv1\.", _rename_resnet, _describe_resnet)
+OSNET: Final = Family(
+    "torchreid's OSNet", frozenset(("size",)), has_name(r"conv2\.0\.conv1\.conv\."), _rename_osnet, _describe_osnet
+)
+RESNET: Final = Family(
+    "torchreid's ResNet", frozenset(("size",)), has_name(r"layer1\.0\.conv1\."), _rename_resnet, _describe_resnet
+)

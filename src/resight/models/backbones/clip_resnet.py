@@ -158,8 +158,8 @@ class ClipResNet(Backbone):
             grid = guess_grid(len(positions) - 1)
             if grid is None:
                 raise CheckpointError(
-                    f"{source}: the attention pool has {len(positions) - 1} positions, which is no square grid and none "
-                    f"twice as high as wide, and {needed[0] - 1} are needed"
+                    f"{source}: the attention pool has {len(positions) - 1} positions, which is neither a square grid "
+                    f"nor one twice as high as wide, and {needed[0] - 1} are needed"
                 )
             adapted[_POSITIONS] = resample_abs_pos_embed(
                 positions.float()[None], list(self.grid), list(grid), 1, interpolation="bilinear", antialias=False

@@ -143,7 +143,7 @@ class OSBlock(nn.Module):
 
 
 class OSNet(Backbone):
-    """OSNet of any width: stem, three stages of two blocks, a 1x1 convolution, the mean, and a fully connected layer."""
+    """OSNet: stem, three stages of two blocks, a 1x1 convolution, the mean, and a fully connected layer."""
 
     widths = (_FEATURE,)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.resnet_ibn import RESNETS, ResNetIBN
-from resight.models.pooling import GeM
+from resight.models.pooling import Pool
 
 RESNET: Final = "resnet50"
 _NEW: Final = ("net.NL_", "net.fc.")
@@ -18,40 +18,24 @@ _NEW: Final = ("net.NL_", "net.fc.")
 _IMAGENET: Final = ("fc.weight", "fc.bias")
 
 
-class MapPool(nn.Module):
-    """The mean over positions, or the generalised mean with a trained exponent.
-
-    Args:
-        gem_power: the exponent at first; None for the mean.
-    """
-
-    def __init__(self, gem_power: float | None) -> None:
-        super().__init__()
-        self.gem = None if gem_power is None else GeM(gem_power, trained=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool [B, N, D] over the N positions: [B, D]."""
-        if self.gem is None:
-            return x.mean(1)
-        with torch.autocast(x.device.type, enabled=False):  # powers need float32
-            return self.gem(x.float())
-
-
 class ResNet(Backbone):
     """A ResNet averaged over its last feature map; with `resnet50`, the CNN baseline (Luo et al. 2019).
 
     Raises:
-        ConfigError: the pooling is neither the mean nor GeM.
+        ConfigError: the pooling is not possible for a feature map, or an exponent is set without GeM.
     """
 
     options = frozenset(("pooling", "gem_power", "last_stride", "max_pool"))
 
     def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
-        if settings.pooling not in (None, "mean", "gem"):
-            raise ConfigError(f"model.pooling {settings.pooling} is not possible for a ResNet: use mean or gem")
-        self.gem_power = settings.gem_power if settings.pooling == "gem" else None
-        pool = MapPool(self.gem_power)
+        pooling = settings.pooling or "mean"
+        if pooling not in ("mean", "max", "gem"):
+            raise ConfigError(f"model.pooling {pooling} is not possible for {settings.backbone}: use mean, max or gem")
+        self.gem_power = settings.gem_power if pooling == "gem" else None
+        if self.gem_power is None and settings.gem_power != Model().gem_power:
+            raise ConfigError("model.gem_power needs model.pooling gem")
+        pool = Pool(pooling, settings.gem_power, trained=True)
         self.net = ResNetIBN(RESNETS[settings.backbone], settings.last_stride, settings.max_pool, pool)
         self.widths = (self.net.width,)
 

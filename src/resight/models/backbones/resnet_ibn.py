@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.models.backbones.stems import IBN
+from resight.models.pooling import Pool
 
 MaxPool = Literal["padded", "ceil"]
 """The max pool of the first layers: with a padding of 1, or without padding and with its size rounded up (fast-reid
@@ -133,10 +134,10 @@ class ResNetIBN(nn.Module):
         layout: depth, IBN, non-local blocks and fully connected layer.
         last_stride: of the last stage, 1 or 2.
         max_pool: of the first layers.
-        pool: pools the last maps, [R, N, D] of N positions, to [R, D].
+        pool: pools the last maps.
     """
 
-    def __init__(self, layout: ResNetLayout, last_stride: int, max_pool: MaxPool, pool: nn.Module) -> None:
+    def __init__(self, layout: ResNetLayout, last_stride: int, max_pool: MaxPool, pool: Pool) -> None:
         super().__init__()
         self.width = FC_WIDTH if layout.fc else layout.width
         self.ceil = max_pool == "ceil"
@@ -170,4 +171,4 @@ class ResNetIBN(nn.Module):
         for stage in range(1, 5):
             non_local = list(self.get_submodule(f"NL_{stage}").children())
             x = self.get_submodule(f"layer{stage}")(x, non_local)
-        return self.fc(self.global_pool(x.flatten(2).transpose(1, 2)))
+        return self.fc(self.global_pool(None, x.flatten(2).transpose(1, 2)))

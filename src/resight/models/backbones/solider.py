@@ -76,7 +76,7 @@ class SoliderSwin(Backbone):
             rates = rates[depth:]
         self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
         self.semantic = nn.ModuleList(Semantic(2 * width, settings.semantic_weight) for width in widths[:-1])
-        self.norm = nn.LayerNorm(widths[-1])
+        self.map_norm = nn.LayerNorm(widths[-1])
         self.drop = nn.Dropout(settings.dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -96,4 +96,4 @@ class SoliderSwin(Backbone):
             if index < len(self.merges):
                 x = self.semantic[index](self.merges[index](x))
         # Normalise, and take the mean over positions: [R, 8 C].
-        return [self.norm(x).mean((1, 2))]
+        return [self.map_norm(x).mean((1, 2))]

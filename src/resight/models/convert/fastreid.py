@@ -48,7 +48,7 @@ def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Descript
 
 
 def _stem(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tuple[str, list[str]]:
-    """Return which stem the network has: in practice, that of the time when the neck was called bnneck is the old one."""
+    """Return which stem the network has; in practice the old one, where the neck was called bnneck."""
     if "stem" in options:
         return options["stem"], []
     if any(name.startswith("heads.bnneck.") for name in tensors):
@@ -61,7 +61,7 @@ def _pooling(
 ) -> tuple[dict[str, object], list[str]]:
     """Return the fields of the pooling: GeM with the file's exponent or a fixed one, or the mean."""
     has_power = any(name.startswith("heads.pool_layer.") for name in tensors)
-    pooling = options.get("pooling")
+    pooling = options.get("pooling", "gem" if options.get("gem") else None)
     if pooling not in (None, "mean", "gem"):
         raise CheckpointError(f"--pooling {pooling} is no pooling of fast-reid that is supported; use mean or gem")
     if has_power:
@@ -96,7 +96,7 @@ def _preprocessing(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tup
 
 FASTREID: Final = Family(
     "fast-reid",
-    frozenset(("size", "stem", "pooling", "gem_power")),
+    frozenset(("size", "stem", "pooling", "gem", "gem_power")),
     has_name(r"heads\.(bnneck|bottleneck)\."),
     _rename,
     _describe,

@@ -10,6 +10,8 @@ from resight.models.convert.clip_resnet import CLIP_RESNET
 from resight.models.convert.clip_vit import CLIP_VIT
 from resight.models.convert.family import Family
 from resight.models.convert.fastreid import FASTREID
+from resight.models.convert.megadescriptor import MEGADESCRIPTOR
+from resight.models.convert.miewid import MIEWID
 from resight.models.convert.pass_reid import PASS
 from resight.models.convert.solider import SOLIDER
 from resight.models.convert.torchreid import OSNET, RESNET
@@ -24,6 +26,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     OSNET,
     RESNET,
     FASTREID,
+    MEGADESCRIPTOR,
+    MIEWID,
 )
 
 

@@ -28,9 +28,9 @@ def resnet_name(tensors: Mapping[str, Tensor], prefix: str) -> str:
     )
     name = next((name for name, known in RESNETS.items() if known == layout), None)
     if name is None:
+        extras = f"{'IBN' if layout.ibn else 'no IBN'} and {'a' if layout.fc else 'no'} fully connected layer"
         raise CheckpointError(
-            f"the checkpoint has {layout.blocks} residual and {layout.non_local} non-local blocks"
-            f"{', IBN' if layout.ibn else ''}{', a fully connected layer' if layout.fc else ''}, as none of the ResNets "
-            f"that are known: {', '.join(RESNETS)}"
+            f"the checkpoint has {layout.blocks} residual and {layout.non_local} non-local blocks, {extras}, as none "
+            f"of the known ResNets {', '.join(RESNETS)}"
         )
     return name

@@ -28,7 +28,7 @@ _RULES: Final = [
     (_BASE + r"stages\.(\d+)\.blocks\.(\d+)\.(norm[12])\.", r"backbone.stages.\1.blocks.\2.\3."),
     (_BASE + r"semantic_embed_w\.([0-2])\.", r"backbone.semantic.\1.scale."),
     (_BASE + r"semantic_embed_b\.([0-2])\.", r"backbone.semantic.\1.shift."),
-    (_BASE + r"norm3\.", "backbone.norm."),
+    (_BASE + r"norm3\.", "backbone.map_norm."),
     (r"bottleneck\.", "necks.0."),
     (r"classifier\.", "heads.0."),
 ]

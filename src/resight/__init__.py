@@ -95,11 +95,11 @@ _MODULES = {
 
 __all__ = [
     "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
-    "ExportError", "ExtractOptions", "Filter", "Gallery", "GalleryError", "PictureError", "PublishedModel", "Record", "ResightError",
-    "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures",
-    "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate", "export",
-    "extract", "find_learning_rate", "inspect_dataset", "list_models", "load", "open_gallery", "read_dataset", "read_images",
-    "recipes", "summarize", "train",
+    "ExportError", "ExtractOptions", "Filter", "Gallery", "GalleryError", "PictureError", "PublishedModel", "Record",
+    "ResightError", "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError",
+    "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate",
+    "export", "extract", "find_learning_rate", "inspect_dataset", "list_models", "load", "open_gallery",
+    "read_dataset", "read_images", "recipes", "summarize", "train",
 ]  # fmt: skip
 
 

@@ -38,12 +38,13 @@ class Pool(nn.Module):
     Args:
         name: a value of `Model.pooling`.
         gem_power: p of the poolings with a generalised mean.
+        trained: whether p is a weight of the model.
     """
 
-    def __init__(self, name: str, gem_power: float) -> None:
+    def __init__(self, name: str, gem_power: float, trained: bool = False) -> None:
         super().__init__()
         self.name = name
-        self.gem = GeM(gem_power) if "gem" in name else None
+        self.gem = GeM(gem_power, trained) if "gem" in name else None
 
     def width(self, token_width: int) -> int:
         """The length of the feature that tokens of that width give."""

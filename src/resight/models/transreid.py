@@ -93,7 +93,8 @@ class TransReID(nn.Module):
 
 
 def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:
-    """Build a network without weights, on the meta device: it takes no memory, and `weights.fit` gives it its weights.
+    """Build a network for `weights.fit`, which gives it its weights: on the meta device, where it takes no memory,
+    unless it has tables that are computed.
 
     The arguments are those of `TransReID`.
 
@@ -101,4 +102,10 @@ def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Ma
         ConfigError: the settings exclude each other.
     """
     with torch.device("meta"):
+        model = TransReID(settings, size, classes, counts)
+    stored = model.state_dict().keys()
+    if all(name in stored for name, _ in model.named_buffers()):
+        return model
+    # Tables that no file stores, such as rotary positions, are computed when the network is built.
+    with torch.random.fork_rng(devices=[]):
         return TransReID(settings, size, classes, counts)

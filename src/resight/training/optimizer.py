@@ -1,7 +1,7 @@
 """The optimizer and its parameter groups."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,13 +13,16 @@ from resight.training.schedule import learning_rate
 
 _HEADS = re.compile(r"^(necks|heads|bottleneck|classifier|backbone\.sie)\b")
 _CLASSIFIERS = re.compile(r"^(heads|classifier)\b")
-_BLOCK = re.compile(r"^backbone\.blocks\.(\d+)\.")
-_STEM = re.compile(r"^backbone\.(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
+_BLOCK = re.compile(r"^backbone\.(?:net\.)?blocks\.(\d+)\.")
+_STEM = re.compile(r"^backbone\.(?:net\.)?(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
 _TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], settings: Optimizer, depth: int = 0
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    settings: Optimizer,
+    depth: int = 0,
+    layers: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
@@ -29,6 +32,7 @@ def parameter_groups(
         depth: number n of blocks, for layer-wise decay: the learning rate of block i is multiplied by
             `layer_decay ** (n - i)`, that of the patch embedding by `layer_decay ** (n + 1)`; layers after the blocks
             have the base rate.
+        layers: the layer of a parameter, 0 to `depth`, where its name does not tell it.
 
     Returns:
         for each group `params`, `names`, `weight_decay` and `lr`; and for `set_learning_rate` the rate `base`, with
@@ -42,7 +46,7 @@ def parameter_groups(
         factor = settings.bias_lr_factor if bias else 1.0
         factor *= settings.head_lr_factor if _HEADS.match(name) else 1.0
         factor *= settings.classifier_lr_factor if _CLASSIFIERS.match(name) else 1.0
-        base = settings.lr * settings.layer_decay ** (depth + 1 - _layer(name, depth))
+        base = settings.lr * settings.layer_decay ** (depth + 1 - _layer(name, depth, layers or {}))
         decay = settings.bias_weight_decay if bias else settings.weight_decay
         if not settings.decay_vectors and (parameter.ndim <= 1 or _TOKENS.search(name)):
             decay = 0.0
@@ -86,7 +90,9 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
         mean.copy_(current)
 
 
-def _layer(name: str, depth: int) -> int:
+def _layer(name: str, depth: int, layers: Mapping[str, int]) -> int:
+    if name in layers:
+        return layers[name]
     if _STEM.match(name):
         return 0
     if name.startswith("backbone.jpm.block."):

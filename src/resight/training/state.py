@@ -142,9 +142,9 @@ def start(context: TrainContext) -> State:
                 shard(sharded_model.backbone, context.distributed.size, device)
     else:
         backbone = context.distributed.wrap(model.backbone)
-    optimizer = make_optimizer(
-        parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth), run.optimizer
-    )
+    layers = {f"backbone.{name}": layer for name, layer in model.backbone.layers.items()}
+    groups = parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth, layers)
+    optimizer = make_optimizer(groups, run.optimizer)
     center = center_optimizer = None
     if run.loss.center_weight:
         center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.widths[0]).to(device)
@@ -163,7 +163,7 @@ def _require_fit(run: Run, distributed: DistributedContext, backbone: Backbone) 
             raise ConfigError(
                 f"{name} has BatchNorm, which several processes would compute on parts of a batch: use one process"
             )
-    if run.gradient_checkpointing and not backbone.depth:
+    if run.gradient_checkpointing and not backbone.has_blocks:
         raise ConfigError(f"--gradient-checkpointing needs transformer blocks, and {name} has none")
     if run.compile and not isinstance(backbone, ViT):
         raise ConfigError(f"--compile is for plain vision transformers, and {name} is none: leave it out")

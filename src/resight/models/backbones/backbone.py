@@ -1,6 +1,7 @@
 """What every backbone has in common."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -22,8 +23,12 @@ class Backbone(nn.Module):
     """The fields of the section `Model` that it uses, besides those of every model (backbone, head*, feature)."""
     widths: tuple[int, ...]
     """The length of each feature, D; each has a BNNeck and a head of its own."""
+    has_blocks: ClassVar[bool] = False
+    """Whether it is a transformer whose blocks can be recomputed (`gradient_checkpointing`)."""
     depth: int = 0
-    """The number n of blocks, for layer-wise decay; their names are `blocks.I.` with I from 0. 0 for no blocks."""
+    """The number n of blocks or layers, for layer-wise decay; the names of blocks are `blocks.I.` with I from 0."""
+    layers: Mapping[str, int] = MappingProxyType({})
+    """For layer-wise decay, the layer of each parameter, 0 to `depth`, where the names do not tell it."""
     gradient_checkpointing: bool = False
     """Whether training stores only each block's input and recomputes the block for the backward pass."""
 

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from typing import Final
 
 import timm
+from timm.models.eva import Eva as TimmEva
 
 from resight.config.sections import Model
 from resight.errors import ConfigError, unknown
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.clip_resnet import CLIP_RESNETS, ClipResNet
+from resight.models.backbones.eva import Eva
 from resight.models.backbones.osnet import OSNETS, OSNet
-from resight.models.backbones.plain import COMMON, LEGACY_SMALL, is_plain
+from resight.models.backbones.plain import COMMON, LEGACY_SMALL, empty_net, is_plain
 from resight.models.backbones.resnet import ResNet
 from resight.models.backbones.resnet_ibn import RESNETS
 from resight.models.backbones.solider import SOLIDER_SWINS, SoliderSwin
+from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 
 _OWN: Final[Mapping[str, type[Backbone]]] = {
@@ -42,14 +45,14 @@ def backbone_class(name: str) -> type[Backbone]:
     """Return the class of the backbone of that name.
 
     Raises:
-        ConfigError: there is no such backbone, or none that embeds images.
+        ConfigError: there is no such backbone.
     """
     require_backbone(name)
     if name in _OWN:
         return _OWN[name]
     if is_plain(name):
         return ViT
-    raise ConfigError(f"{name} is no plain vision transformer (class token, learned positions, pre-norm blocks)")
+    return Eva if isinstance(empty_net(name), TimmEva) else TimmNet
 
 
 def build_backbone(settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> Backbone:

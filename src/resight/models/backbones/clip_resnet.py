@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from resight.config.sections import Model
 from resight.errors import CheckpointError, ConfigError
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.layers import number_blocks
 from resight.models.backbones.positions import guess_grid
 
 _HEAD_WIDTH: Final = 64
@@ -137,6 +138,8 @@ class ClipResNet(Backbone):
                 inputs = 4 * stem * 2**stage
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.attnpool = AttentionPool(self.grid[0] * self.grid[1], 32 * stem, layout.projected)
+        self.layers = number_blocks(self, r"layer\d\.\d+\.")
+        self.depth = max(self.layers.values())
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the features of images [R, 3, H, W]: the mean, [R, D], and the attention pool's, [R, outputs]."""

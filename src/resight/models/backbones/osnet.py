@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from resight.config.sections import Model
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.layers import number_blocks
 
 Norm = Literal["none", "inside", "after"]
 """Where a block has instance normalisation: nowhere, before the shortcut is added, or after that."""
@@ -167,6 +168,8 @@ class OSNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
+        self.layers = number_blocks(self, r"stages\.\d\.\d\.")
+        self.depth = max(self.layers.values())
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the feature of images [R, 3, H, W], in a list: [R, 512], never negative. No side information."""

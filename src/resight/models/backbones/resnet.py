@@ -9,6 +9,7 @@ from torch import Tensor
 from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.layers import number_blocks
 from resight.models.backbones.resnet_ibn import RESNETS, ResNetIBN
 from resight.models.pooling import Pool
 
@@ -38,6 +39,8 @@ class ResNet(Backbone):
         pool = Pool(pooling, settings.gem_power, trained=True)
         self.net = ResNetIBN(RESNETS[settings.backbone], settings.last_stride, settings.max_pool, pool)
         self.widths = (self.net.width,)
+        self.layers = number_blocks(self, r"net\.layer\d\.\d+\.")
+        self.depth = max(self.layers.values())
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the feature of images [R, 3, H, W], in a list: [R, D]. Side information is ignored."""

@@ -1,5 +1,6 @@
 """The Swin transformer of SOLIDER (Chen et al. 2023): a semantic weight scales and shifts the map after each stage."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from resight.config.sections import Model
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.layers import number_blocks
 from resight.models.backbones.swin import PatchMerging, SwinStage
 
 PATCH: Final = 4
@@ -83,6 +85,13 @@ class SoliderSwin(Backbone):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                     nn.init.zeros_(module.bias)
+        self.layers = number_blocks(self, r"stages\.\d\.blocks\.\d+\.")
+        self.depth = max(self.layers.values())
+        # A merge and a semantic weight are of the layer of the block before them.
+        for name in self.layers:
+            match = re.match(r"(?:merges|semantic)\.(\d)\.", name)
+            if match is not None:
+                self.layers[name] = sum(layout.depths[: int(match[1]) + 1])
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the feature of images [R, 3, H, W], in a list: [R, D]. Side information is ignored."""

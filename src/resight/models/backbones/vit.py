@@ -38,6 +38,7 @@ class ViT(Backbone):
         *("stride", "stem", "pooling", "gem_power", "sie_tokens", "part_tokens", "part_fusion", "part_necks"),
         *("projection", "drop_path", "dropout", "attention_dropout"),
     }
+    has_blocks = True
 
     def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ from resight.config.recipes import tiny, vary
 from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone, require_backbone
-from resight.models.backbones.resnet import ResNet50
 from resight.models.backbones.plain import COMMON
+from resight.models.backbones.resnet import ResNet50
 from resight.models.backbones.vit import ViT
 from resight.models.blocks import (
     AttentionWeights,

@@ -27,7 +27,7 @@ from resight.models.checkpoint import (
     read_card,
     weights_digest,
 )
-from resight.models.weights import load_pretrained
+from resight.models.pretrained import load_pretrained
 from resight.retrieval.calibration import Calibration
 
 

@@ -73,7 +73,9 @@ def test_options_of_the_yaml_and_weights_that_do_not_fit(reference, tmp_path, ca
     assert "MODEL.JPM is True, and the checkpoint has no branches of JPM" in says
     assert not (tmp_path / "wide").exists()
     out = ["--out", tmp_path / "other"]
-    assert "--options MODEL.JPM=True" in refused(capsys, "convert", checkpoint, *out)
+    assert "--gem is not used with the reference's options" in refused(
+        capsys, "convert", checkpoint, "--config", yaml, "--gem", *out
+    )
     assert "is not one of vit_base" in refused(
         capsys, "convert", checkpoint, "--options", "MODEL.TRANSFORMER_TYPE=swin", *out
     )

@@ -24,8 +24,8 @@ from resight.errors import ResightError
 from resight.models.convert import options as options_module
 from resight.models.convert.families import family_of
 from resight.models.convert.options import check_options, read_options
+from resight.models.pretrained import load_pretrained
 from resight.models.transreid import TransReID
-from resight.models.weights import load_pretrained
 
 TYPE = "deit_small_patch16_224_TransReID"
 PLAIN = {"MODEL.TRANSFORMER_TYPE": TYPE, "INPUT.SIZE_TRAIN": [64, 32]}

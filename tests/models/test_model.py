@@ -181,7 +181,7 @@ def test_resnet_keeps_the_last_resolution():
     ("options", "says"),
     [
         ({"backbone": "vit_base_patch99"}, "no backbone named 'vit_base_patch99'.*vit_base_patch16_224"),
-        ({"backbone": "swin_tiny_patch4_window7_224"}, "no plain vision transformer"),
+        ({"backbone": "test_convnext", "jpm": True}, "model.jpm cannot be set: .*test_convnext is none"),
         ({"backbone": "vit_base_patch32_224", "jpm": True}, "needs at least as many patches"),
         ({"backbone": "resnet50", "jpm": True}, "need a vision transformer"),
     ],

@@ -7,9 +7,12 @@ from torch.nn import functional as F
 
 from resight.config.sections import Model
 from resight.errors import CheckpointError
-from resight.models import weights as weights_module
+from resight.models import pretrained as pretrained_module
 from resight.models.backbones.build import build_backbone
-from resight.models.weights import fit, load_pretrained, read_tensors, require_finite, resize_positions
+from resight.models.backbones.positions import resize_positions
+from resight.models.pretrained import load_pretrained
+from resight.models.tensor_file import read_tensors
+from resight.models.weights import fit, require_finite
 
 COUNTS = {"camera": 3, "view": 1, "modality": 1}
 
@@ -103,7 +106,10 @@ def test_positions_are_resized_bilinearly_without_the_class_token():
     assert torch.equal(found[:, :1], positions[:, :1])
     same = torch.randn(1, 16, 64)
     assert resize_positions(same, target) is same
-    with pytest.raises(CheckpointError, match="has 17 patches, which is no square grid, and 15 are needed"):
+    with pytest.raises(
+        CheckpointError,
+        match="has 17 patches, which is no square grid .* and 15 are needed",
+    ):
         resize_positions(torch.randn(1, 18, 64), target)
 
 
@@ -114,7 +120,10 @@ def test_positions_of_patches_alone_are_resized_alone():
     grid = positions.view(1, 3, 3, 384).permute(0, 3, 1, 2)
     resized = F.interpolate(grid, (4, 2), mode="bilinear", align_corners=False)
     torch.testing.assert_close(found, resized.permute(0, 2, 3, 1).reshape(1, 8, 384), rtol=1e-4, atol=1e-5)
-    with pytest.raises(CheckpointError, match="has 10 patches, which is no square grid, and 8 are needed"):
+    with pytest.raises(
+        CheckpointError,
+        match="has 10 patches, which is no square grid .* and 8 are needed",
+    ):
         resize_positions(torch.randn(1, 10, 384), target)
 
 
@@ -122,7 +131,7 @@ def test_the_legacy_network_has_no_weights_of_timm(monkeypatch):
     with pytest.raises(CheckpointError, match="timm has no weights for legacy_vit_small"):
         load_pretrained(build(), "timm", "legacy_vit_small")
     source, target = build(1), build(2)
-    monkeypatch.setattr(weights_module.timm, "create_model", lambda name, pretrained, num_classes: source)
+    monkeypatch.setattr(pretrained_module.timm, "create_model", lambda name, pretrained, num_classes: source)
     assert load_pretrained(target, "timm", "test_vit") == []
     assert torch.equal(target.cls_token, source.cls_token)
 

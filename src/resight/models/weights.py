@@ -1,54 +1,19 @@
-"""Load weights into a model, and pre-trained ones into a backbone; weights that no model can have are refused."""
+"""Load weights into a module by name; weights that no model can have are refused."""
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from resight.errors import CheckpointError
-from resight.models.backbones.backbone import Backbone
-from resight.models.backbones.plain import LEGACY_SMALL
-from resight.models.backbones.positions import resize_positions
-from resight.models.convert.families import family_of
-from resight.models.tensor_file import read_tensors, without_prefixes
 
-__all__ = ["LARGEST", "fit", "load_pretrained", "read_tensors", "require_finite", "resize_positions", "shorten"]
-
-_CLASSIFIERS = ("head.", "head_dist.", "fc.", "pre_logits.", "dist_token", "mask_token", "fc_norm.")
 _FLOATS: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _NOT_NEGATIVE: Final = ("running_var", "num_batches_tracked")
 _LISTED: Final = 4  # names in a message
 LARGEST: Final = 1e10
 """The greatest absolute value of a weight; those of trained models are below 1e6."""
-
-
-def load_pretrained(backbone: Backbone, weights: str, name: str) -> list[str]:
-    """Load pre-trained weights into a backbone and both of its branches.
-
-    The position embedding is resized bilinearly where the grid differs, as in the reference.
-
-    Args:
-        backbone: is changed in place.
-        weights: the path of a file, or `timm` to download timm's weights.
-        name: the backbone's name, for timm and for error messages.
-
-    Returns:
-        the names in the file that a backbone has no tensor for, those of its old classifier.
-
-    Raises:
-        CheckpointError: the file cannot be read or does not fit; lists the names.
-    """
-    tensors = _download(name) if weights == "timm" else read_tensors(Path(weights))
-    family = family_of(tensors)
-    tensors = without_prefixes(tensors, ("backbone.", "base."), weights)
-    # Side information is of the cameras of another data set.
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sie.")}
-    adapted = backbone.adapt(tensors, weights)
-    return fit(backbone, adapted, weights, _CLASSIFIERS, family, LARGEST)
 
 
 def fit(
@@ -167,15 +132,3 @@ def _limits(tensor: Tensor) -> tuple[float, float]:
         return 0.0, 0.0
     low, high = tensor.aminmax()
     return float(low), float(high)
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    if name == LEGACY_SMALL:
-        raise CheckpointError(f"timm has no weights for {name}; give the reference's own file")
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # the client of the Hugging Face Hub raises exceptions of many types
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"timm could not get pre-trained weights of {name} ({reason}); download them elsewhere and give their file"
-        ) from error

@@ -15,8 +15,8 @@ from resight.losses.center import CenterLoss
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.vit import ViT
 from resight.models.checkpoint import load_model
+from resight.models.pretrained import load_pretrained
 from resight.models.transreid import TransReID
-from resight.models.weights import load_pretrained
 from resight.training.checkpoint_files import SHARDS
 from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext

@@ -13,6 +13,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.backbone import TOKEN_OPTIONS, Backbone
 from resight.models.backbones.positions import resize_positions
+from resight.models.backbones.timm_layers import with_prefix
 from resight.models.jpm import rearrange
 from resight.models.pooling import Pool
 from resight.models.sie import SIE, used_counts
@@ -141,14 +142,7 @@ class Eva(Backbone):
             CheckpointError: the positions cannot be resized.
         """
         own = self.state_dict()
-        adapted = {
-            name if name in own or name.startswith(("sie.", "jpm.")) else f"net.{name}": t
-            for name, t in tensors.items()
-        }
-        for kind in ("weight", "bias"):
-            for name, other in (("net.fc_norm.", "net.norm."), ("net.norm.", "net.fc_norm.")):
-                if name + kind in adapted and name + kind not in own and other + kind in own:
-                    adapted[other + kind] = adapted.pop(name + kind)
+        adapted = with_prefix(tensors, self)
         if "net.pos_embed" in adapted and "net.pos_embed" in own:
             self.net.prefix = self.prefix
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self.net, source)

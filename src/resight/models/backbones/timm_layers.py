@@ -1,12 +1,13 @@
 """What timm says about its networks: how they are built, and which layer a parameter is of."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
 import timm
 import torch
 from timm.models._manipulate import group_parameters
-from torch import nn
+from torch import Tensor, nn
 
 from resight.errors import ConfigError
 
@@ -58,3 +59,17 @@ def map_shape(name: str, size: tuple[int, int], global_pool: str) -> tuple[int, 
 def _no_fit(name: str, size: tuple[int, int], error: Exception) -> str:
     reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     return f"{name} cannot take images of {size[0]}x{size[1]}: {reason}"
+
+
+def with_prefix(tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """Give the tensors of timm's network the names of a backbone that has it as `net`.
+
+    The last norm is renamed where it comes after pooling in one of them and before it in the other.
+    """
+    own = backbone.state_dict()
+    renamed = {f"net.{name}" if f"net.{name}" in own else name: tensor for name, tensor in tensors.items()}
+    for theirs, ours in (("fc_norm.", "net.norm."), ("norm.", "net.fc_norm.")):
+        for kind in ("weight", "bias"):
+            if theirs + kind in renamed and ours + kind in own and ours + kind not in renamed:
+                renamed[ours + kind] = renamed.pop(theirs + kind)
+    return renamed

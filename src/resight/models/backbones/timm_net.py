@@ -1,4 +1,4 @@
-"""Any network of timm that has a feature map or tokens: Swin, ConvNeXt, EfficientNet, ResNets, BEiT, CaiT and others."""
+"""Any network of timm that has a feature map or tokens: Swin, ConvNeXt, EfficientNet, BEiT, CaiT and others."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
@@ -11,7 +11,7 @@ from resight.errors import ConfigError
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.plain import empty_net
 from resight.models.backbones.positions import resize_positions
-from resight.models.backbones.timm_layers import create_net, layer_numbers, map_shape
+from resight.models.backbones.timm_layers import create_net, layer_numbers, map_shape, with_prefix
 from resight.models.pooling import Pool
 
 
@@ -75,11 +75,7 @@ class TimmNet(Backbone):
             CheckpointError: the positions cannot be resized.
         """
         own = self.state_dict()
-        adapted = {name if name in own or name.startswith("pool.") else f"net.{name}": t for name, t in tensors.items()}
-        for name, other in (("net.fc_norm.", "net.norm."), ("net.norm.", "net.fc_norm.")):
-            for kind in ("weight", "bias"):
-                if name + kind in adapted and name + kind not in own and other + kind in own:
-                    adapted[other + kind] = adapted.pop(name + kind)
+        adapted = with_prefix(tensors, self)
         positions = own.get("net.pos_embed")
         if positions is not None and "net.pos_embed" in adapted and hasattr(self.net, "patch_embed"):
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self._positions(), source)

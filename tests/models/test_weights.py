@@ -108,7 +108,7 @@ def test_positions_are_resized_bilinearly_without_the_class_token():
     assert resize_positions(same, target) is same
     with pytest.raises(
         CheckpointError,
-        match="has 17 patches, which is no square grid .* and 15 are needed",
+        match=r"has 17 patches, which is no square grid .* and 15 are needed",
     ):
         resize_positions(torch.randn(1, 18, 64), target)
 
@@ -122,7 +122,7 @@ def test_positions_of_patches_alone_are_resized_alone():
     torch.testing.assert_close(found, resized.permute(0, 2, 3, 1).reshape(1, 8, 384), rtol=1e-4, atol=1e-5)
     with pytest.raises(
         CheckpointError,
-        match="has 10 patches, which is no square grid .* and 8 are needed",
+        match=r"has 10 patches, which is no square grid .* and 8 are needed",
     ):
         resize_positions(torch.randn(1, 10, 384), target)
 

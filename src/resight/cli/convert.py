@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from tyro.conf import Positional
 
 from resight.cli.parsing import parse
-from resight.config.sections import Pool
+from resight.config.sections import PartFusion, Pool
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Convert:
     """Exponent of a generalised mean that has no tensor in the file."""
     sie_weight: float | None = None
     """Factor of the side information."""
-    part_fusion: Literal["concat", "mean", "all"] | None = None
+    part_fusion: PartFusion | None = None
     """How class token and part tokens of PASS become an embedding."""
     feature: Literal["before", "after"] | None = None
     """Whether the embedding is taken before or after BNNeck."""

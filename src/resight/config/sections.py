@@ -24,6 +24,7 @@ JunkRule = Literal[
 ]
 Pooling = Literal["off", "mean", "max"]
 Pool = Literal["token", "mean", "max", "gem", "token-gem", "mean-max", "max4-mean"]
+PartFusion = Literal["concat", "mean", "all"]
 Fusion = Literal["auto", "concat", "mean"]
 UnknownSideInfo = Literal["mean", "off"]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -98,7 +99,7 @@ class Model(Section):
     """Length of CLIP's projection of the feature, which becomes a second feature beside it. None: no projection."""
     part_tokens: int = Field(default=0, ge=0, le=16)
     """Number of learned part tokens after the class token (PASS has 3)."""
-    part_fusion: Literal["concat", "mean", "all"] = "concat"
+    part_fusion: PartFusion = "concat"
     """How the features of the class token and the part tokens make an embedding: class token and mean of the parts
     concatenated, the mean of both, or all of them concatenated."""
     part_necks: bool = True

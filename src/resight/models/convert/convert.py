@@ -45,12 +45,17 @@ def convert_checkpoint(
     Example:
         `resight.convert_checkpoint("personvit.pth", pooling="token").write("models/personvit")`
     """
-    given = {name: value for name, value in family_options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in family_options.items() if value is not None}
     if options is not None:
         others = [name for name in given if name not in _REFERENCE_ONLY]
         if others:
             raise ConfigError(f"--{others[0].replace('_', '-')} is not used with the reference's options: remove it")
-        return convert_reference(checkpoint, options, **{name: given.get(name) for name in _REFERENCE_ONLY})
+        return convert_reference(checkpoint, options, **given)
+    return _convert_family(checkpoint, given)
+
+
+def _convert_family(checkpoint: str | Path, given: Mapping[str, Any]) -> Conversion:
+    """Convert a checkpoint of the family that its names tell."""
     tensors = read_tensors(Path(checkpoint))
     family = find_family(tensors, checkpoint)
     if family is None:

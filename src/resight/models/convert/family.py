@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from resight.config.section import explain
-from resight.config.sections import Model, Pixels, Pool, Preprocessing, SideLabel
+from resight.config.sections import Model, PartFusion, Pixels, Pool, Preprocessing, SideLabel
 from resight.data.sightings import MODALITIES
 from resight.errors import CheckpointError, ConfigError
 
@@ -42,7 +42,7 @@ class FamilyOptions(TypedDict, total=False):
     """Whether the views are modalities: rgb, nir, tir."""
     dataset: str | None
     """Data set of the catalog that the cameras and views belong to."""
-    part_fusion: Literal["concat", "mean", "all"]
+    part_fusion: PartFusion
     """How class token and part tokens become an embedding."""
     feature: Literal["before", "after"]
     """Whether the embedding is taken before or after BNNeck."""
@@ -113,7 +113,7 @@ def check_family_options(family: Family, given: Mapping[str, Any]) -> FamilyOpti
                 f"--{name.replace('_', '-')} is no option of checkpoints of {family.name}; theirs are: {known}"
             )
     try:
-        return cast(FamilyOptions, _ADAPTER.validate_python(dict(given)))
+        return _ADAPTER.validate_python(dict(given))
     except ValidationError as error:
         raise explain(error) from error
 

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from resight.config.sections import Model, Preprocessing
+from resight.config.sections import Model, PartFusion, Preprocessing
 from resight.errors import CheckpointError
 from resight.models.convert.family import Description, Family, FamilyOptions, Renamed, has_name, rename_prefixes
 from resight.models.convert.plain_vit import base_prefix, describe_plain, require_names, without_base
@@ -50,7 +50,10 @@ def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Descript
     neck = tensors.get("bottleneck.weight")
     width = renamed["cls_token"].shape[-1]
     one_neck = neck is not None and not _has_necks(tensors)
-    told = {2 * width: "concat", width: "mean"}.get(neck.numel()) if neck is not None and one_neck else None
+    told: PartFusion | None = None
+    if neck is not None and one_neck:
+        fused: dict[int, PartFusion] = {2 * width: "concat", width: "mean"}
+        told = fused.get(neck.numel())
     fusion = options.get("part_fusion") or told or ("concat" if neck is not None else "all")
     if "part_fusion" not in options and told is None:
         which = "class token and mean of the parts" if fusion == "concat" else "class token and each part"

@@ -1,0 +1,40 @@
+"""The authors' own code against ours: each case of ../shared/golden/weights through the command, and its embeddings."""
+
+import published_cases
+import pytest
+import torch
+
+import resight
+from resight.cli import main
+
+OPTIONS = {  # what no key tells; the others are converted without options
+    "pass_pretrained_vit_small": ["--size", "384", "128"],
+    "transreid_ssl_pretrained_vit_small": ["--size", "384", "128"],
+}
+TRANSFORMERS = ("clip_reid_vit", "pass", "personvit", "transreid_ssl")
+CASES = [name for name in published_cases.NAMES if name.startswith(TRANSFORMERS)]
+
+
+def difference(a, b) -> float:
+    b = torch.from_numpy(b)
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.skipif(not CASES, reason="../shared/golden/weights is not here")
+@pytest.mark.parametrize("name", CASES or ["none"])
+def test_a_published_model_embeds_as_the_authors_code(name, tmp_path, capsys):
+    case = published_cases.load(name)
+    file = case.save(tmp_path / "published.pth")
+    assert main(["convert", str(file), "--out", str(tmp_path / "model"), *OPTIONS.get(name, ())]) == 0
+    assert "assumed: " in capsys.readouterr().out
+    embedder = resight.load(tmp_path / "model", "cpu", "fp32")
+    assert embedder.card.preprocessing.size == tuple(case.spec["size"])
+    for kind in ("mean", "std"):
+        assert list(getattr(embedder.card.preprocessing, kind)) == case.spec["preprocessing"][kind]
+    embedding = embedder.embed_tensor(case.images, case.side_info, normalize=False)
+    assert embedding.shape == case.expected["eval_embedding"].shape
+    assert difference(embedding, case.expected["eval_embedding"]) < 1e-5
+    if "embedding_after_neck" in case.expected:
+        embedder.model.feature = "after"
+        embedding = embedder.embed_tensor(case.images, case.side_info, normalize=False)
+        assert difference(embedding, case.expected["embedding_after_neck"]) < 1e-5

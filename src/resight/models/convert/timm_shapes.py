@@ -25,16 +25,18 @@ def find_timm_name(tensors: Mapping[str, Tensor], names: Sequence[str], family: 
     for name in names:
         if not timm.is_model(name):
             raise ConfigError(f"timm has no model named {name}")
-    differences = {name: _differences(tensors, _shapes(name)) for name in names}
+    differences: dict[str, list[str]] = {}
+    for name in names:
+        differences[name] = _differences(tensors, _shapes(name))
+        if not differences[name]:
+            return name
     name = min(differences, key=lambda name: len(differences[name]))
-    if differences[name]:
-        listed = differences[name]
-        more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-        raise CheckpointError(
-            f"the checkpoint is no {family} that is known: {name} is the nearest, and differs in "
-            f"{', '.join(listed[:4])}{more}"
-        )
-    return name
+    listed = differences[name]
+    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    raise CheckpointError(
+        f"the checkpoint is no {family} that is known: {name} is the nearest, and {', '.join(listed[:4])}{more} "
+        "are missing or of another shape"
+    )
 
 
 @cache

@@ -70,7 +70,7 @@ def picture(path: Path, identity: int = 0, camera: int = 0, size=(32, 64)) -> Pa
 def small_model(folder: Path, cameras=("c1", "c2"), modalities=("rgb",), mean=(0.5, 0.5, 0.5), **settings) -> Path:
     """A model's folder, of a tiny network with weights drawn at random, side information's too."""
     torch.manual_seed(0)
-    model = Model(backbone="test_vit", **{"sie": ("camera",), **settings})
+    model = Model(**{"backbone": "test_vit", "sie": ("camera",), **settings})
     vocabulary = Vocabulary(("a", "b"), cameras, (), modalities)
     card = ModelCard(model=model, preprocessing=Preprocessing(size=(64, 32), mean=mean), vocabulary=vocabulary)
     network = card.build()

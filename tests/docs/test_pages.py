@@ -163,6 +163,13 @@ def test_every_block_of_the_readme(desk):
     assert (desk / "runs" / "mine" / "best" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_every_block_of_backbones(mine):
+    torch.save(golden_cases.load("deit_small_baseline").state, mine / "personvit.pth")
+    names = run_page(ROOT / "docs" / "backbones.md")
+    assert names["conversion"].card.model.pooling == "mean"
+
+
 def test_every_block_of_contributing():
     assert shutil.which("make")
     run_page(ROOT / "CONTRIBUTING.md")

@@ -18,8 +18,9 @@ class Convert:
     assumed: the command prints what it assumed.
     """
 
-    checkpoint: Positional[Path]
-    """A file of torch.save, or a .safetensors file; it is read without running code in it."""
+    checkpoint: Positional[str]
+    """A file of torch.save, or a .safetensors file, which is read without running code in it; or timm:NAME to download
+    timm's weights of that name."""
     out: Path
     """Model folder to write; must not exist."""
     config: Path | None = None
@@ -73,13 +74,13 @@ def run(arguments: list[str]) -> None:
     if options.config is not None or options.options:
         reference_options = read_options(options.config) if options.config is not None else {}
         reference_options |= parse_options(options.options)
-    stated = {field.name: getattr(options, field.name) for field in fields(options)}
-    given = {
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    stated = {
         name: value
-        for name, value in stated.items()
+        for name, value in values.items()
         if name not in _NOT_OF_A_FAMILY and value is not None and value is not False
     }
-    conversion = convert_checkpoint(options.checkpoint, reference_options, **cast(Any, given))
+    conversion = convert_checkpoint(options.checkpoint, reference_options, **cast(Any, stated))
     conversion.write(options.out)
     for name, why in conversion.left_out.items():
         print(f"left out {name}: {why}")

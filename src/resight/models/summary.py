@@ -41,12 +41,17 @@ _STAGES = (
     (r"backbone\.attnpool", "second feature"),
     (r"backbone\.map_norm", "last map"),
     (r"backbone\.fc", "global feature"),
+    (r"backbone\.projection", "projected feature"),
+    (r"backbone\.net\.patch_embed", "patches"),
+    (r"backbone\.net\.blocks\.(\d+)", "block {}"),
+    (r"backbone\.net\.(?:stages|layers)\.(\d+)", "stage {}"),
+    (r"backbone\.net\.(?:stem|conv_stem)", "stem"),
     (r"backbone\.net\.layer(\d)", "stage {}"),
-    (r"backbone\.net\.global_pool", "global feature"),
+    (r"backbone\.(?:net\.global_pool|pool)", "global feature"),
     (r"necks\.(\d)", "BNNeck {}"),
     (r"heads\.(\d)", "logits {}"),
 )
-_FROM_ZERO = re.compile(r"backbone\.(blocks|stages|merges)\.")  # their numbers start at 0, and are printed from 1
+_FROM_ZERO = re.compile(r"backbone\.(net\.)?(blocks|stages|layers|merges)\.")  # printed from 1
 
 
 @dataclass(frozen=True)

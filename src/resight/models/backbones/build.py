@@ -19,7 +19,7 @@ from resight.models.backbones.solider import SOLIDER_SWINS, SoliderSwin
 from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 
-_OWN: Final[Mapping[str, type[Backbone]]] = {
+_NAMED: Final[Mapping[str, type[Backbone]]] = {
     LEGACY_SMALL: ViT,
     **dict.fromkeys(RESNETS, ResNet),
     **dict.fromkeys(OSNETS, OSNet),
@@ -37,8 +37,8 @@ def require_backbone(name: str) -> None:
     Raises:
         ConfigError: there is no such backbone; lists common ones.
     """
-    if name not in _OWN and not timm.is_model(name):
-        raise unknown("backbone", name, [*_OWN, *COMMON, "and every other model of timm"])
+    if name not in _NAMED and not timm.is_model(name):
+        raise unknown("backbone", name, [*_NAMED, *COMMON, "and every other model of timm"])
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -48,8 +48,8 @@ def backbone_class(name: str) -> type[Backbone]:
         ConfigError: there is no such backbone.
     """
     require_backbone(name)
-    if name in _OWN:
-        return _OWN[name]
+    if name in _NAMED:
+        return _NAMED[name]
     if is_plain(name):
         return ViT
     return Eva if isinstance(empty_net(name), TimmEva) else TimmNet

@@ -141,18 +141,18 @@ class Eva(Backbone):
         Raises:
             CheckpointError: the positions cannot be resized.
         """
-        own = self.state_dict()
+        expected = self.state_dict()
         adapted = with_prefix(tensors, self)
-        if "net.pos_embed" in adapted and "net.pos_embed" in own:
+        if "net.pos_embed" in adapted and "net.pos_embed" in expected:
             self.net.prefix = self.prefix
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self.net, source)
         last = f"net.blocks.{self.depth - 1}."
-        for name in own.keys() - adapted.keys():
+        for name in expected.keys() - adapted.keys():
             copied = name.replace("jpm.block.", last).replace("jpm.norm.", "net.norm.")
             if copied in adapted:
                 adapted[name] = adapted[copied]
             elif name.startswith("sie."):
-                adapted[name] = own[name]
+                adapted[name] = expected[name]
         return adapted
 
 

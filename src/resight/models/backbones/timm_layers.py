@@ -66,10 +66,10 @@ def with_prefix(tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str,
 
     The last norm is renamed where it comes after pooling in one of them and before it in the other.
     """
-    own = backbone.state_dict()
-    renamed = {f"net.{name}" if f"net.{name}" in own else name: tensor for name, tensor in tensors.items()}
+    expected = backbone.state_dict()
+    renamed = {f"net.{name}" if f"net.{name}" in expected else name: tensor for name, tensor in tensors.items()}
     for theirs, ours in (("fc_norm.", "net.norm."), ("norm.", "net.fc_norm.")):
         for kind in ("weight", "bias"):
-            if theirs + kind in renamed and ours + kind in own and ours + kind not in renamed:
+            if theirs + kind in renamed and ours + kind in expected and ours + kind not in renamed:
                 renamed[ours + kind] = renamed.pop(theirs + kind)
     return renamed

@@ -21,7 +21,7 @@ class TimmNet(Backbone):
     The pooled feature goes through the network's own last norm where that comes after pooling (ConvNeXt).
 
     Args:
-        settings: the model's section of the configuration; `pooling` None is the mean.
+        settings: the model's section of the configuration; `pooling` None is the class token, or else the mean.
         size: height and width of the images in pixels.
         counts: not used.
 
@@ -34,12 +34,13 @@ class TimmNet(Backbone):
 
     def __init__(self, settings: Model, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         super().__init__()
-        name, pooling = settings.backbone, settings.pooling or "mean"
-        has_token = "token" in pooling
-        global_pool = "token" if has_token else "avg"
+        name = settings.backbone
+        has_class_token = getattr(empty_net(name), "cls_token", None) is not None
+        pooling = settings.pooling or ("token" if has_class_token else "mean")
+        global_pool = "token" if "token" in pooling else "avg"
         if settings.gem_power != 3.0 and "gem" not in pooling:
             raise ConfigError("gem_power needs the pooling gem or token-gem")
-        if has_token and getattr(empty_net(name), "cls_token", None) is None:
+        if "token" in pooling and not has_class_token:
             raise ConfigError(f"the pooling {pooling} needs a class token, and {name} has none: use mean, gem or max")
         shape = map_shape(name, size, global_pool)
         self.net = create_net(name, size, settings.drop_path, global_pool)
@@ -74,13 +75,13 @@ class TimmNet(Backbone):
         Raises:
             CheckpointError: the positions cannot be resized.
         """
-        own = self.state_dict()
+        expected = self.state_dict()
         adapted = with_prefix(tensors, self)
-        positions = own.get("net.pos_embed")
+        positions = expected.get("net.pos_embed")
         if positions is not None and "net.pos_embed" in adapted and hasattr(self.net, "patch_embed"):
             adapted["net.pos_embed"] = resize_positions(adapted["net.pos_embed"], self._positions(), source)
-        if "pool.gem.p" in own:
-            adapted.setdefault("pool.gem.p", own["pool.gem.p"])
+        if "pool.gem.p" in expected:
+            adapted.setdefault("pool.gem.p", expected["pool.gem.p"])
         return adapted
 
     def _positions(self) -> Any:

@@ -180,17 +180,17 @@ class ViT(Backbone):
         adapted = dict(tensors)
         if "fc_norm.weight" in adapted and "norm.weight" not in adapted:
             adapted |= {"norm.weight": adapted["fc_norm.weight"], "norm.bias": adapted["fc_norm.bias"]}
-        if "pos_embed" in adapted:
+        if "pos_embed" in adapted and ("reg_token" in adapted) == (self.reg_token is not None):
             adapted["pos_embed"] = resize_positions(adapted["pos_embed"], self, source)
         # What a file of another task does not have keeps its value, or is a copy.
-        own = self.state_dict()
+        expected = self.state_dict()
         last = f"blocks.{self.depth - 1}."
-        for name in own.keys() - adapted.keys():
+        for name in expected.keys() - adapted.keys():
             copied = name.replace("jpm.block.", last).replace("jpm.norm.", "norm.")
             if copied in adapted:
                 adapted[name] = adapted[copied]
             elif name.startswith(("sie.", "projection.")):
-                adapted[name] = own[name]
+                adapted[name] = expected[name]
         return adapted
 
 
@@ -203,9 +203,9 @@ def _require_compatible(settings: Model) -> None:
         "projection": settings.projection,
         f"pooling {settings.pooling}": pooled,
     }
-    chosen = [name for name, is_chosen in branches.items() if is_chosen]
-    if len(chosen) > 1:
-        raise ConfigError(f"{chosen[0]} and {chosen[1]} exclude each other: use one of them")
+    used = [name for name, is_used in branches.items() if is_used]
+    if len(used) > 1:
+        raise ConfigError(f"{used[0]} and {used[1]} exclude each other: use one of them")
     if not settings.part_tokens and (settings.part_fusion != "concat" or not settings.part_necks):
         raise ConfigError("part_fusion and part_necks need part_tokens")
     if settings.gem_power != 3.0 and "gem" not in (settings.pooling or ""):

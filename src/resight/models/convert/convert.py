@@ -9,13 +9,19 @@ from torch import Tensor
 
 from resight.data.catalog import camera_owner
 from resight.errors import CheckpointError, ConfigError
+from resight.models.backbones.build import backbone_class
+from resight.models.backbones.eva import Eva
+from resight.models.backbones.timm_net import TimmNet
 from resight.models.checkpoint import ModelCard
 from resight.models.convert.conversion import Conversion
 from resight.models.convert.families import family_of
-from resight.models.convert.family import FamilyOptions, Renamed, check_family_options
+from resight.models.convert.family import Family, FamilyOptions, Renamed, check_family_options
 from resight.models.convert.reference import convert_reference
 from resight.models.convert.registry import find_family
 from resight.models.convert.side_info import name_labels
+from resight.models.convert.timm_files import TIMM
+from resight.models.convert.transreid_ssl import PLAIN_VIT
+from resight.models.pretrained import download
 from resight.models.tensor_file import read_tensors
 from resight.models.transreid import TransReID
 from resight.models.weights import LARGEST, fit
@@ -32,7 +38,8 @@ def convert_checkpoint(
     stated as an option or assumed; the result's `notes` say what was assumed.
 
     Args:
-        checkpoint: a file of `torch.save` or a `.safetensors` file; it is read without running code in it.
+        checkpoint: a file of `torch.save` or a `.safetensors` file, which is read without running code in it; or
+            `timm:NAME` to download timm's weights of that name.
         options: the reference's options by name (`MODEL.JPM`, `INPUT.SIZE_TRAIN`), for checkpoints of the reference;
             missing ones have the values of the reference's transformer recipes. None: the family tells.
         family_options: of the family, see `FamilyOptions`. With `options` only `cameras`, `views`, `view_is_modality`
@@ -45,24 +52,25 @@ def convert_checkpoint(
     Example:
         `resight.convert_checkpoint("personvit.pth", pooling="token").write("models/personvit")`
     """
-    given: dict[str, Any] = {name: value for name, value in family_options.items() if value is not None}
+    stated: dict[str, Any] = {name: value for name, value in family_options.items() if value is not None}
     if options is not None:
-        others = [name for name in given if name not in _REFERENCE_ONLY]
+        others = [name for name in stated if name not in _REFERENCE_ONLY]
         if others:
             raise ConfigError(f"--{others[0].replace('_', '-')} is not used with the reference's options: remove it")
-        return convert_reference(checkpoint, options, **given)
-    return _convert_family(checkpoint, given)
+        return convert_reference(checkpoint, options, **stated)
+    return _convert_family(checkpoint, stated)
 
 
-def _convert_family(checkpoint: str | Path, given: Mapping[str, Any]) -> Conversion:
-    """Convert a checkpoint of the family that its names tell."""
-    tensors = read_tensors(Path(checkpoint))
-    family = find_family(tensors, checkpoint)
-    if family is None:
-        looks_like = family_of(tensors)
-        hint = f"; the file looks like {looks_like}" if looks_like else ""
-        raise CheckpointError(f"{checkpoint} is of no family of checkpoints that can be converted{hint}")
-    checked = check_family_options(family, given)
+def _convert_family(checkpoint: str | Path, stated: Mapping[str, Any]) -> Conversion:
+    """Convert a checkpoint of the family that its names tell, or weights of timm."""
+    source = str(checkpoint)
+    if source.startswith("timm:"):
+        name = source.removeprefix("timm:")
+        tensors, family, stated = download(name), TIMM, {"backbone": name, **stated}
+    else:
+        tensors = read_tensors(Path(checkpoint))
+        family = _family_of_file(tensors, source, stated.get("backbone"))
+    checked = check_family_options(family, stated)
     renamed = family.rename(tensors)
     description = family.describe(tensors, checked)
     dataset = checked.get("dataset")
@@ -79,6 +87,21 @@ def _convert_family(checkpoint: str | Path, given: Mapping[str, Any]) -> Convers
     notes += _complete(renamed, model, str(checkpoint))
     fit(model, renamed.tensors, checkpoint, looks_like=family_of(tensors), largest=LARGEST)
     return Conversion(model.eval(), card, renamed.left_out, tuple(notes))
+
+
+def _family_of_file(tensors: Mapping[str, Tensor], source: str, backbone: str | None) -> Family:
+    """The family that the names tell; or timm, where the stated backbone is no plain vision transformer."""
+    family = find_family(tensors, source)
+    if family in (None, PLAIN_VIT) and backbone is not None and backbone_class(backbone) in (Eva, TimmNet):
+        return TIMM
+    if family is not None:
+        return family
+    looks_like = family_of(tensors)
+    hint = f"; the file looks like {looks_like}" if looks_like else ""
+    raise CheckpointError(
+        f"{source} is of no family of checkpoints that can be converted{hint}; for a network of timm, "
+        "give --backbone NAME"
+    )
 
 
 def _complete(renamed: Renamed, model: TransReID, source: str) -> list[str]:

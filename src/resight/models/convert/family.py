@@ -100,20 +100,20 @@ def has_name(pattern: str) -> Callable[[Mapping[str, Tensor]], bool]:
     return matches
 
 
-def check_family_options(family: Family, given: Mapping[str, Any]) -> FamilyOptions:
+def check_family_options(family: Family, stated: Mapping[str, Any]) -> FamilyOptions:
     """Check options against a family.
 
     Raises:
         ConfigError: the family does not have an option, which is named, or a value is invalid.
     """
-    for name in given:
+    for name in stated:
         if name not in family.options:
             known = ", ".join(f"--{known.replace('_', '-')}" for known in sorted(family.options)) or "none"
             raise ConfigError(
                 f"--{name.replace('_', '-')} is no option of checkpoints of {family.name}; theirs are: {known}"
             )
     try:
-        return _ADAPTER.validate_python(dict(given))
+        return _ADAPTER.validate_python(dict(stated))
     except ValidationError as error:
         raise explain(error) from error
 

@@ -39,12 +39,12 @@ def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
 def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
     name = resnet_name(tensors, "backbone.")
     preprocessing, assumed = _preprocessing(tensors, options)
-    stem, about_stem = _stem(tensors, options)
-    pooling, about_pooling = _pooling(tensors, options, name.endswith("_nl"))
+    stem, stem_note = _stem(tensors, options)
+    pooling, pooling_note = _pooling(tensors, options, name.endswith("_nl"))
     model = Model().changed(
         backbone=name, max_pool="padded" if stem == "old" else "ceil", feature="after", drop_path=0.0, **pooling
     )
-    return Description(model, preprocessing, assumed=[*about_stem, *about_pooling, *assumed])
+    return Description(model, preprocessing, assumed=[*stem_note, *pooling_note, *assumed])
 
 
 def _stem(tensors: Mapping[str, Tensor], options: FamilyOptions) -> tuple[str, list[str]]:

@@ -50,12 +50,12 @@ def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Descript
     neck = tensors.get("bottleneck.weight")
     width = renamed["cls_token"].shape[-1]
     one_neck = neck is not None and not _has_necks(tensors)
-    told: PartFusion | None = None
+    by_width: PartFusion | None = None
     if neck is not None and one_neck:
         fused: dict[int, PartFusion] = {2 * width: "concat", width: "mean"}
-        told = fused.get(neck.numel())
-    fusion = options.get("part_fusion") or told or ("concat" if neck is not None else "all")
-    if "part_fusion" not in options and told is None:
+        by_width = fused.get(neck.numel())
+    fusion = options.get("part_fusion") or by_width or ("concat" if neck is not None else "all")
+    if "part_fusion" not in options and by_width is None:
         which = "class token and mean of the parts" if fusion == "concat" else "class token and each part"
         assumed.append(f"the embedding is {which}, concatenated (--part-fusion concat, mean or all)")
     model = Model(

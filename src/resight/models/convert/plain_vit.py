@@ -12,7 +12,7 @@ from resight.models.backbones.plain import LEGACY_SMALL
 from resight.models.backbones.positions import guess_grid
 from resight.models.convert.family import FamilyOptions, require_shape
 
-_NAMES: Final = {  # by width, depth and size of a patch
+NAMES: Final = {  # by width, depth and size of a patch
     (192, 12, 16): "vit_tiny_patch16_224",
     (384, 12, 16): "vit_small_patch16_224",
     (768, 12, 16): "vit_base_patch16_224",
@@ -71,7 +71,7 @@ def vit_name(names: Mapping[str, Tensor]) -> str:
     patch = require_shape(names, "patch_embed.proj.weight", 4)[-1]
     patch *= 2 if "patch_embed.conv.0.weight" in names else 1
     depth = len({match[1] for match in (re.match(r"blocks\.(\d+)\.", name) for name in names) if match})
-    name = _NAMES.get((width, depth, patch))
+    name = NAMES.get((width, depth, patch))
     if name is None:
         raise ConfigError(
             f"no known vision transformer has width {width}, depth {depth} and patches of {patch} pixels: give its "

@@ -14,7 +14,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone, require_backbone
 from resight.models.backbones.plain import COMMON
-from resight.models.backbones.resnet import ResNet50
+from resight.models.backbones.resnet import ResNet
 from resight.models.backbones.vit import ViT
 from resight.models.blocks import (
     AttentionWeights,
@@ -329,7 +329,7 @@ def test_unknown_side_information_in_each_mode():
 
 def test_resnet_is_timms_but_for_two_strides():
     net = build(backbone="resnet50", stride=None).eval()
-    assert isinstance(net, ResNet50)
+    assert isinstance(net, ResNet)
     assert net.widths == (2048,)
     assert len(net.state_dict()) == 318
     assert sum(parameter.numel() for parameter in net.parameters()) == 23_508_032

@@ -164,11 +164,16 @@ class ResNetIBN(nn.Module):
             if isinstance(module, NonLocal):  # and each non-local block as the identity
                 nn.init.zeros_(module.norm.weight)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the feature of images [R, 3, H, W]: [R, D]."""
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Compute the last maps of images [R, 3, H, W]: [R, D, H / 16, W / 16], half of that with a last stride of 2."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, 3, 2, 0 if self.ceil else 1, ceil_mode=self.ceil)  # [R, 64, H / 4, W / 4]
         for stage in range(1, 5):
             non_local = list(self.get_submodule(f"NL_{stage}").children())
             x = self.get_submodule(f"layer{stage}")(x, non_local)
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature of images [R, 3, H, W]: [R, D]."""
+        x = self.forward_features(images)
         return self.fc(self.global_pool(None, x.flatten(2).transpose(1, 2)))

@@ -87,7 +87,7 @@ def _layout(tensors: Mapping[str, Tensor], base: str) -> SwinLayout:
 SOLIDER: Final = Family(
     "SOLIDER",
     frozenset(("size", "semantic_weight", "feature")),
-    has_name(_BASE + r"(patch_embed\.projection|stages\.0\.blocks)\."),
+    has_name(_BASE + r"(patch_embed\.projection|stages\.\d+\.blocks\.\d+\.attn\.w_msa)\."),
     _rename,
     _describe,
 )

@@ -16,7 +16,7 @@ _CLASSIFIERS: Final = ("head.fc.", "head.weight", "head.bias", "head_dist.", "fc
 
 def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
     dropped: dict[str, str] = dict.fromkeys(_CLASSIFIERS, "the classifier of the pre-training")
-    dropped |= {name: "it is used in pre-training alone" for name in ("mask_token", "attn_pool.")}
+    dropped |= dict.fromkeys(("mask_token", "attn_pool."), "it is used in pre-training alone")
     return rename_prefixes(tensors, {"backbone.": "backbone.", "": "backbone."}, dropped, "timm")
 
 

@@ -165,7 +165,7 @@ class ResNetIBN(nn.Module):
                 nn.init.zeros_(module.norm.weight)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Compute the last maps of images [R, 3, H, W]: [R, D, H / 16, W / 16], half of that with a last stride of 2."""
+        """Compute the last maps of images [R, 3, H, W]: [R, D, H / 16, W / 16], or H / 32 with a last stride of 2."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, 3, 2, 0 if self.ceil else 1, ceil_mode=self.ceil)  # [R, 64, H / 4, W / 4]
         for stage in range(1, 5):

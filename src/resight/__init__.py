@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
     from resight.models.convert.convert import convert_checkpoint
+    from resight.models.published import PublishedModel, list_models
     from resight.models.summary import summarize
     from resight.retrieval.calibration import Calibration
     from resight.training.loop import train
@@ -63,6 +64,7 @@ _MODULES = {
     "Gallery": "gallery.gallery",
     "GalleryError": "errors",
     "PictureError": "errors",
+    "PublishedModel": "models.published",
     "Record": "gallery.record",
     "ResightError": "errors",
     "Result": "evaluation.result",
@@ -83,6 +85,7 @@ _MODULES = {
     "extract": "inference.extract.extract",
     "find_learning_rate": "training.lr_finder",
     "inspect_dataset": "data.inspect",
+    "list_models": "models.published",
     "load": "inference.load",
     "open_gallery": "gallery.open",
     "read_dataset": "data.catalog",
@@ -94,11 +97,11 @@ _MODULES = {
 
 __all__ = [
     "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
-    "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError", "Record",
-    "ResightError", "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError",
-    "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate",
-    "export", "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset",
-    "read_images", "recipes", "summarize", "train",
+    "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError",
+    "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split",
+    "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint",
+    "create_gallery", "evaluate", "export", "extract", "find_learning_rate", "inspect_dataset", "list_models", "load",
+    "open_gallery", "read_dataset", "read_images", "recipes", "summarize", "train",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def _tensor(spec: dict[str, Any], key: str, shape: list[int], arrays: dict[str, 
     elif key.endswith(".p") and shape == [1]:
         v = 3 + 0.1 * v
     elif spec["recipe"] == "fan_in" and len(shape) > 1 and key.endswith(".weight"):
-        v = v * np.sqrt(spec["gain"] / np.prod(shape[1:]))
+        v = v * np.float32(np.sqrt(spec["gain"] / np.prod(shape[1:])))
     else:
         v = 0.05 * v
     return torch.from_numpy(v.astype(np.float32))

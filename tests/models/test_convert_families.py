@@ -405,7 +405,7 @@ BAD = {
     "wrong width": (lambda s: s | {"base.norm.bias": torch.ones(63)}, (), "norm.bias is [63] instead of [64]"),
     "mixed": (lambda s: s | {"image_encoder.class_embedding": torch.ones(768)}, (), "and of CLIP-ReID with a vision"),
     "of another": (lambda s: s | {"base.layers.0.blocks.0.x": torch.ones(1)}, (), "not known"),
-    "unexpected": (lambda s: s | {"heads.bnneck.weight": torch.ones(1)}, (), "heads.bnneck.weight"),
+    "unexpected": (lambda s: s | {"heads.bnneck.weight": torch.ones(1)}, (), "and of fast-reid: a checkpoint"),
     "unknown": (lambda s: {"encoder.weight": torch.ones(1)}, (), "of no family of checkpoints"),
     "known, unread": (lambda s: {"necks.0.weight": torch.ones(1)}, (), "looks like a model of resight itself"),
     "JPM": (lambda s: s | {"b1.0.norm1.weight": torch.ones(64)}, (), "--options MODEL.JPM=True"),

@@ -140,7 +140,7 @@ def test_tables_that_no_file_stores_are_computed():
     (ROTARY, {"stem": "ics"}, "model.stem cannot be set: the backbone .* does not use it"),
     (ROTARY, {"jpm": True, "pooling": "gem"}, "jpm and pooling gem exclude each other"),
     (ROTARY, {"jpm": True, "jpm_parts": 9}, "jpm_parts 9 needs at least as many patches, not 8"),
-    ("resnet50", {"pooling": "max"}, "model.pooling cannot be set: the backbone resnet50 does not use it"),
+    ("resnet50", {"projection": 64}, "model.projection cannot be set: the backbone resnet50 does not use it"),
     ("test_vit", {"jpm": True, "pooling": "gem"}, "jpm and pooling gem exclude each other"),
     ("test_vit", {"part_fusion": "mean"}, "part_fusion and part_necks need part_tokens"),
     ("test_vit", {"stem": "ics", "stride": 8}, "stride needs the stem patch"),

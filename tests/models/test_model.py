@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from resight.config.sections import Model
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
-from resight.models.backbones.resnet import ResNet50
+from resight.models.backbones.resnet import ResNet
 from resight.models.backbones.vit import plain_vit
 from resight.models.blocks import Attention, OverlapPatchEmbed
 from resight.models.jpm import rearrange
@@ -172,7 +172,7 @@ def test_feature_after_the_neck():
 
 def test_resnet_keeps_the_last_resolution():
     model = build(backbone="resnet50").eval()
-    assert isinstance(model.backbone, ResNet50)
+    assert isinstance(model.backbone, ResNet)
     assert model.backbone.net.forward_features(torch.randn(1, 3, 128, 64)).shape == (1, 2048, 8, 4)
     assert model.embed(torch.randn(2, 3, 128, 64), {}).shape == (2, 2048)
 

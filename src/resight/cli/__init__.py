@@ -20,6 +20,7 @@ VERBS = {
     "export": "Export a model to ONNX, OpenVINO or torch.export, and check it against the original.",
     "summary": "Print the stages of a recipe's model, with shapes, parameters and FLOPs.",
     "convert": "Convert a checkpoint of the reference implementation to a model folder.",
+    "models": "List known published weights, their figures and licences, and how to convert them.",
     "data": "Inspect data sets, list the catalog, clean the cache.",
     "recipes": "List the recipes of resight train.",
     "protocols": "List the evaluation protocols.",

@@ -116,6 +116,12 @@ class Model(Section):
     concatenated, the mean of both, or all of them concatenated."""
     part_necks: bool = True
     """Whether each token of class and parts has a BNNeck and a head of its own. Off: they are fused before."""
+    last_stride: Literal[1, 2] = 1
+    """Stride of the last stage of a ResNet."""
+    max_pool: Literal["padded", "ceil"] = "padded"
+    """First max pool of a ResNet: with a padding of 1, or without padding and rounded up (fast-reid since 2020)."""
+    semantic_weight: float = Field(default=0.2, ge=0, le=1)
+    """Semantic weight of SOLIDER's Swin transformers, from 0 (appearance) to 1 (parts of the body)."""
 
 
 class Embedding(Section):

@@ -34,17 +34,24 @@ _STAGES = (
     (r"backbone\.jpm\.block\.attn\.weights", "  attention of the parts"),
     (r"backbone\.jpm\.block", "parts, shared block"),
     (r"backbone\.jpm\.norm", "local features"),
+    (r"backbone\.(stem|bn3|net\.conv1)", "stem"),
+    (r"backbone\.stages\.(\d)", "stage {}"),
+    (r"backbone\.merges\.(\d)", "merged patches {}"),
+    (r"backbone\.layer(\d)", "stage {}"),
+    (r"backbone\.attnpool", "second feature"),
+    (r"backbone\.map_norm", "last map"),
+    (r"backbone\.fc", "global feature"),
     (r"backbone\.projection", "projected feature"),
     (r"backbone\.net\.patch_embed", "patches"),
     (r"backbone\.net\.blocks\.(\d+)", "block {}"),
     (r"backbone\.net\.(?:stages|layers)\.(\d+)", "stage {}"),
     (r"backbone\.net\.(?:stem|conv_stem)", "stem"),
-    (r"backbone\.net\.conv1", "stem"),
     (r"backbone\.net\.layer(\d)", "stage {}"),
     (r"backbone\.(?:net\.global_pool|pool)", "global feature"),
     (r"necks\.(\d)", "BNNeck {}"),
     (r"heads\.(\d)", "logits {}"),
 )
+_FROM_ZERO = re.compile(r"backbone\.(net\.)?(blocks|stages|layers|merges)\.")  # printed from 1
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,9 @@ def _title(name: str) -> str:
     for pattern, title in _STAGES:
         match = re.fullmatch(pattern, name)
         if match:
-            number = int(match.group(1)) + (title == "block {}") if match.groups() else 0
-            return title.format(number)
+            if "{}" not in title:
+                return title
+            return title.format(int(match.group(1)) + bool(_FROM_ZERO.match(name)))
     return ""
 
 

@@ -9,16 +9,23 @@ from timm.models.eva import Eva as TimmEva
 from resight.config.sections import Model
 from resight.errors import ConfigError, unknown
 from resight.models.backbones.backbone import Backbone
+from resight.models.backbones.clip_resnet import CLIP_RESNETS, ClipResNet
 from resight.models.backbones.eva import Eva
+from resight.models.backbones.osnet import OSNETS, OSNet
 from resight.models.backbones.per_modality import PerModality
 from resight.models.backbones.plain import COMMON, LEGACY_SMALL, empty_net, is_plain
-from resight.models.backbones.resnet import RESNET, ResNet50
+from resight.models.backbones.resnet import ResNet
+from resight.models.backbones.resnet_ibn import RESNETS
+from resight.models.backbones.solider import SOLIDER_SWINS, SoliderSwin
 from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 
 _NAMED: Final[Mapping[str, type[Backbone]]] = {
-    RESNET: ResNet50,
     LEGACY_SMALL: ViT,
+    **dict.fromkeys(RESNETS, ResNet),
+    **dict.fromkeys(OSNETS, OSNet),
+    **dict.fromkeys(SOLIDER_SWINS, SoliderSwin),
+    **dict.fromkeys(CLIP_RESNETS, ClipResNet),
 }
 """The backbones that have a name of ours; each class is made by `Class(settings, size, counts)`."""
 _COMMON_OPTIONS: Final = frozenset(

@@ -6,12 +6,29 @@ from typing import Final
 from torch import Tensor
 
 from resight.errors import CheckpointError
+from resight.models.convert.clip_resnet import CLIP_RESNET
 from resight.models.convert.clip_vit import CLIP_VIT
 from resight.models.convert.family import Family
+from resight.models.convert.fastreid import FASTREID
+from resight.models.convert.megadescriptor import MEGADESCRIPTOR
+from resight.models.convert.miewid import MIEWID
 from resight.models.convert.pass_reid import PASS
+from resight.models.convert.solider import SOLIDER
+from resight.models.convert.torchreid import OSNET, RESNET
 from resight.models.convert.transreid_ssl import PLAIN_VIT
 
-FAMILIES: Final[tuple[Family, ...]] = (PLAIN_VIT, PASS, CLIP_VIT)
+FAMILIES: Final[tuple[Family, ...]] = (
+    PLAIN_VIT,
+    PASS,
+    CLIP_VIT,
+    CLIP_RESNET,
+    SOLIDER,
+    OSNET,
+    RESNET,
+    FASTREID,
+    MEGADESCRIPTOR,
+    MIEWID,
+)
 
 
 def find_family(tensors: Mapping[str, Tensor], source: object) -> Family | None:

@@ -16,8 +16,7 @@ _CLASSIFIERS: Final = ("head.fc.", "head.weight", "head.bias", "head_dist.", "fc
 
 def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
     dropped: dict[str, str] = dict.fromkeys(_CLASSIFIERS, "the classifier of the pre-training")
-    dropped["mask_token"] = "it is used in pre-training alone"
-    dropped["attn_pool."] = dropped["mask_token"]
+    dropped |= dict.fromkeys(("mask_token", "attn_pool."), "it is used in pre-training alone")
     return rename_prefixes(tensors, {"backbone.": "backbone.", "": "backbone."}, dropped, "timm")
 
 

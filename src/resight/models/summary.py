@@ -41,7 +41,8 @@ _STAGES = (
     (r"backbone\.net\.(?:stem|conv_stem)", "stem"),
     (r"backbone\.net\.conv1", "stem"),
     (r"backbone\.net\.layer(\d)", "stage {}"),
-    (r"backbone\.(?:net\.global_pool|pool)", "global feature"),
+    (r"backbone\.net\.global_pool", "global feature"),
+    (r"backbone\.pool", "pooled feature"),
     (r"necks\.(\d)", "BNNeck {}"),
     (r"heads\.(\d)", "logits {}"),
 )

@@ -151,8 +151,9 @@ def test_an_option_that_a_backbone_does_not_use_is_refused(name, options, says):
 
 
 def test_a_size_that_a_network_cannot_take():
-    with pytest.raises(ConfigError, match="swin_tiny_patch4_window7_224 cannot take images of 2x2: "):
-        build("swin_tiny_patch4_window7_224", (2, 2))
+    for name, size in (("swin_tiny_patch4_window7_224", (2, 2)), ("vit_small_patch16_dinov3", (65, 30))):
+        with pytest.raises(ConfigError, match=f"{name} cannot take images of {size[0]}x{size[1]}: "):
+            build(name, size)
 
 
 def test_layers_are_numbered_for_their_learning_rates():

@@ -329,7 +329,7 @@ def test_compiling_needs_a_compiler_and_blocks(painted, tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="--compile needs a C\\+\\+ compiler"):
         run_to(tmp_path / "run", small(compile=True), painted)
-    plain = {"backbone": "resnet50", "jpm": False, "sie": ()}
+    plain = {"backbone": "resnet50", "jpm": False, "sie": (), "drop_path": 0.0, "dropout": 0.0}
     for option, says in (
         ("compile", "--compile is for plain vision transformers, and resnet50 is none"),
         ("gradient_checkpointing", "needs transformer blocks, and resnet50 has none"),

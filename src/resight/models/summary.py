@@ -47,7 +47,8 @@ _STAGES = (
     (r"backbone\.net\.(?:stages|layers)\.(\d+)", "stage {}"),
     (r"backbone\.net\.(?:stem|conv_stem)", "stem"),
     (r"backbone\.net\.layer(\d)", "stage {}"),
-    (r"backbone\.(?:net\.global_pool|pool)", "global feature"),
+    (r"backbone\.net\.global_pool", "global feature"),
+    (r"backbone\.pool", "pooled feature"),
     (r"necks\.(\d)", "BNNeck {}"),
     (r"heads\.(\d)", "logits {}"),
 )

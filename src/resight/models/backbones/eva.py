@@ -13,7 +13,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.backbone import TOKEN_OPTIONS, Backbone
 from resight.models.backbones.positions import resize_positions
-from resight.models.backbones.timm_layers import with_prefix
+from resight.models.backbones.timm_layers import map_shape, with_prefix
 from resight.models.jpm import rearrange
 from resight.models.pooling import Pool
 from resight.models.sie import SIE, used_counts
@@ -164,17 +164,15 @@ class Eva(Backbone):
 
 def _create(settings: Model, size: tuple[int, int]) -> Any:
     """Create timm's network; the mean over patches is normalised after pooling, as timm does it."""
-    try:
-        return timm.create_model(
-            settings.backbone,
-            num_classes=0,
-            img_size=size,
-            global_pool="avg" if settings.pooling == "mean" else "token",
-            drop_path_rate=settings.drop_path,
-            pos_drop_rate=settings.dropout,
-            proj_drop_rate=settings.dropout,
-            attn_drop_rate=settings.attention_dropout,
-        )
-    except (AssertionError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{settings.backbone} cannot take images of {size[0]}x{size[1]}: {reason}") from error
+    global_pool = "avg" if settings.pooling == "mean" else "token"
+    map_shape(settings.backbone, size, global_pool)  # refuses a size that it cannot take
+    return timm.create_model(
+        settings.backbone,
+        num_classes=0,
+        img_size=size,
+        global_pool=global_pool,
+        drop_path_rate=settings.drop_path,
+        pos_drop_rate=settings.dropout,
+        proj_drop_rate=settings.dropout,
+        attn_drop_rate=settings.attention_dropout,
+    )

@@ -16,8 +16,15 @@ STRIDES: Final = (12, 11, 14, 8)
 class HasPositions(Protocol):
     """A transformer with learned positions: [1, N, D], or with those of class token and registers before them."""
 
-    pos_embed: Tensor
-    patch_embed: nn.Module
+    @property
+    def pos_embed(self) -> Tensor:
+        """The positions, a parameter."""
+        ...
+
+    @property
+    def patch_embed(self) -> nn.Module:
+        """Has the grid, `grid_size`."""
+        ...
 
 
 def resize_positions(

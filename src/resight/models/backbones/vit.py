@@ -151,7 +151,8 @@ class ViT(Backbone):
         if self.part_tokens:
             features = list(last.unbind(1))
             return features if self.part_necks else [self._fuse(features)], x
-        features = [self.pool(last[:, 0], last[:, self.prefix :])]
+        token = last[:, 0]
+        features = [token if queries is not None else self.pool(token, last[:, self.prefix :])]
 
         # Local branch: [R, D] for each part. Projection: [R, P].
         if self.jpm is not None:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from resight.models.convert.reference import convert_checkpoint
     from resight.models.summary import summarize
     from resight.retrieval.calibration import Calibration
+    from resight.service.client import Client
+    from resight.service.server import serve
+    from resight.service.settings import ServiceSettings
     from resight.training.loop import train
     from resight.training.lr_finder import find_learning_rate
 
@@ -51,6 +54,7 @@ _MODULES = {
     "Answer": "gallery.answers",
     "Calibration": "retrieval.calibration",
     "CheckpointError": "errors",
+    "Client": "service.client",
     "ConfigError": "errors",
     "DatasetError": "errors",
     "Embedder": "inference.embedder",
@@ -66,6 +70,7 @@ _MODULES = {
     "Result": "evaluation.result",
     "Run": "config.run",
     "Runtime": "inference.runtime",
+    "ServiceSettings": "service.settings",
     "Sighting": "data.sightings",
     "SightingTable": "data.sightings",
     "Split": "data.sightings",
@@ -86,17 +91,18 @@ _MODULES = {
     "read_dataset": "data.catalog",
     "read_images": "data.readers.anything",
     "recipes": "config",
+    "serve": "service.server",
     "summarize": "models.summary",
     "train": "training.loop",
 }
 
 __all__ = [
-    "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
+    "Answer", "Calibration", "CheckpointError", "Client", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
     "ExportError", "ExtractOptions", "Filter", "Gallery", "GalleryError", "PictureError", "Record", "ResightError",
-    "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures",
-    "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate", "export",
-    "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images",
-    "recipes", "summarize", "train",
+    "Result", "Run", "Runtime", "ServiceSettings", "Sighting", "SightingTable", "Split", "StorageError",
+    "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint", "create_gallery", "evaluate",
+    "export", "extract", "find_learning_rate", "inspect_dataset", "load", "open_gallery", "read_dataset", "read_images",
+    "recipes", "serve", "summarize", "train",
 ]  # fmt: skip
 
 

@@ -1,0 +1,275 @@
+"""What the routes and the tools for agents call: a model and a gallery, with their queues between them.
+
+A picture passes through three stages, which work at the same time: processes decode it, one thread embeds it together
+with the pictures of other requests, and one thread searches or changes the gallery.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+
+from resight.data.sightings import MODALITIES
+from resight.device import available_cores
+from resight.gallery.answers import Answer, SearchOptions, mean_query
+from resight.gallery.gallery import Gallery
+from resight.gallery.record import Filter, Record
+from resight.inference.embedder import Embedder
+from resight.inference.similarity import Similarity
+from resight.service.audit import AuditLog
+from resight.service.batching import Batcher
+from resight.service.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
+from resight.service.decoding import DecodePool
+from resight.service.errors import ServiceError, not_found
+from resight.service.gallery_threads import GalleryThread
+from resight.service.keys import KeyStore
+from resight.service.metrics import Metrics
+from resight.service.retention import expired_ids, remove_expired
+from resight.service.schemas_admin import RetentionOut
+from resight.service.settings import ServiceSettings
+
+T = TypeVar("T")
+_MAX_DECODERS: Final = 4
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The sightings of one request, embedded."""
+
+    vectors: np.ndarray
+    """float32 [N, E]."""
+    modalities: list[str]
+    """Of each sighting; several are joined by `+`."""
+    thumbnails: list[bytes | None]
+
+
+class Service:
+    """One model, one gallery, and the processes and threads that use them.
+
+    Args:
+        settings: of the service.
+        embedder: of the gallery's model.
+        open_gallery: opens the gallery; it is called once for each thread that uses it.
+    """
+
+    def __init__(self, settings: ServiceSettings, embedder: Embedder, open_gallery: Callable[[], Gallery]) -> None:
+        self.settings = settings
+        self.embedder = embedder
+        self.keys = KeyStore(settings.state)
+        settings.require_safe(bool(self.keys))
+        self.audit = AuditLog(settings.state)
+        self.metrics = Metrics()
+        self.calibration = embedder.calibration_for_use()
+        modalities = embedder.card.vocabulary.modalities
+        self.default_modality = "rgb" if "rgb" in modalities else modalities[0]
+        self.gallery = GalleryThread(open_gallery())
+        self.reader = GalleryThread(open_gallery())
+        processes = settings.decoders or min(_MAX_DECODERS, available_cores())
+        self.pool = DecodePool(embedder.card.preprocessing, processes, settings.max_megapixels, settings.max_queue)
+        self.batcher = Batcher(self._forward, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
+        self._follow_queues()
+
+    @property
+    def requires_keys(self) -> bool:
+        """Whether a request needs a key: where there are keys, or other machines can connect."""
+        return not self.settings.is_loopback or len(self.keys) > 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether pictures are embedded."""
+        return self.batcher.is_running
+
+    def close(self) -> None:
+        """Finish what was accepted, in the order of the stages, and release everything."""
+        self.pool.close()
+        self.batcher.close()
+        self.gallery.close()
+        self.reader.close()
+
+    async def embed(
+        self,
+        sightings: Sequence[Mapping[str, bytes]],
+        camera: str | None = None,
+        view: str | None = None,
+        thumbnails: bool = False,
+    ) -> Embedded:
+        """Decode and embed sightings.
+
+        Args:
+            sightings: the bytes of pictures by field name: `image` or a modality.
+            camera: of all.
+            view: of all.
+            thumbnails: make a small JPEG of the first picture of each sighting.
+
+        Raises:
+            ServiceError: there are too many pictures, a picture cannot be decoded, the model does not know a modality
+                (422), or a queue is full (503).
+        """
+        named = [self._by_modality(sighting) for sighting in sightings]
+        pictures = [data for sighting in named for data in sighting.values()]
+        if len(pictures) > self.settings.max_pictures:
+            raise ServiceError(
+                422, f"the request has {len(pictures)} pictures, and the limit is {self.settings.max_pictures}"
+            )
+        decoded = await self._decode(DecodeTask(tuple(pictures), thumbnails))
+        rows = iter(decoded)
+        by_sighting = [{modality: next(rows) for modality in sighting} for sighting in named]
+        pixels = [{m: torch.from_numpy(row.pixels) for m, row in sighting.items()} for sighting in by_sighting]
+        vectors = await asyncio.wrap_future(self.batcher.submit(pixels, camera, view))
+        small = [next(iter(sighting.values())).thumbnail for sighting in by_sighting]
+        return Embedded(vectors, ["+".join(sighting) for sighting in named], small)
+
+    async def search(
+        self, vectors: np.ndarray, options: SearchOptions, same_object: bool = False
+    ) -> list[list[Answer]]:
+        """Search the gallery with embeddings, float32 [N, E].
+
+        Raises:
+            ConfigError: no record has a metadata field of the filter.
+        """
+        queries = mean_query(vectors) if same_object else vectors
+
+        def find(gallery: Gallery) -> list[list[Answer]]:
+            exclude = tuple(options.exclude)
+            return gallery.search(queries, options.k, options.where, options.group, options.rerank, exclude=exclude)
+
+        return await self.with_gallery(find)
+
+    async def compare(
+        self, first: Mapping[str, bytes], second: Mapping[str, bytes], cameras: tuple[str | None, str | None]
+    ) -> Similarity:
+        """Compare two sightings, each as in `embed`, with the camera of each.
+
+        Raises:
+            ServiceError: as `embed`.
+        """
+        if cameras[0] == cameras[1]:
+            a, b = (await self.embed([first, second], cameras[0])).vectors
+        else:
+            both = await asyncio.gather(self.embed([first], cameras[0]), self.embed([second], cameras[1]))
+            a, b = (embedded.vectors[0] for embedded in both)
+        value = float(a @ b)
+        if self.calibration is None:
+            return Similarity(value, None, None)
+        probability = float(self.calibration.of(np.array([value]), self.settings.prior)[0])
+        return Similarity(value, probability, bool(value >= self.calibration.threshold))
+
+    async def add(self, record: Record, replace: bool) -> tuple[Record, bool]:
+        """Store a record, unless its id exists; return the stored record, and whether it is new. It is on disk then."""
+
+        def add(gallery: Gallery) -> tuple[Record, bool]:
+            existing = gallery.engine.get([record.id])
+            if existing and not replace:
+                return existing[0], False
+            gallery.add([record])
+            return record, not existing
+
+        return await self.with_gallery(add)
+
+    async def with_gallery(self, function: Callable[[Gallery], T]) -> T:
+        """Call a function in the thread that searches and changes the gallery."""
+        return await asyncio.wrap_future(self.gallery.submit(function))
+
+    async def with_reader(self, function: Callable[[Gallery], T]) -> T:
+        """Call a function that reads many records and changes nothing, in a thread that no search waits for."""
+        return await asyncio.wrap_future(self.reader.submit(function))
+
+    async def remove_expired(self) -> RetentionOut:
+        """Remove the records that are older than the settings say."""
+        days = self.settings.retention_days
+        if days is None:
+            raise ServiceError(409, "the service has no retention: start it with --retention-days")
+        ids, without_date = await self.with_reader(lambda gallery: expired_ids(gallery, days))
+        report = await self.with_gallery(lambda gallery: remove_expired(gallery, ids, without_date))
+        self.metrics.count_removed(report.removed)
+        return report
+
+    async def time_line(self, identity: str) -> list[Record]:
+        """Return the records of an identity by time; those without a time come last.
+
+        Raises:
+            ServiceError: no record has the identity (404).
+        """
+        where = Filter(identity=(identity,))
+        records = await self.with_reader(lambda gallery: list(gallery.engine.scan(where)))
+        if not records:
+            raise ServiceError(404, f"no record has the identity {identity!r:.80}")
+        return sorted(records, key=lambda record: math.inf if record.time is None else record.time)
+
+    async def _decode(self, task: DecodeTask) -> list[DecodedPicture]:
+        result = await asyncio.wrap_future(self.pool.submit(task))
+        if isinstance(result, DecodeFailure):
+            self.metrics.count_undecodable()
+            raise ServiceError(422, result.reason)
+        return result
+
+    def _forward(self, sightings: Any, cameras: Sequence[str | None], views: Sequence[str | None]) -> np.ndarray:
+        return self.embedder.embed(sightings, cameras, views)
+
+    def _by_modality(self, sighting: Mapping[str, bytes]) -> dict[str, bytes]:
+        known = self.embedder.card.vocabulary.modalities
+        named = {self.default_modality if name == "image" else name: data for name, data in sighting.items()}
+        for name in named:
+            if name not in known:
+                raise ServiceError(422, f"the model knows no modality {name!r:.60}, only {', '.join(known)}")
+        return {name: named[name] for name in MODALITIES if name in named}
+
+    def _follow_queues(self) -> None:
+        follow = self.metrics.follow
+        follow("resight_decode_queue", "Requests that wait for a decoding process.", lambda: self.pool.waiting)
+        follow("resight_forward_queue", "Pictures that wait for the model.", lambda: self.batcher.waiting)
+        follow("resight_gallery_queue", "Calls of the gallery that have not ended.", lambda: self.gallery.waiting)
+        follow("resight_replaced_decoders", "Decoding processes that were replaced.", lambda: self.pool.replaced)
+
+
+def find_record(gallery: Gallery, record_id: str) -> Record:
+    """Return the record with an id.
+
+    Raises:
+        ServiceError: there is no such record (404).
+    """
+    records = gallery.engine.get([record_id])
+    if not records:
+        raise not_found(record_id)
+    return records[0]
+
+
+def require_records(gallery: Gallery, ids: Sequence[str]) -> None:
+    """Check that records exist.
+
+    Raises:
+        ServiceError: one does not (404).
+    """
+    known = {record.id for record in gallery.engine.get(ids)}
+    for record_id in ids:
+        if record_id not in known:
+            raise not_found(record_id)
+
+
+def record_id_of(key: str | None, sighting: Mapping[str, bytes], labels: Mapping[str, Any]) -> str:
+    """Return the id of a record that the client gave none: 24 hexadecimal digits, the same whenever it is repeated.
+
+    Args:
+        key: caller and `Idempotency-Key`; None makes the id from the content.
+        sighting: the bytes of pictures by field name.
+        labels: of the sighting.
+    """
+    digest = hashlib.sha256()
+    if key is not None:
+        digest.update(f"key {key}".encode())
+    else:
+        for name in sorted(sighting):
+            digest.update(f"{name} {len(sighting[name])} ".encode() + sighting[name])
+        digest.update(repr(sorted(labels.items())).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:24]
+
+
+def unix_time() -> float:
+    """Return the time now, in Unix time (seconds)."""
+    return round(time.time(), 3)

@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
     elif isinstance(options, Revoke):
         print(f"revoked {store.revoke(options.id).id}")
     else:
-        rows = [key.model_dump(mode="json", exclude={"sha256"}) for key in store.keys()]
+        rows = [key.model_dump(mode="json", exclude={"sha256"}) for key in store.entries()]
         if options.json:
             print_json(rows)
         elif rows:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any, Final
 
 from resight.files import make_folder, storing
-from resight.service.logs import log, now
+from resight.service.logs import LOGGER, now
 
 AUDIT_FILE: Final = "audit.jsonl"
 
@@ -48,7 +48,7 @@ class AuditLog:
         with self._lock:
             if self.file is None:
                 self._recent.append(line)
-                log("audit", **line)
+                LOGGER.info("audit", extra={"fields": line})
             else:
                 self._append(json.dumps(line).encode() + b"\n")
 

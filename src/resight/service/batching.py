@@ -19,6 +19,10 @@ Embed = Callable[[Sequence[QuerySighting], Sequence[Label], Sequence[Label]], np
 """Sightings, and the camera and view of each, to float32 [N, E]."""
 
 
+def _ignore(image_count: int, seconds: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class _Job:
     sightings: Sequence[QuerySighting]
@@ -27,7 +31,7 @@ class _Job:
     future: Future[np.ndarray] = field(default_factory=Future[np.ndarray])
 
     @property
-    def pictures(self) -> int:
+    def image_count(self) -> int:
         return sum(map(len, self.sightings))
 
 
@@ -42,7 +46,7 @@ class Batcher:
     """
 
     def __init__(
-        self, embed: Embed, batch_size: int, max_queue: int, observe: Callable[[int, float], None] = lambda *_: None
+        self, embed: Embed, batch_size: int, max_queue: int, observe: Callable[[int, float], None] = _ignore
     ) -> None:
         self._embed = embed
         self._batch_size = batch_size
@@ -77,10 +81,10 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise overloaded("the service is ending")
-            if self._waiting and self._waiting + job.pictures > self._max_queue:
+            if self._waiting and self._waiting + job.image_count > self._max_queue:
                 raise overloaded(f"{self._waiting} pictures wait for the model")
             self._jobs.append(job)
-            self._waiting += job.pictures
+            self._waiting += job.image_count
             self._changed.notify()
         return job.future
 
@@ -103,9 +107,9 @@ class Batcher:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             batch = list[_Job]()
             size = 0
-            while self._jobs and (not batch or size + self._jobs[0].pictures <= self._batch_size):
+            while self._jobs and (not batch or size + self._jobs[0].image_count <= self._batch_size):
                 batch.append(self._jobs.popleft())
-                size += batch[-1].pictures
+                size += batch[-1].image_count
             self._waiting -= size
             return batch
 
@@ -123,7 +127,7 @@ class Batcher:
             for job in batch:  # an error of one request must not fail the others
                 self._compute([job])
             return
-        self._observe(sum(job.pictures for job in batch), time.perf_counter() - began)
+        self._observe(sum(job.image_count for job in batch), time.perf_counter() - began)
         first = 0
         for job in batch:
             job.future.set_result(embeddings[first : first + len(job.sightings)])

@@ -26,7 +26,7 @@ from resight.service.audit import AuditLog
 from resight.service.batching import Batcher
 from resight.service.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
 from resight.service.decoding import DecodePool
-from resight.service.errors import ServiceError, not_found
+from resight.service.errors import ServiceError, no_record
 from resight.service.gallery_threads import GalleryThread
 from resight.service.keys import KeyStore
 from resight.service.metrics import Metrics
@@ -61,8 +61,8 @@ class Service:
     def __init__(self, settings: ServiceSettings, embedder: Embedder, open_gallery: Callable[[], Gallery]) -> None:
         self.settings = settings
         self.embedder = embedder
-        self.keys = KeyStore(settings.state)
-        settings.require_safe(bool(self.keys))
+        self.key_store = KeyStore(settings.state)
+        settings.require_safe(len(self.key_store) > 0)
         self.audit = AuditLog(settings.state)
         self.metrics = Metrics()
         self.calibration = embedder.calibration_for_use()
@@ -76,9 +76,9 @@ class Service:
         self._follow_queues()
 
     @property
-    def requires_keys(self) -> bool:
+    def requires_key(self) -> bool:
         """Whether a request needs a key: where there are keys, or other machines can connect."""
-        return not self.settings.is_loopback or len(self.keys) > 0
+        return not self.settings.is_loopback or len(self.key_store) > 0
 
     @property
     def is_ready(self) -> bool:
@@ -112,12 +112,12 @@ class Service:
                 (422), or a queue is full (503).
         """
         named = [self._by_modality(sighting) for sighting in sightings]
-        pictures = [data for sighting in named for data in sighting.values()]
-        if len(pictures) > self.settings.max_pictures:
+        encoded = [data for sighting in named for data in sighting.values()]
+        if len(encoded) > self.settings.max_images:
             raise ServiceError(
-                422, f"the request has {len(pictures)} pictures, and the limit is {self.settings.max_pictures}"
+                422, f"the request has {len(encoded)} pictures, and the limit is {self.settings.max_images}"
             )
-        decoded = await self._decode(DecodeTask(tuple(pictures), thumbnails))
+        decoded = await self._decode(DecodeTask(tuple(encoded), thumbnails))
         rows = iter(decoded)
         by_sighting = [{modality: next(rows) for modality in sighting} for sighting in named]
         pixels = [{m: torch.from_numpy(row.pixels) for m, row in sighting.items()} for sighting in by_sighting]
@@ -236,7 +236,7 @@ def find_record(gallery: Gallery, record_id: str) -> Record:
     """
     records = gallery.engine.get([record_id])
     if not records:
-        raise not_found(record_id)
+        raise no_record(record_id)
     return records[0]
 
 
@@ -249,7 +249,7 @@ def require_records(gallery: Gallery, ids: Sequence[str]) -> None:
     known = {record.id for record in gallery.engine.get(ids)}
     for record_id in ids:
         if record_id not in known:
-            raise not_found(record_id)
+            raise no_record(record_id)
 
 
 def record_id_of(key: str | None, sighting: Mapping[str, bytes], labels: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ _MEMORY: Final = 2 << 30  # bytes that a process may use beyond what it has when
 class DecodeTask:
     """The pictures of one request."""
 
-    pictures: tuple[bytes, ...]
+    encoded: tuple[bytes, ...]
+    """The bytes of the files."""
     thumbnails: bool
     """Whether a small JPEG is made of each."""
 
@@ -75,7 +76,7 @@ def run_worker(connection: Connection, preprocessing: Preprocessing, max_megapix
 def decode_task(task: DecodeTask, preprocessing: Preprocessing) -> DecodeResult:
     """Decode every picture of a task, one after the other; or say why the first bad one cannot be decoded."""
     decoded = list[DecodedPicture]()
-    for number, data in enumerate(task.pictures):
+    for number, data in enumerate(task.encoded):
         name = f"picture {number + 1}"
         try:
             image = decode(data, name)

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 from resight.config.sections import Preprocessing
 from resight.service.decode_worker import DecodeFailure, DecodeResult, DecodeTask, run_worker
@@ -23,12 +23,12 @@ class _Worker:
     """One process and the connection to it."""
 
     def __init__(self, preprocessing: Preprocessing, max_megapixels: float) -> None:
-        self.connection: Connection
-        self.connection, other = _CONTEXT.Pipe()
-        arguments = (other, preprocessing, max_megapixels)
+        pipe: Any = _CONTEXT.Pipe()
+        self.connection: Connection = pipe[0]
+        arguments = (pipe[1], preprocessing, max_megapixels)
         self.process = _CONTEXT.Process(target=run_worker, args=arguments, daemon=True, name="resight-decoder")
         self.process.start()
-        other.close()
+        pipe[1].close()
 
     def decode(self, task: DecodeTask, seconds: float) -> DecodeResult | None:
         """The result; None where the process has died, or takes longer than some seconds."""
@@ -128,7 +128,7 @@ class DecodePool:
 
     def _decode(self, number: int, task: DecodeTask) -> DecodeResult:
         for _ in range(_ATTEMPTS):
-            seconds = self._seconds if task.pictures else _START_SECONDS
+            seconds = self._seconds if task.encoded else _START_SECONDS
             began = time.monotonic()
             result = self._workers[number].decode(task, seconds)
             if result is not None:

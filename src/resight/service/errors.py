@@ -27,6 +27,6 @@ def overloaded(what: str) -> ServiceError:
     return ServiceError(503, f"{what}: try again later", RETRY_SECONDS)
 
 
-def not_found(record_id: str) -> ServiceError:
+def no_record(record_id: str) -> ServiceError:
     """Return the error for a record that does not exist."""
     return ServiceError(404, f"there is no record {record_id!r:.80} in the gallery")

@@ -86,7 +86,7 @@ class Exchange:
                 return
             if not await self._audit(message["status"]):
                 return
-        await self._send_own(message)
+        await self._send_with_headers(message)
 
     async def refuse(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         """Answer with an error, unless an answer has begun; what the application still sends is left out."""
@@ -94,7 +94,7 @@ class Exchange:
             return
         self._refused = True
         if await self._audit(status):
-            await problem(status, reason, self.request_id, headers)(self.scope, self._receive, self._send_own)
+            await problem(status, reason, self.request_id, headers)(self.scope, self._receive, self._send_with_headers)
 
     async def _audit(self, status: int) -> bool:
         """Write the line of the audit log; where that is not possible, refuse the request."""
@@ -109,10 +109,10 @@ class Exchange:
             log("audit log cannot be written", logging.ERROR, request=self.request_id, error=str(error))
             self._refused = True
             answer = problem(503, "the audit log cannot be written, so the answer is withheld", self.request_id)
-            await answer(self.scope, self._receive, self._send_own)
+            await answer(self.scope, self._receive, self._send_with_headers)
             return False
 
-    async def _send_own(self, message: Message) -> None:
+    async def _send_with_headers(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)

@@ -25,7 +25,7 @@ OptionalText = Annotated[Text | None, BeforeValidator(_none_of_empty)]
 OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_none_of_empty)]
 
 
-class PicturesForm(Body):
+class ImagesForm(Body):
     """Pictures of one or several sightings: the n-th file of each field is of the n-th sighting."""
 
     image: list[UploadFile] = Field(default=[])
@@ -60,7 +60,7 @@ class PicturesForm(Body):
         return [{name: part[n] for name, part in content.items()} for n in range(number)]
 
 
-class SearchForm(PicturesForm):
+class SearchForm(ImagesForm):
     """A search: the queries, how many answers, and which records are searched."""
 
     k: Count = 10

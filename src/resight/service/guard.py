@@ -96,10 +96,10 @@ class Guard:
     def _principal(self, exchange: Exchange) -> Principal:
         scheme, _, text = exchange.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and text:
-            key = self._service.keys.find(text.strip())
+            key = self._service.key_store.find(text.strip())
             if key is not None:
                 return Principal(key.id, key.role)
-        elif not self._service.requires_keys:
+        elif not self._service.requires_key:
             return Principal("anonymous", "admin")
         self._require_rate(exchange.address)  # a key cannot be guessed faster than the rate
         refused = ServiceError(401, "a valid key is required: send the header Authorization: Bearer KEY")
@@ -107,7 +107,7 @@ class Guard:
         raise refused
 
     def _require_rate(self, caller: str) -> None:
-        seconds = self._limiter.seconds_to_wait(caller)
+        seconds = self._limiter.seconds_until_allowed(caller)
         if seconds:
             raise ServiceError(429, "too many requests: wait a little", max(1, round(seconds)))
 

@@ -22,7 +22,7 @@ class RateLimiter:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def seconds_to_wait(self, caller: str) -> float:
+    def seconds_until_allowed(self, caller: str) -> float:
         """Count a request; return 0 if it may be answered, else after how many seconds the next one may be."""
         if self._per_second is None:
             return 0.0

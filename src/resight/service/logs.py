@@ -39,11 +39,11 @@ def where(error: BaseException) -> str:
 
 
 def configure_logs() -> None:
-    """Write the lines of the service, and of the HTTP server below it, to standard error."""
+    """Write the lines of the service and of the HTTP server, and errors of libraries, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    for name in (LOGGER.name, _SERVER):
+    for name, level in ((LOGGER.name, logging.INFO), (_SERVER, logging.INFO), (None, logging.ERROR)):
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]  # of the root too: a library that finds none configures the log in its own way
+        logger.setLevel(level)
         logger.propagate = False

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-_PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
@@ -23,8 +23,8 @@ class Metrics:
             "resight_request_seconds", "Seconds from the first byte to the last, by route.", ["method", "route"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
-        self._batch_pictures = Histogram(
-            "resight_batch_pictures", "Pictures in a batch.", buckets=_PICTURES, registry=self.registry
+        self._batch_images = Histogram(
+            "resight_batch_pictures", "Pictures in a batch.", buckets=_IMAGES, registry=self.registry
         )
         self._batch_seconds = Histogram(
             "resight_batch_seconds", "Seconds that the model takes for a batch.", buckets=_SECONDS,
@@ -44,9 +44,9 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def observe_batch(self, pictures: int, seconds: float) -> None:
+    def observe_batch(self, image_count: int, seconds: float) -> None:
         """Count a batch of the model."""
-        self._batch_pictures.observe(pictures)
+        self._batch_images.observe(image_count)
         self._batch_seconds.observe(seconds)
 
     def count_undecodable(self) -> None:

@@ -57,10 +57,10 @@ class KeyOut(Body):
     note: str
 
 
-class KeysOut(Body):
+class KeyListOut(Body):
     """All keys, expired ones too."""
 
-    keys: list[KeyOut]
+    keys: list[KeyOut]  # words: ok
 
 
 class NewKeyOut(Body):

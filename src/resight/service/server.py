@@ -69,7 +69,7 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
 
     from resight.service.app import create_app
     from resight.service.logs import configure_logs, log
-    from resight.service.settings import shown_settings
+    from resight.service.settings import public_settings
 
     configure_logs()
     service = open_service(settings)
@@ -80,15 +80,15 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
     )  # fmt: skip
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn sends itself the signal again when it has ended
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, _ignore)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                address = "http://{}:{}".format(*_shown(listening))
+                address = "http://{}:{}".format(*_address_of(listening))
                 compute = service.embedder.description
-                log("listening", address=address, settings=shown_settings(settings), compute=compute)
+                log("listening", address=address, settings=public_settings(settings), compute=compute)
 
     server = Server(config)
     server.run([listening])
@@ -100,7 +100,7 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
 def _embedder(settings: ServiceSettings, url: str) -> Embedder:
     """The embedder of the gallery's model and settings; a gallery that does not exist is created."""
     model: Path | None = settings.model
-    options = {"device": settings.device, "precision": settings.precision, "batch_size": settings.batch_size}
+    options: Any = {"device": settings.device, "precision": settings.precision, "batch_size": settings.batch_size}
     if not exists(url):
         if model is None:
             raise ConfigError(f"there is no gallery at {url}; give a model folder to create it")
@@ -112,8 +112,8 @@ def _embedder(settings: ServiceSettings, url: str) -> Embedder:
     folder = model or (None if info.model is None else Path(info.model))
     if folder is None:
         raise ConfigError("the gallery names no model folder: give one")
-    own = info.embedding
-    embedder = load(folder, flip=own.flip, fusion=own.fusion, unknown=own.unknown, **options)
+    stated = info.embedding
+    embedder = load(folder, flip=stated.flip, fusion=stated.fusion, unknown=stated.unknown, **options)
     info.require(embedder.embedding_id, "the model gives")
     return embedder
 
@@ -131,6 +131,10 @@ def _listen(settings: ServiceSettings) -> socket.socket:
     return listening
 
 
-def _shown(listening: socket.socket) -> tuple[str, int]:
+def _ignore(number: int, frame: object) -> None:
+    pass
+
+
+def _address_of(listening: socket.socket) -> tuple[str, int]:
     host, port = listening.getsockname()[:2]
     return f"[{host}]" if ":" in host else host, port

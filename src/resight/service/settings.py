@@ -45,7 +45,7 @@ class ServiceSettings(Section):
     """Largest body of a request."""
     max_megapixels: float = Field(25.0, gt=0)
     """Largest picture."""
-    max_pictures: int = Field(16, ge=1)
+    max_images: int = Field(16, ge=1)
     """Largest number of pictures in one request."""
     max_queue: int = Field(256, ge=1)
     """Pictures that wait for the model; when the queue is full, a request is refused with status 503."""
@@ -81,8 +81,8 @@ class ServiceSettings(Section):
     @property
     def hosts(self) -> frozenset[str]:
         """The names in the Host header that are accepted, in lower case and without ports."""
-        own = {self.host} if self.host not in _ANY_ADDRESS else set[str]()
-        names = own | set(self.allowed_hosts) | (set(LOOPBACK_NAMES) if self.is_loopback else set[str]())
+        bound = {self.host} if self.host not in _ANY_ADDRESS else set[str]()
+        names = bound | set(self.allowed_hosts) | (set(LOOPBACK_NAMES) if self.is_loopback else set[str]())
         return frozenset(name.lower() for name in names)
 
     def require_safe(self, has_api_keys: bool) -> None:
@@ -128,7 +128,7 @@ def settings_from_environment(environment: Mapping[str, str] = os.environ) -> Se
         raise ConfigError(f"the environment variable {variable} is invalid: {first['msg']}") from error
 
 
-def shown_settings(settings: ServiceSettings) -> dict[str, Any]:
+def public_settings(settings: ServiceSettings) -> dict[str, Any]:
     """Return the settings for the admin page and the first log line: without the gallery's URL, which may have a
     password, and without paths."""
     return json.loads(settings.model_dump_json(exclude={"gallery", "model", "state"}))

@@ -7,23 +7,23 @@ from fastapi import APIRouter, Path, Query
 from resight.service.errors import ServiceError
 from resight.service.keys import Key
 from resight.service.routes.common import ERRORS, Counts, ServiceOf
-from resight.service.schemas_admin import AuditOut, KeyIn, KeyOut, KeysOut, NewKeyOut, RetentionOut, SettingsOut
-from resight.service.settings import shown_settings
+from resight.service.schemas_admin import AuditOut, KeyIn, KeyListOut, KeyOut, NewKeyOut, RetentionOut, SettingsOut
+from resight.service.settings import public_settings
 
 router = APIRouter(tags=["administration"], responses=ERRORS)
 
 
 @router.get("/v1/keys")
-async def list_keys(service: ServiceOf) -> KeysOut:
+async def list_api_keys(service: ServiceOf) -> KeyListOut:
     """List the keys, without their secrets."""
-    return KeysOut(keys=list(map(_key_out, service.keys.keys())))
+    return KeyListOut(keys=list(map(_key_out, service.key_store.entries())))
 
 
 @router.post("/v1/keys", status_code=201)
 async def create_key(service: ServiceOf, body: KeyIn) -> NewKeyOut:
     """Create a key. Its text is in this answer alone; the service stores a hash of it."""
     _require_store(service)
-    text, key = service.keys.create(body.role, body.days, body.note)
+    text, key = service.key_store.create(body.role, body.days, body.note)
     return NewKeyOut(key=text, stored=_key_out(key))
 
 
@@ -31,15 +31,15 @@ async def create_key(service: ServiceOf, body: KeyIn) -> NewKeyOut:
 async def revoke_key(service: ServiceOf, key_id: Annotated[str, Path(max_length=60)]) -> KeyOut:
     """Delete a key: from now on, it is not valid."""
     _require_store(service)
-    if key_id not in {key.id for key in service.keys.keys()}:
+    if key_id not in {key.id for key in service.key_store.entries()}:
         raise ServiceError(404, "there is no such key")
-    return _key_out(service.keys.revoke(key_id))
+    return _key_out(service.key_store.revoke(key_id))
 
 
 @router.get("/v1/settings")
 async def settings(service: ServiceOf) -> SettingsOut:
     """Return the settings of the service, without paths and passwords."""
-    return SettingsOut(settings=shown_settings(service.settings))
+    return SettingsOut(settings=public_settings(service.settings))
 
 
 @router.get("/v1/audit")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Query
 from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
 from resight.service.core import find_record
-from resight.service.forms import CompareForm, PicturesForm, SearchForm
+from resight.service.forms import CompareForm, ImagesForm, SearchForm
 from resight.service.routes.common import ERRORS, Counts, RecordId, ServiceOf
 from resight.service.schemas import AnswerOut, CompareOut, EmbeddingsOut, SearchOut, answer_out
 from resight.service.types import Count, Group
@@ -17,7 +17,7 @@ _MULTIPART = Form(media_type="multipart/form-data")
 
 
 @router.post("/v1/embed")
-async def embed(service: ServiceOf, counts: Counts, form: Annotated[PicturesForm, _MULTIPART]) -> EmbeddingsOut:
+async def embed(service: ServiceOf, counts: Counts, form: Annotated[ImagesForm, _MULTIPART]) -> EmbeddingsOut:
     """Embed pictures, and return their embeddings."""
     sightings = await form.sightings()
     embedded = await service.embed(sightings, form.query_camera, form.query_view)

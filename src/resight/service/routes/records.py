@@ -1,7 +1,7 @@
 """Routes of records: add, get, list, thumbnail, remove."""
 
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Header, Query, Response
 from pydantic import Field
@@ -17,7 +17,7 @@ from resight.service.schemas import AddedOut, CountOut, RecordOut, RecordsOut, R
 from resight.service.types import Body, Seconds, Text
 
 router = APIRouter(tags=["records"], responses=ERRORS)
-_JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A small JPEG."}}
+_JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A small JPEG."}}
 
 
 class ListQuery(Body):

@@ -1,13 +1,11 @@
 """A tiny model, and services of it inside the test's process: a pytest plugin of the test files in this folder."""
 
 from contextlib import ExitStack
-from io import BytesIO
 
-import numpy as np
 import pytest
 from conftest import varied_model
 from fastapi.testclient import TestClient
-from PIL import Image
+from service_helpers import CALIBRATION, URL, jpeg
 
 from resight.gallery.open import create_gallery, open_gallery
 from resight.inference.load import load
@@ -15,22 +13,6 @@ from resight.retrieval.calibration import Calibration
 from resight.service.app import create_app
 from resight.service.core import Service
 from resight.service.settings import ServiceSettings
-
-URL = "http://127.0.0.1:8000"
-CALIBRATION = {
-    "slope": 8.0, "offset": -4.0, "similarity": (-1.0, 0.2, 0.9, 1.0), "probability": (0.01, 0.1, 0.9, 0.99),
-    "threshold": 0.6, "false_match_rate": 0.01, "true_match_rate": 0.8, "dataset": "none", "same": 10,
-    "different": 1000,
-}  # fmt: skip
-
-
-def jpeg(identity=0, shot=0, size=(32, 64)):
-    """The bytes of a picture whose colours follow from the identity, a little noisy by the shot."""
-    colours = np.random.default_rng(identity).integers(0, 255, (4, 1, 3)).repeat(size[1] // 4, 0).repeat(size[0], 1)
-    noise = np.random.default_rng(shot + 1000).integers(-20, 20, colours.shape)
-    buffer = BytesIO()
-    Image.fromarray((colours + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")

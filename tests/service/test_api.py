@@ -1,23 +1,16 @@
 """Every route of the API against the gallery and the model that it stands for."""
 
 import json
+from urllib.parse import quote
 
 import numpy as np
 import pytest
-from service_fixtures import CALIBRATION, jpeg
+from service_helpers import CALIBRATION, jpeg, refused
 
 from resight.gallery.open import open_gallery
 from resight.gallery.record import Filter
 
 pytest_plugins = ("service_fixtures",)
-
-
-def refused(answer, status, *words):
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert set(body) == {"detail", "request"}
-    for word in words:
-        assert word in body["detail"], body["detail"]
 
 
 def test_embed_gives_the_vectors_of_the_embedder(client, embedder):
@@ -137,9 +130,9 @@ def test_records_are_listed_read_and_removed(filled, embedder):
 def test_ids_with_slashes_and_other_characters(filled):
     for name in ("a/b", "ü ?#%&", "x/similar"):
         assert filled.post("/v1/records", data={"id": name}, files={"image": jpeg()}).status_code == 201
-        with_quotes = "/".join(__import__("urllib.parse", fromlist=["quote"]).quote(part) for part in name.split("/"))
-        assert filled.get(f"/v1/records/{with_quotes}").json()["id"] == name
-        assert filled.delete(f"/v1/records/{with_quotes}").json() == {"records": 1}
+        path = f"/v1/records/{quote(name)}"
+        assert filled.get(path).json()["id"] == name
+        assert filled.delete(path).json() == {"records": 1}
 
 
 def test_identities_are_assigned_merged_and_undone(filled):
@@ -184,7 +177,9 @@ def test_stats_and_model_and_health(filled, embedder):
 
 def test_metrics_count_requests_and_batches(filled):
     def value(line):
-        return next(float(row.split()[-1]) for row in filled.get("/v1/metrics").text.splitlines() if row.startswith(line))
+        return next(
+            float(row.split()[-1]) for row in filled.get("/v1/metrics").text.splitlines() if row.startswith(line)
+        )
 
     name = 'resight_requests_total{method="POST",route="/v1/search",status="200"}'
     filled.post("/v1/search", files={"image": jpeg()})

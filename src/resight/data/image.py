@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -15,6 +18,8 @@ from resight.errors import PictureError
 
 Picture = ArrayPicture | Tensor
 """An image: a file, the bytes of one, an array uint8 [h, w, 3] in RGB, a tensor uint8 [3, h, w], or a Pillow image."""
+
+_THUMBNAIL: Final = (96, 192)  # maximum width and height, in pixels
 
 
 def decode(source: str | Path | bytes, name: str | None = None) -> Tensor:
@@ -42,6 +47,15 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
         interpolation: `bilinear` or `bicubic`.
     """
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
+
+
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """Encode uint8 [h, w, 3] as a JPEG of at most 96 x 192 pixels."""
+    image = Image.fromarray(pixels)
+    image.thumbnail(_THUMBNAIL)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def corrupt(paths: list[Path], progress: Callable[[int], None] = lambda count: None) -> list[tuple[Path, str]]:

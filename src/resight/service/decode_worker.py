@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from resight.config.sections import Preprocessing
-from resight.data.image import decode, resize
+from resight.data.image import decode, resize, thumbnail
 from resight.data.picture_file import LIMIT_VARIABLE
 from resight.errors import PictureError
-from resight.gallery.ingest import thumbnail
 
 _MEMORY: Final = 2 << 30  # bytes that a process may use beyond what it has when it starts
 

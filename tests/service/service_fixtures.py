@@ -1,14 +1,19 @@
 """A tiny model, and services of it inside the test's process: a pytest plugin of the test files in this folder."""
 
+import threading
+import time
 from contextlib import ExitStack
 
 import pytest
+import uvicorn
 from conftest import varied_model
 from fastapi.testclient import TestClient
 from service_helpers import CALIBRATION, URL, jpeg
 
+from resight.config.sections import Embedding
 from resight.gallery.open import create_gallery, open_gallery
 from resight.inference.load import load
+from resight.models.checkpoint import ModelCard
 from resight.retrieval.calibration import Calibration
 from resight.service.app import create_app
 from resight.service.core import Service
@@ -18,15 +23,11 @@ from resight.service.settings import ServiceSettings
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A model folder of three modalities, whose embeddings are averaged."""
-    from resight.config.sections import Embedding
-    from resight.models.checkpoint import CALIBRATION as FILE
-    from resight.models.checkpoint import CARD, ModelCard
-
     folder = varied_model(tmp_path_factory.mktemp("service") / "model", modalities=("rgb", "nir", "tir"))
-    card = ModelCard.read(folder / CARD, "a model", "")
+    card = ModelCard.read(folder / "config.json", "a model", "")
     card = card.model_copy(update={"embedding": Embedding(fusion="mean", precision="fp32")})
-    (folder / CARD).write_text(card.model_dump_json())
-    (folder / FILE).write_text(Calibration(**CALIBRATION).model_dump_json())
+    (folder / "config.json").write_text(card.model_dump_json())
+    (folder / "calibration.json").write_text(Calibration(**CALIBRATION).model_dump_json())
     return folder
 
 
@@ -36,22 +37,55 @@ def embedder(model):
 
 
 @pytest.fixture(scope="session")
-def services(embedder, tmp_path_factory):
-    """Starts a service with some settings over a new gallery, and returns a client; all end with the session."""
+def make_service(embedder, tmp_path_factory):
+    """Makes a service with some settings over a new gallery; whoever runs its application closes it."""
+
+    def make(**options):
+        folder = tmp_path_factory.mktemp("gallery") / "g"
+        create_gallery(folder, embedder).close()
+        settings = ServiceSettings(gallery=str(folder), **{"decoders": 1, **options})
+        return Service(settings, embedder, lambda: open_gallery(folder, embedder, settings.prior))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def services(make_service):
+    """Starts a service in this process, and returns a client of it; all end with the session."""
     with ExitStack() as stack:
 
         def start(**options):
-            folder = tmp_path_factory.mktemp("gallery")
-            create_gallery(folder / "g", embedder).close()
-            settings = ServiceSettings(gallery=str(folder / "g"), **{"decoders": 1, **options})
-            service = Service(settings, embedder, lambda: open_gallery(folder / "g", embedder, settings.prior))
+            service = make_service(**options)
             client = TestClient(create_app(service), base_url=URL, raise_server_exceptions=False)
             stack.enter_context(client)
             client.service = service
-            client.gallery_folder = folder / "g"
+            client.gallery_folder = service.settings.gallery
             return client
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def listening(make_service):
+    """Starts a service behind a real HTTP server in a thread, and returns its URL and the service."""
+    servers = []
+
+    def start(**options):
+        service = make_service(**options)
+        config = uvicorn.Config(create_app(service), port=0, log_config=None, ws="none", lifespan="on")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        return "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1]), service
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="module")

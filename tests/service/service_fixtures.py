@@ -80,7 +80,7 @@ def listening(make_service):
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        return "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1]), service
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", service
 
     yield start
     for server, thread in servers:

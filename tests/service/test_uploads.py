@@ -1,5 +1,7 @@
-"""Malformed uploads: every answer is 4xx, the memory does not grow, no process is lost. RESIGHT_UPLOADS=2000 for as many
-as that."""
+"""Malformed uploads: every answer is 4xx, the memory does not grow, no process is lost.
+
+RESIGHT_UPLOADS=2000 for as many as that.
+"""
 
 import os
 import random

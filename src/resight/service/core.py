@@ -5,9 +5,7 @@ with the pictures of other requests, and one thread searches or changes the gall
 """
 
 import asyncio
-import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -26,11 +24,13 @@ from resight.service.audit import AuditLog
 from resight.service.batching import Batcher
 from resight.service.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
 from resight.service.decoding import DecodePool
-from resight.service.errors import ServiceError, no_record
+from resight.service.errors import ServiceError
 from resight.service.gallery_threads import GalleryThread
 from resight.service.keys import KeyStore
 from resight.service.metrics import Metrics
+from resight.service.record_ids import require_records
 from resight.service.retention import expired_ids, remove_expired
+from resight.service.schemas import UndoOut
 from resight.service.schemas_admin import RetentionOut
 from resight.service.settings import ServiceSettings
 
@@ -172,6 +172,36 @@ class Service:
 
         return await self.with_gallery(add)
 
+    async def assign(self, ids: Sequence[str], identity: str | None, of: str | None = None) -> int:
+        """Assign records, and all of the identity `of`, to an identity; return their number.
+
+        Raises:
+            ServiceError: a record does not exist, or none has the identity `of` (404).
+        """
+
+        def change(gallery: Gallery) -> int:
+            require_records(gallery, ids)
+            if not ids and not (of and gallery.engine.count(Filter(identity=(of,)))):
+                raise ServiceError(404, f"no record has the identity {of!r:.80}")
+            return gallery.assign(ids, identity, of)
+
+        return await self.with_gallery(change)
+
+    async def undo(self) -> UndoOut:
+        """Undo the last assignment.
+
+        Raises:
+            ServiceError: there is none (409).
+        """
+
+        def take_back(gallery: Gallery) -> UndoOut:
+            if not gallery.engine.assignments():
+                raise ServiceError(409, "there is no assignment to undo")
+            last = gallery.undo()
+            return UndoOut(at=last.at, identity=last.identity, records=len(last.before))
+
+        return await self.with_gallery(take_back)
+
     async def with_gallery(self, function: Callable[[Gallery], T]) -> T:
         """Call a function in the thread that searches and changes the gallery."""
         return await asyncio.wrap_future(self.gallery.submit(function))
@@ -226,50 +256,3 @@ class Service:
         follow("resight_forward_queue", "Pictures that wait for the model.", lambda: self.batcher.waiting)
         follow("resight_gallery_queue", "Calls of the gallery that have not ended.", lambda: self.gallery.waiting)
         follow("resight_replaced_decoders", "Decoding processes that were replaced.", lambda: self.pool.replaced)
-
-
-def find_record(gallery: Gallery, record_id: str) -> Record:
-    """Return the record with an id.
-
-    Raises:
-        ServiceError: there is no such record (404).
-    """
-    records = gallery.engine.get([record_id])
-    if not records:
-        raise no_record(record_id)
-    return records[0]
-
-
-def require_records(gallery: Gallery, ids: Sequence[str]) -> None:
-    """Check that records exist.
-
-    Raises:
-        ServiceError: one does not (404).
-    """
-    known = {record.id for record in gallery.engine.get(ids)}
-    for record_id in ids:
-        if record_id not in known:
-            raise no_record(record_id)
-
-
-def record_id_of(key: str | None, sighting: Mapping[str, bytes], labels: Mapping[str, Any]) -> str:
-    """Return the id of a record that the client gave none: 24 hexadecimal digits, the same whenever it is repeated.
-
-    Args:
-        key: caller and `Idempotency-Key`; None makes the id from the content.
-        sighting: the bytes of pictures by field name.
-        labels: of the sighting.
-    """
-    digest = hashlib.sha256()
-    if key is not None:
-        digest.update(f"key {key}".encode())
-    else:
-        for name in sorted(sighting):
-            digest.update(f"{name} {len(sighting[name])} ".encode() + sighting[name])
-        digest.update(repr(sorted(labels.items())).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:24]
-
-
-def unix_time() -> float:
-    """Return the time now, in Unix time (seconds)."""
-    return round(time.time(), 3)

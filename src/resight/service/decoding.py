@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Future
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from typing import Any, Final
 
 from resight.config.sections import Preprocessing
@@ -17,6 +18,12 @@ SECONDS: Final = 10.0
 _START_SECONDS: Final = 120.0  # to import torch on a machine that is busy
 _ATTEMPTS: Final = 2  # processes that try a task: the first one may have been ended by something else
 _CONTEXT: Final = get_context("forkserver")  # a process that replaces another starts at once, and inherits no thread
+
+
+def start_server() -> None:
+    """Start the process that all decoding processes are copies of, which imports torch meanwhile; return at once."""
+    _CONTEXT.set_forkserver_preload(["resight.service.decode_worker"])
+    ensure_running()
 
 
 class _Worker:
@@ -70,7 +77,7 @@ class DecodePool:
         self._arguments = (preprocessing, max_megapixels)
         self._seconds = seconds
         self._tasks: queue.Queue[tuple[DecodeTask, Future[DecodeResult]] | None] = queue.Queue(max_tasks)
-        _CONTEXT.set_forkserver_preload(["resight.service.decode_worker"])
+        start_server()
         self._workers = [_Worker(*self._arguments) for _ in range(processes)]
         self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(processes)]
         for thread in self._threads:

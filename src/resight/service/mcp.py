@@ -2,15 +2,16 @@
 
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from resight.errors import require_extra
+from resight.errors import ConfigError, PictureError, require_extra
 from resight.gallery.answers import SearchOptions
-from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter
-from resight.service.core import Service, require_records
+from resight.service.core import Service
 from resight.service.errors import ServiceError
 from resight.service.schemas import CompareOut, SearchOut, UndoOut, answer_out, record_out
 
@@ -66,29 +67,39 @@ def _add_reading(tools: "MCPServer[Any]", service: Service) -> None:
         return [record_out(record).model_dump() for record in await service.time_line(identity)]
 
     for tool in (search, compare, time_line):
-        tools.add_tool(tool, annotations=_annotations(read_only=True))
+        tools.add_tool(_with_errors(tool), annotations=_annotations(read_only=True))
 
 
 def _add_writing(tools: "MCPServer[Any]", service: Service, context_type: Any) -> None:
     async def assign(ids: list[Name], identity: Name | None, context: Any) -> int:
         """Assign records to an identity, or make them unknown (null); return their number."""
         _require_write(context)
-
-        def change(gallery: Gallery) -> int:
-            require_records(gallery, ids)
-            return gallery.assign(ids, identity)
-
-        return await service.with_gallery(change)
+        return await service.assign(ids, identity)
 
     async def undo(context: Any) -> UndoOut:
         """Undo the last assignment."""
         _require_write(context)
-        last = await service.with_gallery(lambda gallery: gallery.undo())
-        return UndoOut(at=last.at, identity=last.identity, records=len(last.before))
+        return await service.undo()
 
     for tool in (assign, undo):
         tool.__annotations__["context"] = context_type
-        tools.add_tool(tool, annotations=_annotations(read_only=False))
+        tools.add_tool(_with_errors(tool), annotations=_annotations(read_only=False))
+
+
+def _with_errors(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A tool whose refusals are sentences for the agent; other errors have no text."""
+    tool_error: type[Exception] = require_extra("mcp.server.mcpserver.exceptions", "mcp").ToolError
+
+    @wraps(tool)
+    async def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await tool(*arguments, **named)
+        except ServiceError as error:
+            raise tool_error(error.reason) from None
+        except (ConfigError, PictureError) as error:
+            raise tool_error(str(error)) from None
+
+    return call
 
 
 def _annotations(read_only: bool) -> Any:

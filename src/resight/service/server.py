@@ -68,10 +68,12 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
     import uvicorn
 
     from resight.service.app import create_app
+    from resight.service.decoding import start_server
     from resight.service.logs import configure_logs, log
     from resight.service.settings import public_settings
 
     configure_logs()
+    start_server()  # in parallel with the loading of the model
     service = open_service(settings)
     config = uvicorn.Config(
         create_app(service), log_config=None, access_log=False, proxy_headers=False, server_header=False,

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from resight.gallery.cluster import Clustering
 from resight.gallery.gallery import Gallery
-from resight.gallery.record import Filter, Record
-from resight.service.core import Service, require_records
+from resight.gallery.record import Record
+from resight.service.core import Service
 from resight.service.errors import ServiceError
+from resight.service.record_ids import require_records
 from resight.service.routes.common import ERRORS, Counts, ServiceOf
 from resight.service.schemas import (
     AssignIn,
@@ -65,7 +66,7 @@ async def assign(service: ServiceOf, counts: Counts, body: AssignIn) -> CountOut
     """Assign records to an identity, or make them unknown; `/v1/undo` takes it back."""
     if not body.ids and body.of is None:
         raise ServiceError(422, "there is nothing to assign: give ids, or an identity `of`")
-    number = await _assign(service, body.ids, body.identity, body.of)
+    number = await service.assign(body.ids, body.identity, body.of)
     counts["records"] = number
     return CountOut(records=number)
 
@@ -73,7 +74,7 @@ async def assign(service: ServiceOf, counts: Counts, body: AssignIn) -> CountOut
 @router.post("/v1/merge")
 async def merge(service: ServiceOf, counts: Counts, body: MergeIn) -> CountOut:
     """Assign all records of one identity to another; `/v1/undo` takes it back."""
-    number = await _assign(service, [], body.into, body.identity)
+    number = await service.assign([], body.into, body.identity)
     counts["records"] = number
     return CountOut(records=number)
 
@@ -81,14 +82,7 @@ async def merge(service: ServiceOf, counts: Counts, body: MergeIn) -> CountOut:
 @router.post("/v1/undo")
 async def undo(service: ServiceOf, counts: Counts) -> UndoOut:
     """Undo the last assignment. With the header Idempotency-Key, a repetition undoes no other one."""
-
-    def take_back(gallery: Gallery) -> UndoOut:
-        if not gallery.engine.assignments():
-            raise ServiceError(409, "there is no assignment to undo")
-        last = gallery.undo()
-        return UndoOut(at=last.at, identity=last.identity, records=len(last.before))
-
-    undone = await service.with_gallery(take_back)
+    undone = await service.undo()
     counts["records"] = undone.records
     return undone
 
@@ -115,16 +109,6 @@ async def assign_clusters(service: ServiceOf, counts: Counts, body: ClusterAssig
     groups = _groups(clustering)
     counts["groups"] = len(groups)
     return ClusterOut(groups=groups)
-
-
-async def _assign(service: Service, ids: list[str], identity: str | None, of: str | None) -> int:
-    def change(gallery: Gallery) -> int:
-        require_records(gallery, ids)
-        if not ids and not gallery.engine.count(Filter(identity=() if of is None else (of,))):
-            raise ServiceError(404, f"no record has the identity {of!r:.80}")
-        return gallery.assign(ids, identity, of)
-
-    return await service.with_gallery(change)
 
 
 async def _cluster(service: Service, body: ClusterIn) -> Clustering:

@@ -1,5 +1,6 @@
 """Routes of records: add, get, list, thumbnail, remove."""
 
+import time
 from itertools import islice
 from typing import Annotated, Any
 
@@ -8,9 +9,9 @@ from pydantic import Field
 
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
-from resight.service.core import find_record, record_id_of, unix_time
 from resight.service.errors import ServiceError
 from resight.service.forms import AddForm, read_metadata
+from resight.service.record_ids import find_record, record_id_of
 from resight.service.retention import ADDED
 from resight.service.routes.common import ERRORS, Caller, Counts, RecordId, ServiceOf
 from resight.service.schemas import AddedOut, CountOut, RecordOut, RecordsOut, RemoveIn, filter_of, record_out
@@ -65,7 +66,7 @@ async def add(
         vector=embedded.vectors[0],
         modality=embedded.modalities[0],
         thumbnail=embedded.thumbnails[0],
-        metadata={ADDED: unix_time(), **metadata},
+        metadata={ADDED: round(time.time(), 3), **metadata},
         **labels,
     )
     stored, created = await service.add(record, form.replace)

@@ -73,7 +73,7 @@ class Service:
         processes = settings.decoders or min(_MAX_DECODERS, available_cores())
         self.pool = DecodePool(embedder.card.preprocessing, processes, settings.max_megapixels, settings.max_queue)
         self.batcher = Batcher(self._forward, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
-        self._follow_queues()
+        self.metrics.follow_queues(self.pool, self.batcher, self.gallery)
 
     @property
     def requires_key(self) -> bool:
@@ -249,10 +249,3 @@ class Service:
             if name not in known:
                 raise ServiceError(422, f"the model knows no modality {name!r:.60}, only {', '.join(known)}")
         return {name: named[name] for name in MODALITIES if name in named}
-
-    def _follow_queues(self) -> None:
-        follow = self.metrics.follow
-        follow("resight_decode_queue", "Requests that wait for a decoding process.", lambda: self.pool.waiting)
-        follow("resight_forward_queue", "Pictures that wait for the model.", lambda: self.batcher.waiting)
-        follow("resight_gallery_queue", "Calls of the gallery that have not ended.", lambda: self.gallery.waiting)
-        follow("resight_replaced_decoders", "Decoding processes that were replaced.", lambda: self.pool.replaced)

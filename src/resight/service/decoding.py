@@ -10,6 +10,7 @@ from multiprocessing.forkserver import ensure_running
 from typing import Any, Final
 
 from resight.config.sections import Preprocessing
+from resight.errors import ConfigError
 from resight.service.decode_worker import DecodeFailure, DecodeResult, DecodeTask, run_worker
 from resight.service.errors import overloaded
 
@@ -107,11 +108,16 @@ class DecodePool:
         return future
 
     def warm_up(self) -> None:
-        """Wait until every process has started, so that the first request does not."""
+        """Wait until every process has started, so that the first request does not.
+
+        Raises:
+            ConfigError: one cannot start.
+        """
         deadline = time.monotonic() + _START_SECONDS
         pending = [self.submit(DecodeTask((), False)) for _ in self._workers]
         for future in pending:
-            future.result(max(0.0, deadline - time.monotonic()))
+            if isinstance(future.result(max(0.0, deadline - time.monotonic())), DecodeFailure):
+                raise ConfigError("the processes that decode pictures cannot start; the lines above say why")
 
     def close(self) -> None:
         """Decode what waits, then end the processes."""

@@ -5,6 +5,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from resight.service.batching import Batcher
+from resight.service.decoding import DecodePool
+from resight.service.gallery_threads import GalleryThread
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -57,9 +61,16 @@ class Metrics:
         """Count records that were removed because of their age."""
         self._removed.inc(records)
 
-    def follow(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Report a value that is computed when the metrics are read."""
-        Gauge(name, text, registry=self.registry).set_function(value)
+    def follow_queues(self, pool: DecodePool, batcher: Batcher, gallery: GalleryThread) -> None:
+        """Report the lengths of the queues, which are read when the metrics are read."""
+        values: dict[str, tuple[str, Callable[[], float]]] = {
+            "resight_decode_queue": ("Requests that wait for a decoding process.", lambda: pool.waiting),
+            "resight_forward_queue": ("Pictures that wait for the model.", lambda: batcher.waiting),
+            "resight_gallery_queue": ("Calls of the gallery that have not ended.", lambda: gallery.waiting),
+            "resight_replaced_decoders": ("Decoding processes that were replaced.", lambda: pool.replaced),
+        }
+        for name, (text, value) in values.items():
+            Gauge(name, text, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

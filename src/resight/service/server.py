@@ -3,6 +3,8 @@
 import signal
 import socket
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,6 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=int(settings.drain_seconds) or 1,
         ws="none", lifespan="on",
     )  # fmt: skip
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn sends itself the signal again when it has ended
-            signal.signal(number, _ignore)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,7 +92,8 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
                 log("listening", address=address, settings=public_settings(settings), compute=compute)
 
     server = Server(config)
-    server.run([listening])
+    with _handled_signals():
+        server.run([listening])
     if not server.started:
         raise ConfigError("the service could not start; its log says why")
     log("ended")
@@ -131,6 +131,20 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         listening.close()
         raise StorageError(f"the service cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     return listening
+
+
+@contextmanager
+def _handled_signals() -> Generator[None]:
+    """Ignore the signals that end the service: uvicorn handles them, and sends itself the same again at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -14,6 +14,7 @@ from resight.gallery.open import create_gallery, open_gallery
 from resight.gallery.url import exists
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
+from resight.models.checkpoint import read_card
 from resight.service.settings import ServiceSettings
 
 _KEEP_ALIVE_SECONDS = 30
@@ -70,12 +71,10 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
     import uvicorn
 
     from resight.service.app import create_app
-    from resight.service.decoding import start_server
     from resight.service.logs import configure_logs, log
     from resight.service.settings import public_settings
 
     configure_logs()
-    start_server()  # in parallel with the loading of the model
     service = open_service(settings)
     config = uvicorn.Config(
         create_app(service), log_config=None, access_log=False, proxy_headers=False, server_header=False,
@@ -106,6 +105,7 @@ def _embedder(settings: ServiceSettings, url: str) -> Embedder:
     if not exists(url):
         if model is None:
             raise ConfigError(f"there is no gallery at {url}; give a model folder to create it")
+        _prepare(model)
         embedder = load(model, **options)
         create_gallery(url, embedder).close()
         return embedder
@@ -114,10 +114,19 @@ def _embedder(settings: ServiceSettings, url: str) -> Embedder:
     folder = model or (None if info.model is None else Path(info.model))
     if folder is None:
         raise ConfigError("the gallery names no model folder: give one")
+    _prepare(folder)
     stated = info.embedding
     embedder = load(folder, flip=stated.flip, fusion=stated.fusion, unknown=stated.unknown, **options)
     info.require(embedder.embedding_id, "the model gives")
     return embedder
+
+
+def _prepare(model: Path) -> None:
+    """Check that a folder is a model folder; then let the decoding processes import torch while it is loaded."""
+    from resight.service.decoding import start_server
+
+    read_card(model)
+    start_server()
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:

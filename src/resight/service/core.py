@@ -128,11 +128,7 @@ class Service:
     async def search(
         self, vectors: np.ndarray, options: SearchOptions, same_object: bool = False
     ) -> list[list[Answer]]:
-        """Search the gallery with embeddings, float32 [N, E].
-
-        Raises:
-            ConfigError: no record has a metadata field of the filter.
-        """
+        """Search the gallery with embeddings, float32 [N, E]; a `ConfigError` says which field no record has."""
         queries = mean_query(vectors) if same_object else vectors
 
         def find(gallery: Gallery) -> list[list[Answer]]:

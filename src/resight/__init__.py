@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from resight.models.published import PublishedModel, list_models
     from resight.models.summary import summarize
     from resight.retrieval.calibration import Calibration
+    from resight.service.client import Client
+    from resight.service.server import serve
+    from resight.service.settings import ServiceSettings
     from resight.training.loop import train
     from resight.training.lr_finder import find_learning_rate
 
@@ -53,6 +56,7 @@ _MODULES = {
     "Answer": "gallery.answers",
     "Calibration": "retrieval.calibration",
     "CheckpointError": "errors",
+    "Client": "service.client",
     "ConfigError": "errors",
     "DatasetError": "errors",
     "Embedder": "inference.embedder",
@@ -70,6 +74,7 @@ _MODULES = {
     "Result": "evaluation.result",
     "Run": "config.run",
     "Runtime": "inference.runtime",
+    "ServiceSettings": "service.settings",
     "Sighting": "data.sightings",
     "SightingTable": "data.sightings",
     "Split": "data.sightings",
@@ -91,17 +96,18 @@ _MODULES = {
     "read_dataset": "data.catalog",
     "read_images": "data.readers.anything",
     "recipes": "config",
+    "serve": "service.server",
     "summarize": "models.summary",
     "train": "training.loop",
 }
 
 __all__ = [
-    "Answer", "Calibration", "CheckpointError", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
+    "Answer", "Calibration", "CheckpointError", "Client", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
     "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError",
-    "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "Sighting", "SightingTable", "Split",
-    "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare", "convert_checkpoint",
-    "create_gallery", "evaluate", "export", "extract", "find_learning_rate", "inspect_dataset", "list_models", "load",
-    "open_gallery", "read_dataset", "read_images", "recipes", "summarize", "train",
+    "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
+    "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
+    "convert_checkpoint", "create_gallery", "evaluate", "export", "extract", "find_learning_rate", "inspect_dataset",
+    "list_models", "load", "open_gallery", "read_dataset", "read_images", "recipes", "serve", "summarize", "train",
 ]  # fmt: skip
 
 

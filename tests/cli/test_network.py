@@ -5,6 +5,7 @@ All verbs run in one process, and each socket that it, its workers or their thre
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -60,9 +61,22 @@ for name in ("connect", "connect_ex", "sendto"):
     guard_method(name)
 """
 RUNNER = """
-import json, sys
+import http.client, json, os, signal, sys, threading, time
 from functools import partial
 from types import SimpleNamespace
+
+
+def end_when_ready(port):
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/v1/ready")
+            assert connection.getresponse().status == 200
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+
 
 if __name__ == "__main__":
     from resight.cli import main
@@ -76,6 +90,8 @@ if __name__ == "__main__":
     demo.tiny = lambda: vary(tiny(), **small)
     for command in json.load(open(sys.argv[1])):
         print("command:", *command, flush=True)
+        if command[0] == "serve":
+            threading.Thread(target=end_when_ready, args=(int(command[-1]),)).start()
         status = main(command)
         if status != 0:
             sys.exit(f"status {status} of {command}")
@@ -95,6 +111,11 @@ def folder(tmp_path):
         "MODEL:\n  TRANSFORMER_TYPE: deit_small_patch16_224_TransReID\n  SIE_CAMERA: True\n"
     )
     return tmp_path
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def commands(painted):
@@ -133,6 +154,9 @@ def commands(painted):
         ["similarity", "images/id0/0.jpg", "images/id1/1.jpg", "--model", "model", *CPU],
         ["extract", "model", "images", "--identity-from-folder", "--out", "e.parquet", "--workers", "2", *CPU],
         *(["gallery", *action] for action in of_gallery),
+        ["keys", "create", "state"],
+        ["keys", "list", "state"],
+        ["serve", "model", "--gallery", "g", *CPU, "--port", str(free_port())],
         ["export", "model", "--to", "onnx", "--out", "onnx"],
         ["export", "model", "--to", "openvino", "--out", "openvino"],
         ["convert", "reference.pth", "--config", "reference.yml", "--out", "converted"],

@@ -32,6 +32,7 @@ CALIBRATE = ["calibrate", "model", *DATA, "--quiet", *CPU]
 SEARCH = ["gallery", "search", "g", "a.jpg", *CPU]
 ADD = ["gallery", "add", "g", "--quiet", *CPU]
 CLUSTER = ["gallery", "cluster", "g", "--all"]
+SERVE = ["serve", "model", "--port", "0", *CPU, "--gallery", "g"]
 EXPORT = ["export", "model", "--to", "onnx", "--out"]
 CONVERT = ["convert", "file", "--out", "new"]
 LONG = "n" * 300
@@ -113,6 +114,13 @@ REFUSED = [
     ["gallery", "assign", "g"], ["gallery", "undo", "g"], ["gallery", "remove", "g"], ["gallery", "copy", "g", "file"],
     ["gallery", "repair", "file", "new"], ["gallery", "repair", "g", "file"], ["gallery", "to-parquet", "g", "folder"],
     *([["gallery", "from-parquet", name, "new"] for name in ("file", "folder", "nowhere", "e.parquet")]),
+    # the service
+    *options(SERVE, "--port x", "--port -1", "--port 70000", "--prior 0", "--max-queue 0", "--retention-days 0",
+             "--request-seconds nan", "--mcp x", "--host 0.0.0.0", "--host nowhere.invalid", "--decoders 0",
+             "--device x", "--state file --host 192.0.2.1"),
+    *last([*SERVE[:-1]], "x://y", "file", "images"), ["serve", "nowhere", "--gallery", "new", "--port", "0"],
+    *options(["keys", "create", "new"], "--role x", "--days 0", "--days -1", "--days nan", f"--note {LONG}"),
+    ["keys", "create", "file"], ["keys", "revoke", "folder", "none"], ["keys", "x"], ["keys", "list"],
     # lists
     *last(["data", "inspect", "own"], "file", "nowhere", "binary.csv", LONG), ["data", "inspect", "x",
     "images"], ["data", "x"],

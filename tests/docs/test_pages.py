@@ -224,6 +224,19 @@ def test_every_block_of_embedding(mine):
 
 
 @pytest.mark.slow
+def test_every_block_of_the_service(mine, capsys, monkeypatch):
+    served = []
+    monkeypatch.setattr("resight.service.server.serve", served.append)  # tests/service/test_process.py runs the process
+    run_page(ROOT / "docs" / "service.md")
+    assert [(str(settings.model), settings.gallery) for settings in served] == [("runs/mine/best", "seen")]
+    assert (mine / "state" / "keys.json").exists()
+    settings = (ROOT / "src" / "resight" / "service" / "permissions.py").read_text()
+    page = (ROOT / "docs" / "service.md").read_text()
+    for path in re.findall(r"/v1/[a-z/]+[a-z]", page[page.index("## Routes") : page.index("To repeat")]):
+        assert f'"{path}' in settings, path
+
+
+@pytest.mark.slow
 def test_every_block_of_training(desk):
     (desk / "Market-1501-v15.09.15").rename(desk / "Market")
     shutil.copytree(desk / "Market", desk / "Duke", ignore=shutil.ignore_patterns("-1*"))

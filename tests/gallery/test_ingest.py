@@ -14,9 +14,10 @@ from PIL import Image
 
 import resight as api
 from resight.config.sections import Embedding
+from resight.data.image import thumbnail
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.errors import ConfigError, DatasetError, GalleryError
-from resight.gallery.ingest import sighting_id, thumbnail
+from resight.gallery.ingest import sighting_id
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo, embeddings_table, write_embeddings, write_tables
 from resight.inference.load import load

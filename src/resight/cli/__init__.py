@@ -17,6 +17,8 @@ VERBS = {
     "similarity": "Compute the similarity of two images.",
     "extract": "Write the embeddings of many images, or of boxes in a video, into one file; resumable.",
     "gallery": "Store embeddings, search them, assign identities, cluster, and remove records.",
+    "serve": "Serve a gallery by HTTP: search by picture, for programs and agents.",
+    "keys": "Create, list and revoke keys of the service.",
     "export": "Export a model to ONNX, OpenVINO or torch.export, and check it against the original.",
     "summary": "Print the stages of a recipe's model, with shapes, parameters and FLOPs.",
     "convert": "Convert a checkpoint of the reference implementation to a model folder.",

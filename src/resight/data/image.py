@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -18,6 +21,8 @@ from resight.errors import PictureError
 Picture = ArrayPicture | Tensor
 """An image: a file, the bytes of one, a Pillow image, or pixels: an array uint8 [h, w, 3] or a tensor uint8 [3, h, w]
 in RGB, or one channel of integers or floating-point numbers, [h, w], [h, w, 1] (an array) or [1, h, w] (a tensor)."""
+
+_THUMBNAIL: Final = (96, 192)  # maximum width and height, in pixels
 
 
 def decode(
@@ -52,6 +57,15 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
         interpolation: `bilinear` or `bicubic`.
     """
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
+
+
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """Encode uint8 [h, w, 3] as a JPEG of at most 96 x 192 pixels."""
+    image = Image.fromarray(pixels)
+    image.thumbnail(_THUMBNAIL)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def corrupt(

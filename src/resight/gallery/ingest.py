@@ -5,16 +5,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from resight.config.scaling import rule_of
-from resight.data.image import resize
+from resight.data.image import resize, thumbnail
 from resight.data.modalities import modality_of, ordered
 from resight.data.picture_notes import PictureNotes
 from resight.data.sightings import Sighting, SightingTable
@@ -26,7 +24,6 @@ from resight.inference.decoding import decode_prepared
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import read_batches, read_info
 
-_THUMBNAIL: Final = (96, 192)  # maximum width and height, in pixels
 _ROWS: Final = 5000  # read from a file of embeddings at a time
 
 
@@ -212,12 +209,3 @@ def _record_of_row(row: Mapping[str, Any], vector: np.ndarray, metadata: Mapping
         metadata={**metadata, **frame},
         **{name: row.get(name) for name in ("identity", "camera", "tracklet", "time")},
     )
-
-
-def thumbnail(pixels: np.ndarray) -> bytes:
-    """Encode uint8 [h, w, 3] as a JPEG of at most 96 x 192 pixels."""
-    image = Image.fromarray(pixels)
-    image.thumbnail(_THUMBNAIL)
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()

@@ -1,0 +1,134 @@
+"""Micro-batches: sightings of many requests go through the network together."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from resight.service.errors import overloaded
+
+QuerySighting = Mapping[str, Tensor]
+"""uint8 [3, H, W] by modality."""
+Label = str | None
+Embed = Callable[[Sequence[QuerySighting], Sequence[Label], Sequence[Label]], np.ndarray]
+"""Sightings, and the camera and view of each, to float32 [N, E]."""
+
+
+def _ignore(image_count: int, seconds: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Job:
+    sightings: Sequence[QuerySighting]
+    camera: Label
+    view: Label
+    future: Future[np.ndarray] = field(default_factory=Future[np.ndarray])
+
+    @property
+    def image_count(self) -> int:
+        return sum(map(len, self.sightings))
+
+
+class Batcher:
+    """Embeds sightings in one thread. While a batch is computed, the next one collects; none waits to be full.
+
+    Args:
+        embed: computes a batch.
+        batch_size: pictures in a batch; a request with more is a batch of its own.
+        max_queue: pictures that wait.
+        observe: is called after each batch with its number of pictures and its seconds.
+    """
+
+    def __init__(
+        self, embed: Embed, batch_size: int, max_queue: int, observe: Callable[[int, float], None] = _ignore
+    ) -> None:
+        self._embed = embed
+        self._batch_size = batch_size
+        self._max_queue = max_queue
+        self._observe = observe
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="resight-forward", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Pictures in the queue."""
+        return self._waiting
+
+    @property
+    def is_running(self) -> bool:
+        """Whether sightings are embedded: the thread lives, and the batcher is not closed."""
+        return self._thread.is_alive() and not self._closed
+
+    def submit(
+        self, sightings: Sequence[QuerySighting], camera: Label = None, view: Label = None
+    ) -> Future[np.ndarray]:
+        """Embed sightings of one camera and view; the future gives float32 [N, E], and may be cancelled.
+
+        Raises:
+            ServiceError: the queue is full (503), or the service is ending.
+        """
+        job = _Job(sightings, camera, view)
+        with self._changed:
+            if self._closed:
+                raise overloaded("the service is ending")
+            if self._waiting and self._waiting + job.image_count > self._max_queue:
+                raise overloaded(f"{self._waiting} pictures wait for the model")
+            self._jobs.append(job)
+            self._waiting += job.image_count
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Embed what is in the queue, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            started = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            if started:
+                self._compute(started)
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest jobs, at most `batch_size` pictures together; none when the batcher is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            batch = list[_Job]()
+            size = 0
+            while self._jobs and (not batch or size + self._jobs[0].image_count <= self._batch_size):
+                batch.append(self._jobs.popleft())
+                size += batch[-1].image_count
+            self._waiting -= size
+            return batch
+
+    def _compute(self, batch: list[_Job]) -> None:
+        sightings = [sighting for job in batch for sighting in job.sightings]
+        cameras = [job.camera for job in batch for _ in job.sightings]
+        views = [job.view for job in batch for _ in job.sightings]
+        began = time.perf_counter()
+        try:
+            embeddings = self._embed(sightings, cameras, views)  # float32 [N, E]
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            for job in batch:  # an error of one request must not fail the others
+                self._compute([job])
+            return
+        self._observe(sum(job.image_count for job in batch), time.perf_counter() - began)
+        first = 0
+        for job in batch:
+            job.future.set_result(embeddings[first : first + len(job.sightings)])
+            first += len(job.sightings)

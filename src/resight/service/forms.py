@@ -1,0 +1,165 @@
+"""The multipart forms of requests that send pictures. File names are ignored; nothing but the bytes is used."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import UploadFile
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from resight.gallery.record import Filter
+from resight.service.errors import ServiceError
+from resight.service.schemas import filter_of
+from resight.service.types import Body, Count, Group, Metadata, Seconds, Text
+
+MODALITIES: Final = ("rgb", "nir", "tir")
+DEFAULT: Final = "image"
+_METADATA: Final = TypeAdapter(Metadata)
+
+
+def _none_of_empty(value: Any) -> Any:
+    """An empty field of a form is one that was not filled in."""
+    return None if value == "" else value
+
+
+OptionalText = Annotated[Text | None, BeforeValidator(_none_of_empty)]
+OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_none_of_empty)]
+
+
+class ImagesForm(Body):
+    """Pictures of one or several sightings: the n-th file of each field is of the n-th sighting."""
+
+    image: list[UploadFile] = Field(default=[])
+    """Pictures of the model's default modality; excludes the other three fields."""
+    rgb: list[UploadFile] = Field(default=[])
+    """Colour pictures."""
+    nir: list[UploadFile] = Field(default=[])
+    """Near-infrared pictures."""
+    tir: list[UploadFile] = Field(default=[])
+    """Thermal pictures."""
+    query_camera: OptionalText = None
+    """Camera of the pictures."""
+    query_view: OptionalText = None
+    """View of the pictures."""
+
+    async def sightings(self) -> list[dict[str, bytes]]:
+        """Return the bytes of each sighting's pictures by field name.
+
+        Raises:
+            ServiceError: there is no picture, or fields exclude each other or have different numbers of files (422).
+        """
+        files: dict[str, list[UploadFile]] = {n: getattr(self, n) for n in (DEFAULT, *MODALITIES) if getattr(self, n)}
+        if not files:
+            raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
+        if DEFAULT in files and len(files) > 1:
+            raise ServiceError(422, "the field image excludes rgb, nir and tir")
+        if len({len(part) for part in files.values()}) > 1:
+            counts = ", ".join(f"{len(part)} of {name}" for name, part in files.items())
+            raise ServiceError(422, f"each sighting needs a picture of each modality, and there are {counts}")
+        content = {name: [await file.read() for file in part] for name, part in files.items()}
+        number = len(next(iter(content.values())))
+        return [{name: part[n] for name, part in content.items()} for n in range(number)]
+
+
+class SearchForm(ImagesForm):
+    """A search: the queries, how many answers, and which records are searched."""
+
+    k: Count = 10
+    """Number of answers for each query."""
+    group: Annotated[Group | None, BeforeValidator(_none_of_empty)] = None
+    """One answer for each identity or tracklet."""
+    rerank: bool = False
+    """Order the nearest records by their k-reciprocal neighbors."""
+    same_object: bool = False
+    """All sightings show the same object: search once, with the mean of their embeddings."""
+    exclude: list[Text] = Field(default=[])
+    """Ids of records that are no answers."""
+    identity: list[Text] = Field(default=[])
+    """Search only records of these identities."""
+    camera: list[Text] = Field(default=[])
+    """Search only records of these cameras."""
+    modality: list[Text] = Field(default=[])
+    """Search only records of these modalities."""
+    tracklet: list[Text] = Field(default=[])
+    """Search only records of these tracklets."""
+    after: OptionalSeconds = None
+    """Search only records of this time or later, in seconds."""
+    before: OptionalSeconds = None
+    """Search only records of an earlier time, in seconds."""
+    metadata: Annotated[str | None, BeforeValidator(_none_of_empty)] = None
+    """Search only records with these fields: a JSON object, such as {"gate": "north"}."""
+
+    def where(self) -> Filter:
+        """Return the filter.
+
+        Raises:
+            ServiceError: the metadata are not a JSON object of values (422).
+        """
+        labels = {name: getattr(self, name) for name in ("identity", "camera", "modality", "tracklet")}
+        return filter_of(labels, self.after, self.before, read_metadata(self.metadata))
+
+
+class AddForm(Body):
+    """One sighting to store, with its labels."""
+
+    image: UploadFile | None = None
+    """A picture of the model's default modality; excludes the other three fields."""
+    rgb: UploadFile | None = None
+    """A colour picture."""
+    nir: UploadFile | None = None
+    """A near-infrared picture."""
+    tir: UploadFile | None = None
+    """A thermal picture."""
+    id: OptionalText = None
+    """Id of the record. None: from the Idempotency-Key header, or else from the content."""
+    replace: bool = False
+    """Store the record also where its id exists, in place of the old one."""
+    identity: OptionalText = None
+    camera: OptionalText = None
+    view: OptionalText = None
+    tracklet: OptionalText = None
+    time: OptionalSeconds = None
+    """Seconds, on a clock that all cameras share; Unix time lets the retention see the record's age."""
+    metadata: Annotated[str | None, BeforeValidator(_none_of_empty)] = None
+    """Further fields: a JSON object, such as {"gate": "north"}."""
+
+    async def sighting(self) -> dict[str, bytes]:
+        """Return the bytes of the sighting's pictures by field name.
+
+        Raises:
+            ServiceError: there is no picture, or fields exclude each other (422).
+        """
+        files: Mapping[str, UploadFile | None] = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
+        content = {name: await file.read() for name, file in files.items() if file is not None}
+        if not content:
+            raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
+        if DEFAULT in content and len(content) > 1:
+            raise ServiceError(422, "the field image excludes rgb, nir and tir")
+        return content
+
+
+class CompareForm(Body):
+    """Two pictures to compare."""
+
+    first: UploadFile
+    second: UploadFile
+    first_camera: OptionalText = None
+    second_camera: OptionalText = None
+    first_modality: OptionalText = None
+    """Modality of the first picture: rgb, nir or tir."""
+    second_modality: OptionalText = None
+
+
+def read_metadata(text: str | None) -> dict[str, Any]:
+    """Return the metadata of a form field.
+
+    Raises:
+        ServiceError: they are not a JSON object of texts, finite numbers and truth values (422).
+    """
+    if text is None:
+        return {}
+    try:
+        return _METADATA.validate_json(text)
+    except ValidationError:
+        raise ServiceError(
+            422, "metadata must be a JSON object whose values are texts, finite numbers or truth values"
+        ) from None

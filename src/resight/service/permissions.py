@@ -1,0 +1,72 @@
+"""Who may call which route: the one table. A request that matches no row of it never reaches the application."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from starlette.routing import compile_path
+
+from resight.service.keys import Role
+
+Access = Literal["public"] | Role
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One row of the table."""
+
+    method: str
+    path: str
+    """As the route declares it; `{name:path}` also matches slashes."""
+    access: Access
+    """The lowest role that may call it; `public` needs no key."""
+    audited: bool = False
+    """Whether the audit log has a line for each call."""
+    pattern: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pattern", compile_path(self.path)[0])
+
+
+PERMISSIONS: Final = (
+    Permission("GET", "/v1/health", "public"),
+    Permission("GET", "/v1/ready", "public"),
+    Permission("GET", "/v1/openapi.json", "read"),
+    Permission("GET", "/v1/metrics", "read"),
+    Permission("GET", "/v1/model", "read"),
+    Permission("GET", "/v1/stats", "read"),
+    Permission("POST", "/v1/embed", "read", audited=True),
+    Permission("POST", "/v1/search", "read", audited=True),
+    Permission("POST", "/v1/compare", "read", audited=True),
+    Permission("POST", "/v1/records", "write"),
+    Permission("GET", "/v1/records", "read", audited=True),
+    Permission("GET", "/v1/records/{record_id:path}", "read"),
+    Permission("DELETE", "/v1/records/{record_id:path}", "write", audited=True),
+    Permission("GET", "/v1/similar/{record_id:path}", "read", audited=True),
+    Permission("GET", "/v1/thumbnails/{record_id:path}", "read"),
+    Permission("GET", "/v1/timeline", "read", audited=True),
+    Permission("GET", "/v1/identities", "read"),
+    Permission("POST", "/v1/remove", "write", audited=True),
+    Permission("POST", "/v1/assign", "write"),
+    Permission("POST", "/v1/merge", "write"),
+    Permission("POST", "/v1/undo", "write"),
+    Permission("POST", "/v1/cluster", "read"),
+    Permission("POST", "/v1/cluster/assign", "write"),
+    Permission("GET", "/v1/keys", "admin"),
+    Permission("POST", "/v1/keys", "admin", audited=True),
+    Permission("DELETE", "/v1/keys/{key_id}", "admin", audited=True),
+    Permission("GET", "/v1/settings", "admin"),
+    Permission("GET", "/v1/audit", "admin"),
+    Permission("POST", "/v1/retention", "admin", audited=True),
+    Permission("POST", "/mcp", "read", audited=True),
+)
+
+
+def find_permission(method: str, path: str) -> Permission | None:
+    """Return the row for a request; None if there is none."""
+    return next((row for row in PERMISSIONS if row.method == method and row.pattern.match(path)), None)
+
+
+def allowed_methods(path: str) -> list[str]:
+    """Return the methods that a path has, sorted; an empty list if no row has the path."""
+    return sorted({row.method for row in PERMISSIONS if row.pattern.match(path)})

@@ -144,7 +144,7 @@ def measure_row(embed: Embed, expected: np.ndarray, compiled: bool) -> tuple[lis
 def scores(model: Path, root: Path) -> None:
     """Print mAP on CUHK03-NP in float32 and int8, of the same images as the runtime sees them."""
     import resight
-    from resight.config.sections import Evaluation
+    from resight.config.evaluation import Evaluation
     from resight.data.image import decode, resize
     from resight.evaluation.evaluate import measure
     from resight.inference import runtime

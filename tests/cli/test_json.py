@@ -22,7 +22,7 @@ from resight.cli.output import Output, ProgressOutput, note, plain, row_table, s
 from resight.cli.similarity import Similarity
 from resight.cli.summary import Summary
 from resight.cli.train import Train
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 
 
 def document_of(capsys, *command, status=0):

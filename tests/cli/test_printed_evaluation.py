@@ -11,7 +11,7 @@ from cli_helpers import lines, refused, tables, texts
 
 from resight.cli import main
 from resight.cli.embedding_options import EmbeddingOptions
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.evaluation.evaluate import evaluate_embeddings
 from resight.evaluation.result import camera_pairs, figures, open_set_figures

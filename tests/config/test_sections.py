@@ -6,9 +6,10 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from resight.config.evaluation import Evaluation
 from resight.config.run import Run, read_run
 from resight.config.section import Section, explain
-from resight.config.sections import Evaluation, Model, Preprocessing
+from resight.config.sections import Model, Preprocessing
 from resight.errors import ConfigError
 
 DEFAULTS = {

@@ -11,8 +11,8 @@ from conftest import picture, small_model, varied_model
 
 import resight
 from resight.cli import main
+from resight.config.evaluation import Evaluation
 from resight.config.run import Run
-from resight.config.sections import Evaluation
 from resight.data.catalog import read_dataset
 from resight.data.sightings import Sighting, SightingTable
 from resight.data.vocabulary import UNKNOWN, Vocabulary

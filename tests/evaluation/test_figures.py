@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.sightings import Sighting, SightingTable
 from resight.device import Compute
 from resight.evaluation.evaluate import measure

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import resight
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to, subset_name
 from resight.data.synthetic import synthetic

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_evaluate import embedded
 
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.evaluation.evaluate import measure
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import Log, picture
 
+from resight.config.evaluation import Evaluation
 from resight.config.recipes import tiny, vary
-from resight.config.sections import Evaluation
 from resight.data.sightings import Sighting, SightingTable, Split
 from resight.device import Compute, processor_kind
 from resight.errors import CheckpointError, ConfigError, DatasetError, EvaluationError, PictureError

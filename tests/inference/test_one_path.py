@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import resight
+from resight.config.evaluation import Evaluation
 from resight.config.run import Run
-from resight.config.sections import Embedding, Evaluation
+from resight.config.sections import Embedding
 from resight.data.catalog import read_dataset
 from resight.data.image import decode
 from resight.data.sightings import Sighting, SightingTable, Split

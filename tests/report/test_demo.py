@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from resight.cli import main
+from resight.config.evaluation import Evaluation
 from resight.config.recipes import tiny, vary
-from resight.config.sections import Evaluation
 from resight.data.synthetic import synthetic
 from resight.data.synthetic.synthetic import Plan
 from resight.errors import ConfigError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.sightings import MODALITIES, Sighting, SightingTable
 from resight.evaluation.evaluate import measure
 from resight.inference.embeddings import Embeddings, EmbeddingsInfo

@@ -6,12 +6,13 @@ from typing import Any, Literal, cast
 
 from tyro.conf import Positional
 
+from resight.cli.output import Output, show
 from resight.cli.parsing import parse
 from resight.config.sections import PartFusion, Pool
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Output):
     """Convert a checkpoint of another implementation to a model folder.
 
     The family of the checkpoint is recognised by the names of its tensors. What no tensor tells is an option below, or
@@ -59,7 +60,7 @@ class Convert:
     """Data set of the catalog that the cameras and views of SIE belong to. None: the one in DATASETS.NAMES."""
 
 
-_NOT_OF_A_FAMILY = ("checkpoint", "out", "config", "options")
+_NOT_OF_A_FAMILY = ("checkpoint", "out", "config", "options", "json")
 
 
 def run(arguments: list[str]) -> None:
@@ -82,11 +83,10 @@ def run(arguments: list[str]) -> None:
     }
     conversion = convert_checkpoint(options.checkpoint, reference_options, **cast(Any, stated))
     conversion.write(options.out)
-    for name, why in conversion.left_out.items():
-        print(f"left out {name}: {why}")
-    for note in conversion.notes:
-        print(note)
-    print(f"{len(conversion.model.state_dict())} tensors in {options.out}")
-    if conversion.card.vocabulary.cameras:
-        names = conversion.card.vocabulary.cameras
-        print(f"cameras are named {names[0]} to {names[-1]}, as the reference numbers them")
+    count, cameras = len(conversion.model.state_dict()), conversion.card.vocabulary.cameras
+    document = {"folder": options.out, "tensors": count, "left_out": conversion.left_out, "notes": conversion.notes}
+    lines = [f"left out {name}: {why}" for name, why in conversion.left_out.items()]
+    lines += [*conversion.notes, f"{count} tensors in {options.out}"]
+    if cameras:
+        lines.append(f"cameras are named {cameras[0]} to {cameras[-1]}, as the reference numbers them")
+    show(options, {**document, "cameras": cameras}, *lines)

@@ -13,8 +13,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from resight.cli.embedding_options import EmbeddingOptions
 from resight.cli.output import ProgressOutput, metavar, note, plain, row_table, score_table, show
 from resight.cli.parsing import parse
+from resight.config.evaluation import Evaluation
 from resight.config.folder import FolderOptions
-from resight.config.sections import Evaluation
 from resight.errors import ConfigError
 from resight.progress import counted, percent
 

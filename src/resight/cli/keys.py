@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from tyro.conf import Positional
 
-from resight.cli.parsing import parse_action, print_json, print_rows
+from resight.cli.output import Output, row_table, show
+from resight.cli.parsing import parse_action
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,11 @@ class Create:
 
 
 @dataclass(frozen=True)
-class List:
+class List(Output):
     """List the keys, without their secrets."""
 
     state: Positional[Path]
     """The folder that `resight serve --state` is given."""
-    json: bool = False
-    """Print JSON."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,4 @@ def run(arguments: list[str]) -> None:
         print(f"revoked {store.revoke(options.id).id}")
     else:
         rows = [key.model_dump(mode="json", exclude={"sha256"}) for key in store.entries()]
-        if options.json:
-            print_json(rows)
-        elif rows:
-            print_rows("keys", rows)
-        else:
-            print("no keys")
+        show(options, {"keys": rows}, row_table("keys", rows) if rows else "no keys")

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field, ValidationError, model_validator
 
+from resight.config.evaluation import Evaluation
 from resight.config.folder import FolderOptions
 from resight.config.section import Section, explain
 from resight.config.sections import (
     Augmentation,
     Embedding,
-    Evaluation,
     Loss,
     Model,
     Optimizer,

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.sightings import Split
 from resight.errors import ConfigError, EvaluationError
 from resight.evaluation.evaluate import evaluate

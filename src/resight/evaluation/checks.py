@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from resight.config.evaluation import Evaluation
 from resight.config.run import Run
 from resight.config.scaling import Scaling, require_modalities
-from resight.config.sections import Evaluation
 from resight.data.findings import refuse_overlap
 from resight.data.image import corrupt
 from resight.data.picture_notes import PictureNotes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resight.config.sections import Evaluation, Pooling
+from resight.config.evaluation import Evaluation, Pooling
 from resight.data.sightings import SightingTable, Split
 from resight.device import pick_device
 from resight.errors import ConfigError, EvaluationError

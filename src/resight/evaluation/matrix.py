@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from resight.config.sections import Evaluation
+from resight.config.evaluation import Evaluation
 from resight.data.augment.augment import normalize
 from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to

@@ -102,11 +102,11 @@ class Runtime:
             labelled = zip(inputs.images[part], inputs.modality[part], strict=True)
             rules = ((image, rule_of(stated.scaling, name)) for image, name in labelled)
             pixels = np.stack([prepare(image, stated.size, stated.interpolation, rule) for image, rule in rules])
-            given = {"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}
+            network_inputs = {"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}
             if stated.fusion == "learned":
-                first, given["rows"] = inputs.rows(part, slots, size)
-                require_fusible(given["rows"], first, "concat" if stated.complete else None, stated.modalities)
-            vectors.append(self.network(given))
+                first, network_inputs["rows"] = inputs.rows(part, slots, size)
+                require_fusible(network_inputs["rows"], first, "concat" if stated.complete else None, stated.modalities)
+            vectors.append(self.network(network_inputs))
         joined = np.concatenate(vectors)
         if stated.fusion == "learned":
             return joined

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from resight.config.sections import JunkRule
+from resight.config.evaluation import JunkRule
 from resight.retrieval.labels import Labels, compound
 
 Pairs = tuple[np.ndarray, np.ndarray]

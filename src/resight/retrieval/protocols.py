@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from resight.config.sections import JunkRule
+from resight.config.evaluation import JunkRule
 from resight.errors import unknown
 
 Selection = Mapping[str, tuple[str, ...]]

@@ -108,9 +108,9 @@ def drop_modalities(present: Tensor, probability: float, generator: torch.Genera
     is_dropped = torch.rand(len(present), generator=generator) < probability
     fraction = torch.rand(len(present), generator=generator)
     order = torch.rand(present.shape, generator=generator).masked_fill(~present, 2)
-    kept = torch.where(is_dropped & (count > 1), 1 + (fraction * (count - 1)).long(), count)  # [B]
+    remaining = torch.where(is_dropped & (count > 1), 1 + (fraction * (count - 1)).long(), count)  # [B]
     rank = order.argsort(1).argsort(1)  # [B, M], those that are present first
-    return rank < kept[:, None]
+    return rank < remaining[:, None]
 
 
 def _noise(box: Tensor) -> int:

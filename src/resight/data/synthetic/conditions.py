@@ -17,7 +17,7 @@ _SMOKE = 0.6  # brightness
 class Condition:
     """What a condition does to each modality; a modality that is not named is not changed."""
 
-    share: float
+    fraction: float
     """Fraction of the sightings."""
     darkness: dict[str, float] = field(default_factory=dict)
     """By modality: the fraction of the light that is missing. The noise of the sensor stays."""
@@ -43,7 +43,7 @@ CONDITIONS: Final = {
 def draw_condition(rng: np.random.Generator) -> str:
     """Draw the name of a condition."""
     names = list(CONDITIONS)
-    return names[int(rng.choice(len(names), p=[condition.share for condition in CONDITIONS.values()]))]
+    return names[int(rng.choice(len(names), p=[condition.fraction for condition in CONDITIONS.values()]))]
 
 
 def fade(pixels: np.ndarray, ground: np.ndarray, condition: Condition, modality: str) -> np.ndarray:

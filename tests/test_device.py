@@ -195,7 +195,7 @@ def test_every_verb_computes_in_what_was_measured(forced, painted, tmp_path, cap
         assert figure.get("compute", figure)["precision"] == forced
     assert json.loads((folder.path / "config.json").read_text())["precision"] == "auto"
     on = ["--dataset", "synthetic", "--root", str(painted), "--device", "cpu"]
-    assert main(["evaluate", str(folder.best), *on, "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", str(folder.best), *on, "--figures", str(tmp_path / "figures.json")]) == 0
     assert json.loads((tmp_path / "figures.json").read_text())["compute"]["precision"] == forced
     assert f", {forced}; images of " in capsys.readouterr().err
     assert main(["calibrate", str(folder.best), *on, "--false-match-rate", "0.1"]) == 0

@@ -110,7 +110,7 @@ def test_verbs_on_images(capsys, tmp_path, monkeypatch):
 
     assert document_of(capsys, "gallery", "create", "g", "--model", "m", *cpu)[0]["width"] == 64
     added, error = document_of(capsys, "gallery", "add", "g", "images", "--identity-from-folder", *cpu)
-    assert added == {"added": 24, "already_present": 0, "corrupt": []}
+    assert added == {"added": 24, "already_present": 0, "corrupt": [], "notes": []}
     assert "24 sightings" in error.splitlines()
     command = ["gallery", "search", "g", pair[0], "--k", 3, "--rank-strip", "s.png", *cpu]
     (entry,) = document_of(capsys, *command)[0]["queries"]

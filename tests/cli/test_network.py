@@ -139,6 +139,7 @@ def commands(painted):
     ]
     return [
         ["recipes", "list"],
+        ["models", "list"],
         ["protocols", "list"],
         ["data", "list"],
         ["data", "inspect", "synthetic", str(painted), "--check"],
@@ -147,8 +148,8 @@ def commands(painted):
         ["demo", "--out", "demo", "--epochs", "1"],
         ["train", "tiny", "--root", str(painted), "--out", "run", "--schedule.epochs", "1", *TINY],
         ["lr-find", "tiny", "--steps", "3", "--root", str(painted), *TINY],
-        ["evaluate", "model", *data, "--json", "a.json", "--save-embeddings", "v.parquet", *CPU],
-        ["evaluate", "v.parquet", "--json", "b.json", *CPU],
+        ["evaluate", "model", *data, "--figures", "a.json", "--save-embeddings", "v.parquet", *CPU],
+        ["evaluate", "v.parquet", "--figures", "b.json", *CPU],
         ["compare", "a.json", "b.json"],
         ["calibrate", "model", *data, "--false-match-rate", "0.1", *CPU],
         ["similarity", "images/id0/0.jpg", "images/id1/1.jpg", "--model", "model", *CPU],

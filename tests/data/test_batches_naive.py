@@ -123,7 +123,7 @@ def test_cameras_are_named_after_their_set():
 
 def test_joined_sets_have_a_folder_each(monkeypatch):
     read = []
-    monkeypatch.setattr(catalog, "_read_one", lambda name, root: read.append((name, str(root))) or name)
+    monkeypatch.setattr(catalog, "_read_one", lambda name, root, folder: read.append((name, str(root))) or name)
     monkeypatch.setattr(catalog, "join", lambda parts: parts)
     assert read_dataset("own", f"a{os.pathsep}b") == "own"
     assert read == [("own", f"a{os.pathsep}b")]  # a single set's folder is taken as it is

@@ -355,7 +355,7 @@ def test_what_cannot_be_a_video_is_said(tmp_path, monkeypatch, capsys):
     for arguments, message in (
         ([tmp_path / "none.mp4", "--boxes", tmp_path / "a.txt"], "there is no video at"),
         ([tmp_path / "a.mp4", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt"], "needs one video"),
-        ([tmp_path / "a.mp4", "--camera", "c1"], "--camera is for a video"),
+        ([tmp_path / "a.mp4", "--start", "3"], "--start is for a video"),
         (
             [tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt", "--workers", "2", "--ray", "local"],
             "exclude each other",

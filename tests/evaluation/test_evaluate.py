@@ -155,7 +155,7 @@ def test_open_set_figures_are_those_of_all_pairs(sides):
     same = scores[same_identity & (q["camera"][:, None] != g["camera"])]
     different = scores[~same_identity]
     assert f"{len(same)} same-identity pairs, {len(different):,} different-identity pairs" in open_set.words
-    rate, threshold = rates["TAR at FAR 1 %"]
+    rate, threshold = rates["TAR@FAR=0.01"]
     assert rate == pytest.approx((same >= threshold).mean(), abs=1 / len(same))
     assert (different >= threshold).mean() <= 0.01
     for false_rate, true_rate in open_set.roc:  # a point of the curve is that of some threshold

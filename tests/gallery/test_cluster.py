@@ -192,15 +192,15 @@ def test_a_gallery_is_clustered_and_its_groups_are_assigned_from_the_command_lin
     assert "no calibration" in resight(capsys, *words, status=2)
     assert "leave one out" in resight(capsys, *words, "--threshold", 0.7, "--all", "--assign", "x", status=2)
     printed = resight(capsys, *words, "--threshold", 0.7, "--all")
-    assert "40 records, 5 groups, 0 of them with a single record" in printed
-    assert "pairwise F1 1.000" in printed
-    assert "NMI 1.000, 5 groups for 5 identities" in printed
+    assert "40 records in 5 groups; 0 of the groups have a single record" in printed
+    assert "F1 of pairs 100.0 %" in printed
+    assert "NMI 100.0 %; 5 groups for 5 identities" in printed
     document = json.loads(resight(capsys, *words, "--threshold", 0.7, "--all", "--json"))
     assert (document["records"], document["groups"], document["single"]) == (40, 5, 0)
     assert document["agreement"]["f1"] == 1.0
     printed = resight(capsys, *words, "--threshold", 0.7, "--assign", "someone")
-    assert "20 records, 5 groups" in printed
-    assert "assigned someone-1 to someone-5" in printed
+    assert "20 records in 5 groups" in printed
+    assert "assigned: someone-1 to someone-5" in printed
     assert "all 40 records have an identity" in resight(capsys, *words, "--threshold", 0.7)
     engine = SQLiteEngine(tmp_path / "g")
     for record in engine.scan():

@@ -178,7 +178,10 @@ def test_gallery_add_says_once_what_is_left_out(plain, tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr()
     assert printed.out == "3 added, 0 already present, 0 corrupt and skipped\n"
-    assert printed.err.splitlines()[1:] == [f"3 pictures have several frames: the first is used ({names[0]}, ...)"]
+    assert printed.err.splitlines()[1:] == [
+        "3 sightings",
+        f"3 pictures have several frames: the first is used ({names[0]}, ...)",
+    ]
 
 
 def test_an_exported_model_follows_the_rules(folder, files):

@@ -81,7 +81,8 @@ def test_the_command_line(folder, paths, capsys):
     write_calibration(folder, calibration_of(resight.load(folder, "cpu", "fp32").embedding_id, threshold=-1))
     assert main(arguments) == 0
     percent = 100 * (0.5 + 0.4 * expected)
-    assert f"probability of the same identity {percent:.1f} %: the same identity" in capsys.readouterr().out
+    words = f"probability of the same identity {percent:.1f} %; the similarity is at or above the threshold"
+    assert words in capsys.readouterr().out
     assert main([*arguments, "--flip", "on"]) == 2
     assert "run resight calibrate" in capsys.readouterr().err.replace("\n", " ")
     assert main([*arguments[:2], "no.png", *arguments[3:]]) == 2

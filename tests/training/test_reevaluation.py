@@ -44,7 +44,7 @@ def test_the_function_gives_the_figures_of_the_run_for_text_too(run_folder, stor
 
 def test_the_command_gives_the_figures_of_the_run(run_folder, stored, painted, tmp_path, capsys):
     where = ["--dataset", "synthetic", "--root", str(painted), "--device", "cpu"]
-    assert main(["evaluate", str(run_folder / "best"), *where, "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", str(run_folder / "best"), *where, "--figures", str(tmp_path / "figures.json")]) == 0
     written = json.loads((tmp_path / "figures.json").read_text())
     written.pop("settings")
     assert written == stored
@@ -57,7 +57,7 @@ def test_another_processor_is_logged(run_folder, stored, painted, tmp_path, caps
     compute = json.loads((copy / "compute.json").read_text())
     (copy / "compute.json").write_text(json.dumps({**compute, "processor": "Z80"}))
     where = ["--dataset", "synthetic", "--root", str(painted), "--device", "cpu"]
-    assert main(["evaluate", str(copy / "best"), *where, "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", str(copy / "best"), *where, "--figures", str(tmp_path / "figures.json")]) == 0
     said = capsys.readouterr().err
     assert "the model was trained on a processor with Z80; on this one" in said
     assert "figures can differ in the last digits" in said
@@ -70,7 +70,7 @@ def test_another_processor_is_logged(run_folder, stored, painted, tmp_path, caps
 def test_what_a_user_gives_overrides_the_run(run_folder, stored, painted, tmp_path):
     other = "bf16" if stored["compute"]["precision"] == "fp32" else "fp32"
     where = ["--dataset", "synthetic", "--root", str(painted), "--device", "cpu", "--precision", other]
-    assert main(["evaluate", str(run_folder / "best"), *where, "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", str(run_folder / "best"), *where, "--figures", str(tmp_path / "figures.json")]) == 0
     assert json.loads((tmp_path / "figures.json").read_text())["compute"]["precision"] == other
     embedder = resight.load(run_folder / "best", "cpu", flip=False)
     result = resight.evaluate(embedder, read_dataset("synthetic", painted))

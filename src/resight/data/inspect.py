@@ -10,6 +10,7 @@ from resight.config.scaling import Scaling, require_modalities
 from resight.data.catalog import read_dataset
 from resight.data.content import find_content_faults, read_contents
 from resight.data.findings import ALLOW_OVERLAP, Finding, file_uses, find_faults
+from resight.data.modalities import MODALITIES, ordered
 from resight.data.picture_notes import PictureNotes
 from resight.data.readers.folders import UNREAD, is_image, picture_like
 from resight.data.scaling import rules_of_files
@@ -90,7 +91,9 @@ def inspect_dataset(
     """
     split = read_dataset(name, root, folder)
     tables = {"train": split.train, "query": split.query, "gallery": split.gallery}
-    require_modalities(scaling or {}, sorted({m for table in tables.values() for m in table.modalities}))
+    require_modalities(
+        scaling or {}, ordered({*MODALITIES, *(m for table in tables.values() for m in table.modalities)})
+    )
     uses = file_uses(split)
     findings = [*find_faults(split, uses), *_unread(name, root, split)]
     reasons, picture_notes = None, PictureNotes()

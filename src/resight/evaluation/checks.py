@@ -9,6 +9,7 @@ from resight.config.run import Run
 from resight.config.scaling import Scaling, require_modalities
 from resight.data.findings import refuse_overlap
 from resight.data.image import corrupt
+from resight.data.modalities import MODALITIES, ordered
 from resight.data.picture_notes import PictureNotes
 from resight.data.scaling import rules_of_files
 from resight.data.sightings import SightingTable, Split
@@ -29,7 +30,7 @@ def prepare(run: Run, split: Split, progress: Progress) -> Split:
         EvaluationError: no query has a match.
         PictureError: a picture is corrupt, and the run does not skip such.
     """
-    require_modalities(run.preprocessing.scaling, split.train.modalities)
+    require_modalities(run.preprocessing.scaling, ordered({*MODALITIES, *split.train.modalities}))
     if not run.allow_train_test_overlap:
         refuse_overlap(split)
     checked, notes = without_corrupt(split, run.on_corrupt, progress, run.preprocessing.scaling)

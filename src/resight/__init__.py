@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resight.evaluation.calibrate import calibrate
     from resight.evaluation.compare import compare
     from resight.evaluation.evaluate import evaluate
+    from resight.evaluation.matrix import evaluate_matrix
     from resight.evaluation.result import Result
     from resight.gallery.answers import Answer
     from resight.gallery.gallery import Gallery
@@ -86,6 +87,7 @@ _MODULES = {
     "convert_checkpoint": "models.convert.convert",
     "create_gallery": "gallery.open",
     "evaluate": "evaluation.evaluate",
+    "evaluate_matrix": "evaluation.matrix",
     "export": "inference.export",
     "extract": "inference.extract.extract",
     "find_learning_rate": "training.lr_finder",
@@ -106,7 +108,7 @@ __all__ = [
     "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError",
     "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
     "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
-    "convert_checkpoint", "create_gallery", "evaluate", "export", "extract", "find_learning_rate", "inspect_dataset",
+    "convert_checkpoint", "create_gallery", "evaluate", "evaluate_matrix", "export", "extract", "find_learning_rate", "inspect_dataset",
     "list_models", "load", "open_gallery", "read_dataset", "read_images", "recipes", "serve", "summarize", "train",
 ]  # fmt: skip
 

@@ -52,6 +52,10 @@ EXPECTED = {
     "transreid-trimodal": PRETRAINED | {
         "dataset": "rgbnt201", "preprocessing.size": (224, 224), "model.sie": ("modality",),
     },
+    "trimodal-fusion": PRETRAINED | {
+        "dataset": "rgbnt201", "preprocessing.size": (224, 224), "model.sie": ("modality",),
+        "model.fusion": "attention", "augmentation.drop_modality": 0.3,
+    },
     "deit-market": TRANSREID | DEIT,
     "deit-duke": TRANSREID | DEIT | {"dataset": "dukemtmc"},
     "deit-msmt17": TRANSREID | DEIT | {"dataset": "msmt17", "optimizer.lr": 0.005},

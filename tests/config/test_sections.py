@@ -26,11 +26,14 @@ DEFAULTS = {
     "model": {
         "backbone": "vit_base_patch16_224", "stride": None, "sie": [], "sie_weight": 3, "sie_dropout": 0, "jpm": False,
         "jpm_shift": 5, "jpm_groups": 2, "jpm_parts": 4, "jpm_rearrange": True, "head": "softmax", "head_scale": 30,
-        "head_margin": 0.5, "feature": "before", "drop_path": 0.1, "dropout": 0, "attention_dropout": 0,
+        "head_margin": 0.5, "feature": "before", "fusion": None, "separate_backbones": False, "drop_path": 0.1,
+        "dropout": 0, "attention_dropout": 0, "pooling": None, "gem_power": 3, "stem": "patch", "sie_tokens": "all",
+        "projection": None, "part_tokens": 0, "part_fusion": "concat", "part_necks": True, "last_stride": 1,
+        "max_pool": "padded", "semantic_weight": 0.2,
     },
     "augmentation": {
         "flip": 0.5, "pad": 10, "erase": 0.5, "jitter": 0, "grey": 0, "grey_patch": 0, "autoaugment": 0, "augmix": 0,
-        "share_draws": True,
+        "share_draws": True, "misregistration": 0, "drop_modality": 0,
     },
     "sampling": {"identities": 16, "instances": 4},
     "loss": {
@@ -64,13 +67,15 @@ WHOLE = {  # the least whole number, and the greatest
     "sampling.instances": (2, None), "optimizer.freeze_epochs": (0, None), "schedule.epochs": (1, None),
     "schedule.warmup_epochs": (0, None), "embedding.batch_size": (1, None), "evaluation.trials": (1, None),
     "evaluation.k1": (1, None), "evaluation.k2": (1, None), "evaluation.expand_query": (0, None),
-    "evaluation.expand_gallery": (0, None),
+    "evaluation.expand_gallery": (0, None), "augmentation.misregistration": (0, None),
+    "model.part_tokens": (0, 16), "model.projection": (1, 16_384),
 }  # fmt: skip
 REAL = {  # intervals; a round bracket leaves the bound out
     "[0, 1]": "augmentation.flip augmentation.erase augmentation.grey augmentation.grey_patch augmentation.autoaugment "
-    "augmentation.augmix schedule.warmup_start schedule.floor evaluation.rerank_weight",
+    "augmentation.augmix augmentation.drop_modality model.semantic_weight schedule.warmup_start schedule.floor evaluation.rerank_weight",
     "[0, 1)": "validation_fraction model.sie_dropout model.drop_path model.dropout model.attention_dropout "
     "augmentation.jitter loss.label_smoothing optimizer.momentum optimizer.ema",
+    "(0, 100]": "model.gem_power",
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
     "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight optimizer.weight_decay "
     "optimizer.bias_weight_decay evaluation.window evaluation.expand_power",

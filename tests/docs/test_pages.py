@@ -245,6 +245,22 @@ def test_every_block_of_training(desk):
 
 
 @pytest.mark.slow
+def test_every_block_of_modalities(desk, painted):
+    shutil.copytree(painted, desk / "RGBNT201")
+    for modality, folder in (("rgb", "RGB"), ("nir", "NI"), ("tir", "TI")):
+        (desk / "mast" / modality).mkdir(parents=True)
+        for n, path in enumerate(sorted((painted / "test" / folder).glob("*.jpg"))[:8], start=1):
+            if (n, modality) != (2, "nir"):
+                shutil.copy(path, desk / "mast" / modality / f"{n:04d}.jpg")
+    names = run_page(ROOT / "docs" / "modalities.md")
+    assert names["matrix"].mean_ap.shape == (7, 7)
+    assert names["vector"].shape == (1, names["model"].width)
+    assert [len(row) for row in names["answers"]] == [3]
+    for made in ("matrix.png", "mast.parquet", "exported/export.json"):
+        assert (desk / made).exists(), made
+
+
+@pytest.mark.slow
 def test_every_block_of_processors(mine):
     names = run_page(ROOT / "docs" / "processors.md")
     assert names["compute"].precision in ("fp32", "bf16")

@@ -39,8 +39,9 @@ def run(arguments: list[str]) -> None:
         return f"{row.tested_on}: {', '.join(texts)}" if texts else "no figures seen"
 
     width = max((len(row.name) for row in rows), default=0) + 2
+    backbone_width = max((len(row.backbone) for row in rows), default=0) + 2
     for row in rows:
-        print(f"{row.name:{width}s}{row.backbone:32s}{figures(row)}")
+        print(f"{row.name:{width}s}{row.backbone:{backbone_width}s}{figures(row)}")
         if options.details:
             lines = {"trained on": row.trained_on, "licence": row.licence, "file": row.file, "convert": row.convert}
             lines |= {"read at": row.source} | ({"note": row.note} if row.note else {})

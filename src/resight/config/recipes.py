@@ -129,6 +129,16 @@ def transreid_trimodal() -> Run:
     )
 
 
+def trimodal_fusion() -> Run:
+    """Three registered modalities, fused by cross-modal attention; any of them may be missing. On RGBNT201."""
+    return vary(
+        transreid_trimodal(),
+        recipe="trimodal-fusion",
+        model={"fusion": "attention"},
+        augmentation={"drop_modality": 0.3},
+    )
+
+
 def resnet50_market() -> Run:
     """The CNN baseline (Luo et al. 2019) on Market-1501."""
     return Run(
@@ -197,7 +207,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
     for function in (
         tiny, own, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
         transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri,
-        transreid_vehicleid, transreid_trimodal, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri,
+        transreid_vehicleid, transreid_trimodal, trimodal_fusion, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri,
         deit_vehicleid, vit_small_msmt17, deit_small_msmt17,
     )
 }  # fmt: skip

@@ -72,7 +72,8 @@ WHOLE = {  # the least whole number, and the greatest
 }  # fmt: skip
 REAL = {  # intervals; a round bracket leaves the bound out
     "[0, 1]": "augmentation.flip augmentation.erase augmentation.grey augmentation.grey_patch augmentation.autoaugment "
-    "augmentation.augmix augmentation.drop_modality model.semantic_weight schedule.warmup_start schedule.floor evaluation.rerank_weight",
+    "augmentation.augmix augmentation.drop_modality model.semantic_weight "
+    "schedule.warmup_start schedule.floor evaluation.rerank_weight",
     "[0, 1)": "validation_fraction model.sie_dropout model.drop_path model.dropout model.attention_dropout "
     "augmentation.jitter loss.label_smoothing optimizer.momentum optimizer.ema",
     "(0, 100]": "model.gem_power",

@@ -207,8 +207,8 @@ RECIPES: dict[str, Callable[[], Run]] = {
     for function in (
         tiny, own, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
         transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri,
-        transreid_vehicleid, transreid_trimodal, trimodal_fusion, deit_market, deit_duke, deit_msmt17, deit_occluded_duke, deit_veri,
-        deit_vehicleid, vit_small_msmt17, deit_small_msmt17,
+        transreid_vehicleid, transreid_trimodal, trimodal_fusion, deit_market, deit_duke, deit_msmt17,
+        deit_occluded_duke, deit_veri, deit_vehicleid, vit_small_msmt17, deit_small_msmt17,
     )
 }  # fmt: skip
 

@@ -109,7 +109,8 @@ __all__ = [
     "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
     "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
     "convert_checkpoint", "create_gallery", "evaluate", "evaluate_matrix", "export", "extract", "find_learning_rate",
-    "inspect_dataset", "list_models", "load", "open_gallery", "read_dataset", "read_images", "recipes", "serve", "summarize", "train",
+    "inspect_dataset", "list_models", "load", "open_gallery", "read_dataset", "read_images", "recipes", "serve",
+    "summarize", "train",
 ]  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from conftest import small_model
+from inference_helpers import card_of, short_embedder
 from numpy.testing import assert_allclose, assert_array_equal
 
 import resight
-from resight.errors import PictureError
+from resight import TrackerFeatures
+from resight.errors import ConfigError, PictureError
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +67,31 @@ def test_frames_of_another_form(embedder, frame):
     for bad in (frame[..., 0], frame.astype(np.float32), frame[..., :2]):
         with pytest.raises(PictureError, match="a frame must be"):
             resight.TrackerFeatures(embedder)(bad, BOXES)
+
+
+def test_registered_frames_are_cut_alike_and_embedded_as_sightings():
+    embedder = short_embedder(card_of(modalities=("rgb", "tir"), sie=("modality",), fusion="gate"))
+    rng = np.random.default_rng(0)
+    frames = {name: rng.integers(0, 256, (90, 120, 3), dtype=np.uint8) for name in ("rgb", "tir")}
+    boxes = np.array([[10, 20, 50, 80], [200, 0, 220, 50], [60.5, -5, 130, 40]])
+    features = TrackerFeatures(embedder, bgr=False)(frames, boxes)
+    parts = [(slice(20, 80), slice(10, 50)), (slice(0, 40), slice(60, 120))]
+    expected = embedder.embed([{name: frame[part] for name, frame in frames.items()} for part in parts])
+    assert_allclose(features[[0, 2]], expected, atol=1e-6)
+    assert not features[1].any()
+    alone = TrackerFeatures(embedder, bgr=False)({"tir": frames["tir"]}, boxes[:1])
+    assert_allclose(alone, embedder.embed(frames["tir"][parts[0]], modality="tir"), atol=1e-6)
+
+
+def test_frames_that_are_not_registered_are_refused():
+    embedder = short_embedder(card_of(modalities=("rgb", "tir"), sie=("modality",), fusion="gate"))
+    features = TrackerFeatures(embedder)
+    frame, box = np.zeros((90, 120, 3), np.uint8), np.array([[0, 0, 10, 10]])
+    with pytest.raises(PictureError, match="registered frames must have one size: rgb 120 x 90, tir 60 x 90"):
+        features({"rgb": frame, "tir": frame[:, :60]}, box)
+    with pytest.raises(PictureError, match="the tir frame must be uint8"):
+        features({"rgb": frame, "tir": frame.astype(np.uint16)}, box)
+    with pytest.raises(PictureError, match="there is no frame"):
+        features({}, box)
+    with pytest.raises(ConfigError, match="knows no modality 'nir'"):
+        features({"nir": frame}, box)

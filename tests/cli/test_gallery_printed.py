@@ -151,7 +151,9 @@ def test_search_says_why_there_is_no_answer(capsys, folder):
 
 def test_search_refuses(capsys, folder):
     for more in ([], ["a.jpg", "--id", "r0"]):
-        assert refused(capsys, "search", "g", *more) == "give either query images or --id of records to search with"
+        assert refused(capsys, "search", "g", *more) == (
+            "give query images, or --image of one sighting, or --id of records to search with"
+        )
     for k in (0, -1):
         assert refused(capsys, "search", "g", "--id", "r0", "--k", k) == f"--k must be 1 or more, not {k}"
     assert refused(capsys, "search", "g", "--id", "r0", "--prior", "2").startswith("the prior")
@@ -415,12 +417,14 @@ def test_search_with_images(capsys, calls):
     more = ["--query-camera", "c", "--query-modality", "nir", "--k", 3, "--group", "tracklet", "--rerank"]
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", *more, "--prior", 0.25, "--json")
     assert json.loads("\n".join(printed)) == {"queries": [{"query": n, "answers": []} for n in ("a.jpg", "b.jpg")]}
-    opened, embedded, searched = calls
+    opened, searched = calls
     assert opened == ("open", "old", ("device", "auto"), ("precision", "auto"), ("prior", 0.25))
-    assert [str(path) for path in embedded[1]] == ["a.jpg", "b.jpg"]
-    assert embedded[2:] == ("c", None, "nir")
-    assert searched[2:] == (3, Filter(), "tracklet", True, ())
+    assert [str(path) for path in searched[1]] == ["a.jpg", "b.jpg"]
+    assert searched[2:] == (3, Filter(), "tracklet", True, "c", None, "nir", ())
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", "--same-object", "--json")
     assert json.loads("\n".join(printed)) == {"queries": [{"query": "a.jpg and b.jpg", "answers": []}]}
     np.testing.assert_allclose(calls[-1][1], [[0.5**0.5, 0.5**0.5, 0, 0]])
-    assert calls[-1][2:] == (10, Filter(), None, False, ())
+    assert calls[-1][2:] == (10, Filter(), None, False, None, None, None, ())
+    printed = lines(capsys, "search", "old", "--image", "rgb=a.jpg", "tir=b.png", "--json")
+    assert json.loads("\n".join(printed)) == {"queries": [{"query": "rgb=a.jpg + tir=b.png", "answers": []}]}
+    assert calls[-1][1] == [{"rgb": "a.jpg", "tir": "b.png"}]

@@ -299,8 +299,10 @@ def test_convert(capsys, monkeypatch):
         write=written.append, left_out={"head.weight": "is not used"}, notes=("a note",),
         model=SimpleNamespace(state_dict=lambda: dict.fromkeys("abcd")), card=SimpleNamespace(vocabulary=names),
     )  # fmt: skip
-    monkeypatch.setattr("resight.models.convert.reference.read_options", lambda file: {"A": 1, "file": str(file)})
-    monkeypatch.setattr("resight.models.convert.reference.convert_checkpoint", lambda *a: calls.append(a) or conversion)
+    monkeypatch.setattr("resight.models.convert.options.read_options", lambda file: {"A": 1, "file": str(file)})
+    monkeypatch.setattr(
+        "resight.models.convert.convert.convert_checkpoint", lambda *a, **o: calls.append((*a, o)) or conversion
+    )
     command = ["convert", "w.pth", "--out", "new"]
     printed = ["left out head.weight: is not used", "a note", "4 tensors in new"]
     assert lines(capsys, *command, "--options", "A=[1, x]", "B=") == [
@@ -309,11 +311,12 @@ def test_convert(capsys, monkeypatch):
     names.cameras = ()
     assert lines(capsys, *command, "--config", "c.yml", "--options", "A=2", "--cameras", 6, "--views", 8) == printed
     assert calls == [
-        (Path("w.pth"), {"A": [1, "x"], "B": None}, None, None, False, None),
-        (Path("w.pth"), {"A": 2, "file": "c.yml"}, 6, 8, False, None),
+        ("w.pth", {"A": [1, "x"], "B": None}, {}),
+        ("w.pth", {"A": 2, "file": "c.yml"}, {"cameras": 6, "views": 8}),
     ]
     assert written == [Path("new")] * 2
-    assert refused(capsys, *command).startswith("give the reference's options with --config FILE")
+    assert lines(capsys, *command, "--gem", "--size", 384, 128) == printed
+    assert calls[-1] == ("w.pth", None, {"gem": True, "size": (384, 128)})
     assert refused(capsys, *command, "--options", "A") == (
         "the option 'A' is not of the form NAME=VALUE, such as MODEL.JPM=True"
     )

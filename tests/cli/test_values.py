@@ -101,6 +101,7 @@ REFUSED = [
     *options(CONVERT, "--options noequals", "--options A=[1", "--options A=*a", "--options A=!!python/object:os.system",
              "--config folder", "--config binary", "--config deep", "--options A=1 --dataset x", "--options A=1"),
     [*CONVERT, "--options", "A=" + "[" * 20_000], CONVERT,
+    ["models"], ["models", "x"], ["models", "list", "--bogus"],
     # galleries
     *options(SEARCH, "--k 0", "--k -3", "--k 1.5", "--prior 0", "--prior 2", "--prior nan", "--metadata x", "--group x",
              "--query-modality x", "--after x", "--id x"),

@@ -684,8 +684,8 @@ def test_bad_options_of_the_command_line_are_refused(tmp_path, model_folder, see
             assert f"k must be 1 or more, not {k}" in resight(capsys, *search, *given, "--k", k, status=2)
     for prior in (0, 1, 1.5, "nan"):
         assert "prior probability must" in resight(capsys, *search, query, "--prior", prior, status=2)
-    assert "give either" in resight(capsys, *search, status=2)
-    assert "give either" in resight(capsys, *search, query, "--id", record_id, status=2)
+    assert "give query images" in resight(capsys, *search, status=2)
+    assert "give query images" in resight(capsys, *search, query, "--id", record_id, status=2)
     assert "no record 'x'" in resight(capsys, *search, "--id", "x", status=2)
     assert "knows no modality 'tir'" in resight(capsys, *search, query, "--query-modality", "tir", status=2)
     assert "give either" in resight(capsys, "gallery", "add", at, status=2)

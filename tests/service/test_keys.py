@@ -64,7 +64,7 @@ def test_the_verb(tmp_path, capsys):
     key = KeyStore(tmp_path / "state").find(text)
     assert key.role == "admin"
     assert main(["keys", "list", state, "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
+    listed = json.loads(capsys.readouterr().out)["keys"]
     assert listed[0]["id"] == key.id
     assert "sha256" not in listed[0]
     assert main(["keys", "list", state]) == 0

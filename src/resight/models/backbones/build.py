@@ -28,6 +28,7 @@ _NAMED: Final[Mapping[str, type[Backbone]]] = {
     **dict.fromkeys(CLIP_RESNETS, ClipResNet),
 }
 """The backbones that have a name of ours; each class is made by `Class(settings, size, counts)`."""
+_EXAMPLES: Final = ("resnet50", "osnet_x1_0", "solider_swin_small", "clip_rn50", LEGACY_SMALL)
 _COMMON_OPTIONS: Final = frozenset(
     ("backbone", "head", "head_scale", "head_margin", "feature", "fusion", "separate_backbones")
 )
@@ -41,7 +42,7 @@ def require_backbone(name: str) -> None:
         ConfigError: there is no such backbone; lists common ones.
     """
     if name not in _NAMED and not timm.is_model(name):
-        raise unknown("backbone", name, [*_NAMED, *COMMON, "and every other model of timm"])
+        raise unknown("backbone", name, [*_EXAMPLES, *COMMON, "and others (docs/backbones.md)"])
 
 
 def backbone_class(name: str) -> type[Backbone]:

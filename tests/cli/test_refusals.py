@@ -17,7 +17,7 @@ def test_a_verb_with_recipes_lists_them(capsys, verb):
     command = [verb, "--help"] if verb == "summary" else [verb]
     printed = lines(capsys, *command)
     assert printed[0] == f"usage: resight {verb} RECIPE [OPTIONS]"
-    assert printed[1:-21] == [
+    assert printed[1:-22] == [
         f"       resight {verb} --config CONFIG.json [OPTIONS]",
         *(["       resight train --resume RUN_FOLDER"] if verb == "train" else []), "",
         f"resight {verb} RECIPE --help lists the options with the recipe's values. The recipes:", "",

@@ -104,10 +104,7 @@ def _evaluate(options: Evaluate) -> tuple[str, Result, ModalityMatrix | None]:
     from resight.progress import Progress
 
     if is_embeddings(options.source):
-        if options.dataset is not None or options.root is not None:
-            raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
-        if options.folder.changed_options:
-            raise ConfigError(f"{options.source} has its own labels: leave {options.folder.changed_options[0]} out")
+        _require_no_data_set(options)
         if options.modality_matrix:
             raise ConfigError(
                 f"--modality-matrix embeds images, and {options.source} has embeddings alone: give a model"
@@ -140,6 +137,14 @@ def _evaluate(options: Evaluate) -> tuple[str, Result, ModalityMatrix | None]:
             return split.name, result, None
         progress.start("embedding subsets of modalities", matrix_size(embedder, split))
         return split.name, result, evaluate_matrix(embedder, split, options.settings, progress.update)
+
+
+def _require_no_data_set(options: Evaluate) -> None:
+    """Refuse options of a data set for a file of embeddings, which has its own."""
+    if options.dataset is not None or options.root is not None:
+        raise ConfigError(f"{options.source} has its own data set: leave --dataset and --root out")
+    if options.folder.changed_options:
+        raise ConfigError(f"{options.source} has its own labels: leave {options.folder.changed_options[0]} out")
 
 
 def _items(

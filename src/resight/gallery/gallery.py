@@ -163,22 +163,14 @@ class Gallery(AbstractContextManager["Gallery"]):
     def similar(
         self, record_id: str, k: int = 10, where: Filter = EVERYTHING, group: str | None = None
     ) -> list[Answer]:
-        """Search with a record of the gallery as the query; the record itself is left out of the answers.
-
-        Raises:
-            ConfigError, GalleryError: as `search`; or the id does not exist.
-        """
+        """Search as `search` does with a record of the gallery as the query; it is left out of the answers."""
         record, options = self.record(record_id), SearchOptions(k, where, group, exclude=frozenset([record_id]))
         options.require_valid(self.engine)
         modalities = [record.modality]
         return find_answers(self.engine, record.vector[None], options, self.calibration, self.prior, modalities)[0]
 
     def record(self, record_id: str) -> Record:
-        """Return the record with an id.
-
-        Raises:
-            GalleryError: there is no such record.
-        """
+        """Return the record with an id, or raise a GalleryError if there is none."""
         records = self.engine.get(require_texts([record_id], "record id"))
         if not records:
             raise GalleryError(f"there is no record {record_id!r} in the gallery")

@@ -136,8 +136,7 @@ class Embedder:
 
         Raises:
             PictureError: a picture cannot be decoded, or has another form.
-            ConfigError: labels and pictures differ in number, or a modality is not one of the model's, or the model's
-                fusion needs every modality.
+            ConfigError: labels and pictures differ in number, or a modality is unknown or missing where needed.
         """
         known = self.card.vocabulary
         inputs = as_inputs(images, camera, view, modality, known.modalities)
@@ -192,13 +191,10 @@ class Embedder:
         half = count // 2
         middle = half if rows is None else int((rows[:half] >= 0).sum())  # images of the first half
         self.batch_size = max(1, min(self.batch_size, len(pixels) // 2))
-        first, second = slice(0, middle), slice(middle, None)
-        of_first, of_second = (None, None) if rows is None else (rows[:half], rows[half:] - middle)
+        halves = [(slice(0, middle), None if rows is None else rows[:half])]
+        halves.append((slice(middle, None), None if rows is None else rows[half:] - middle))
         return np.concatenate(
-            [
-                self._forward(pixels[part], {kind: labels[part] for kind, labels in side_info.items()}, of_part)
-                for part, of_part in ((first, of_first), (second, of_second))
-            ]
+            [self._forward(pixels[part], {k: labels[part] for k, labels in side_info.items()}, r) for part, r in halves]
         )
 
     def embed_tensor(

@@ -147,10 +147,7 @@ def _write_checked(
 
 
 def _sightings(embedder: Embedder, images: Sequence[Picture], decodable: Sequence[str]) -> list[dict[str, Picture]]:
-    """Make sightings of the images, as many as there are, each with another subset of the model's modalities.
-
-    Subsets with a modality whose images may not be decoded are left out where that leaves any.
-    """
+    """Make sightings of the images, as many as there are, each with another subset of the `decodable` modalities."""
     subsets = _subsets(embedder)
     subsets = [names for names in subsets if set(names) <= set(decodable)] or subsets
     return [

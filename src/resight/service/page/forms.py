@@ -7,7 +7,12 @@ from pydantic import BeforeValidator, Field
 
 from resight.service.forms import OptionalText, SearchForm
 from resight.service.page.times import parse_time
+from resight.service.schemas_admin import KeyIn
 from resight.service.types import Body, Count, Seconds, Text
+
+
+def _none_of_empty(value: Any) -> Any:
+    return None if value == "" else value
 
 
 def _without_empty(values: Any) -> Any:
@@ -15,7 +20,11 @@ def _without_empty(values: Any) -> Any:
 
 
 def _without_empty_files(values: Any) -> Any:
-    return [file for file in values if file.size] if isinstance(values, list) else values
+    return (
+        [file for file in values if file != "" and getattr(file, "size", 1) != 0]
+        if isinstance(values, list)
+        else values
+    )
 
 
 Texts = Annotated[list[Text], BeforeValidator(_without_empty)]
@@ -72,14 +81,14 @@ class RecordsForm(PageForm):
     identity: OptionalText = None
     of: OptionalText = None
     """The identity whose page has the form."""
+    all_of: OptionalText = None
+    """An identity that is removed as a whole."""
 
 
-class KeyForm(PageForm):
+class KeyForm(KeyIn, PageForm):
     """A key to create."""
 
-    role: str = "read"
-    days: Annotated[float | None, BeforeValidator(lambda value: None if value == "" else value)] = None
-    note: str = Field("", max_length=200)
+    days: Annotated[float | None, BeforeValidator(_none_of_empty)] = Field(None, gt=0, le=36_500)
 
 
 class RevokeForm(PageForm):

@@ -10,7 +10,6 @@ from resight.service.page.forms import KeyForm, PageForm, RevokeForm
 from resight.service.page.render import page
 from resight.service.routes import admin as api
 from resight.service.routes.common import Counts, ServiceOf
-from resight.service.schemas_admin import KeyIn
 from resight.service.settings import public_settings
 
 router = APIRouter(include_in_schema=False)
@@ -26,8 +25,7 @@ async def admin_page(request: Request, service: ServiceOf) -> HTMLResponse:
 @router.post("/admin/keys", dependencies=[FormToken])
 async def create_key(request: Request, service: ServiceOf, form: Annotated[KeyForm, Form()]) -> HTMLResponse:
     """Create a key, and show its text this once."""
-    body = KeyIn.model_validate({"role": form.role, "days": form.days, "note": form.note})
-    created = await api.create_key(service, body)
+    created = await api.create_key(service, form)
     return await _page(request, service, created.key)
 
 

@@ -78,10 +78,10 @@ async def merge(service: ServiceOf, counts: Counts, form: RecordsFormOf) -> Redi
 
 @router.post("/identity/remove", dependencies=[FormToken])
 async def remove(service: ServiceOf, counts: Counts, form: RecordsFormOf) -> RedirectResponse:
-    """Remove the chosen sightings from the gallery; an identity without a choice is removed as a whole."""
-    if form.identity is None:
+    """Remove the chosen sightings from the gallery, or an identity as a whole."""
+    if form.all_of is None:
         _require_chosen(form)
-    removed = await service.with_gallery(lambda gallery: gallery.remove(form.ids, form.identity))
+    removed = await service.with_gallery(lambda gallery: gallery.remove(form.ids, form.all_of))
     counts["removed"] = removed
     return await _back(service, form.of, None)
 

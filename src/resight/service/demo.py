@@ -16,7 +16,7 @@ from resight.inference.load import load
 from resight.progress import Progress
 from resight.report.demo import run_demo
 from resight.service.server import serve
-from resight.service.settings import ServiceSettings
+from resight.service.settings import ServiceSettings, settings_from_environment
 
 _FALSE_MATCH_RATE: Final = 1e-2  # the test set is too small for a lower one
 _UNASSIGNED: Final = 4  # of so many identities, the sightings of one get no identity: there is something to confirm
@@ -53,7 +53,7 @@ def prepare_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Service
             except EvaluationError:
                 progress.log("the test set has too few pairs for a calibration: results have no probability")
             _ingest(out, load(model), progress)
-    return ServiceSettings(model=model, gallery=str(out / "gallery"))
+    return settings_from_environment({}).changed(model=model, gallery=str(out / "gallery"))
 
 
 def serve_demo(out: Path, seed: int = 0, epochs: int | None = None, port: int = 8000) -> None:

@@ -32,7 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(time=time_text, element_id=element_id, data_url=data_url)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    made.globals.update(version=static_version())
+    made.globals["version"] = static_version()  # pyright: ignore[reportArgumentType]
     return made
 
 

@@ -14,7 +14,7 @@ from resight.service.routes.common import Counts, ServiceOf
 from resight.service.types import Text
 
 router = APIRouter(include_in_schema=False)
-_SHOWN = 120
+_MAX_RECORDS = 120
 
 
 @router.get("/cameras")
@@ -33,7 +33,9 @@ async def camera_page(
     where = Filter(camera=(name,))
 
     def read(gallery: Gallery) -> tuple[list[Record], int]:
-        newest = nlargest(_SHOWN, gallery.engine.scan(where), key=lambda r: float("-inf") if r.time is None else r.time)
+        newest = nlargest(
+            _MAX_RECORDS, gallery.engine.scan(where), key=lambda r: float("-inf") if r.time is None else r.time
+        )
         return newest, gallery.engine.count(where)
 
     records, total = await service.with_reader(read)

@@ -18,7 +18,7 @@ from resight.service.record_ids import require_records
 from resight.service.routes.common import Counts, ServiceOf
 
 router = APIRouter(include_in_schema=False)
-_SHOWN = 40  # groups on the page, the largest first
+_MAX_GROUPS = 40  # groups on the page, the largest first
 _DEFAULT_THRESHOLD = 0.7  # similarity, of a model that is not calibrated
 _STEPS = 20  # of the search for the threshold that divides a group
 Threshold = Annotated[float | None, BeforeValidator(lambda v: None if v == "" else v), Query(ge=-1, le=1)]
@@ -43,7 +43,7 @@ async def clusters_page(
     several = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
     counts["groups"] = len(groups)
     return await page(
-        request, "clusters.html", groups=several[:_SHOWN], total=len(several), single=len(groups) - len(several),
+        request, "clusters.html", groups=several[:_MAX_GROUPS], total=len(several), single=len(groups) - len(several),
         records=sum(map(len, groups)), threshold=used,
     )  # fmt: skip
 

@@ -62,7 +62,7 @@ async def identity_page(
 @router.post("/identity/assign", dependencies=[FormToken])
 async def assign(service: ServiceOf, counts: Counts, form: RecordsFormOf) -> RedirectResponse:
     """Assign the chosen sightings to another identity; without a name, make them unassigned."""
-    _require_chosen(form)
+    _require_ids(form)
     counts["records"] = await service.assign(form.ids, form.identity)
     return await _back(service, form.of, form.identity)
 
@@ -80,7 +80,7 @@ async def merge(service: ServiceOf, counts: Counts, form: RecordsFormOf) -> Redi
 async def remove(service: ServiceOf, counts: Counts, form: RecordsFormOf) -> RedirectResponse:
     """Remove the chosen sightings from the gallery, or an identity as a whole."""
     if form.all_of is None:
-        _require_chosen(form)
+        _require_ids(form)
     removed = await service.with_gallery(lambda gallery: gallery.remove(form.ids, form.all_of))
     counts["removed"] = removed
     return await _back(service, form.of, None)
@@ -97,6 +97,6 @@ async def _back(service: Service, *names: str | None) -> RedirectResponse:
     return RedirectResponse("/identities", 303)
 
 
-def _require_chosen(form: RecordsForm) -> None:
+def _require_ids(form: RecordsForm) -> None:
     if not form.ids:
         raise ServiceError(422, "choose at least one sighting")

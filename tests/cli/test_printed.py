@@ -32,7 +32,7 @@ from resight.retrieval.calibration import Calibration
 DEFAULTS = [
     (Calibrate, {"false_match_rate": 1e-3, "plot": None}),
     (Compare, {"seed": 0}),
-    (Demo, {"out": Path("demo"), "seed": 0, "epochs": None}),
+    (Demo, {"out": Path("demo"), "seed": 0, "epochs": None, "serve": False, "port": 8000}),
     (EmbeddingOptions, {"batch_size": None, "device": "auto"}),
     (Evaluate, {"on_corrupt": "error", "half": False}),
     (Export, {"max_images": 256, "int8": False}),

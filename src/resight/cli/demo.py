@@ -20,11 +20,20 @@ class Demo(ProgressOutput):
     """Random seed of the images and of training."""
     epochs: Annotated[int | None, metavar("NUMBER")] = None
     """Number of epochs. None: that of the recipe `tiny`."""
+    serve: bool = False
+    """Then open the page of `resight serve` on the synthetic images; a demo that was trained before is used again."""
+    port: int = 8000
+    """Port of the page, with --serve."""
 
 
 def run(arguments: list[str]) -> None:
     """Run the demo, and print the figures before and after training."""
     options = parse(Demo, arguments, "resight demo")
+    if options.serve:
+        from resight.service.demo import serve_demo
+
+        serve_demo(options.out, options.seed, options.epochs, options.port)
+        return
     from resight.progress import Progress
     from resight.report.demo import run_demo
     from resight.training.lines import score_line

@@ -12,6 +12,7 @@ from resight.service.core import Service
 from resight.service.guard import Guard
 from resight.service.logs import log, where
 from resight.service.mcp import create_tools, mcp_application
+from resight.service.page.routes import PAGE_ROUTERS
 from resight.service.responses import handle_errors
 from resight.service.retention import EVERY_SECONDS
 from resight.service.routes import admin, identities, pictures, records, state
@@ -47,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
         summary="Search by picture in a gallery of one model's embeddings.",
     )  # fmt: skip
     app.state.service = service
-    for router in ROUTERS:
+    for router in (*ROUTERS, *PAGE_ROUTERS):
         app.include_router(router)
     if tools is not None:
         app.mount("/", mcp_application(tools))

@@ -28,6 +28,7 @@ from resight.service.errors import ServiceError
 from resight.service.gallery_threads import GalleryThread
 from resight.service.keys import KeyStore
 from resight.service.metrics import Metrics
+from resight.service.page.session import Sessions
 from resight.service.record_ids import require_records
 from resight.service.retention import expired_ids, remove_expired
 from resight.service.schemas import UndoOut
@@ -64,6 +65,7 @@ class Service:
         self.key_store = KeyStore(settings.state)
         settings.require_safe(len(self.key_store) > 0)
         self.audit = AuditLog(settings.state)
+        self.sessions = Sessions(settings.state)
         self.metrics = Metrics()
         self.calibration = embedder.calibration_for_use()
         modalities = embedder.card.vocabulary.modalities

@@ -94,7 +94,9 @@ class Exchange:
             return
         self._refused = True
         if await self._audit(status):
-            await problem(status, reason, self.request_id, headers)(self.scope, self._receive, self._send_with_headers)
+            await problem(self.scope, status, reason, self.request_id, headers)(
+                self.scope, self._receive, self._send_with_headers
+            )
 
     async def _audit(self, status: int) -> bool:
         """Write the line of the audit log; where that is not possible, refuse the request."""
@@ -108,7 +110,8 @@ class Exchange:
         except StorageError as error:
             log("audit log cannot be written", logging.ERROR, request=self.request_id, error=str(error))
             self._refused = True
-            answer = problem(503, "the audit log cannot be written, so the answer is withheld", self.request_id)
+            reason = "the audit log cannot be written, so the answer is withheld"
+            answer = problem(self.scope, 503, reason, self.request_id)
             await answer(self.scope, self._receive, self._send_with_headers)
             return False
 

@@ -17,6 +17,7 @@ from resight.service.errors import ServiceError
 from resight.service.exchange import Exchange
 from resight.service.limits import RateLimiter
 from resight.service.logs import LOGGER, log
+from resight.service.page.session import COOKIE, read_cookie
 from resight.service.permissions import Permission, allowed_methods, find_permission
 from resight.service.principal import Principal
 from resight.service.replay import Replay
@@ -86,21 +87,25 @@ class Guard:
         if permission.access == "public":
             self._require_rate(exchange.address)
             return Principal("public", None)
-        principal = self._principal(exchange)
+        principal = self._principal(exchange, permission)
         exchange.key = principal.key
         if not principal.may(permission.access):
             raise ServiceError(403, f"this route requires the role {permission.access}, and the key has not")
         self._require_rate(principal.key if principal.key != "anonymous" else exchange.address)
         return principal
 
-    def _principal(self, exchange: Exchange) -> Principal:
+    def _principal(self, exchange: Exchange, permission: Permission) -> Principal:
         scheme, _, text = exchange.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and text:
             key = self._service.key_store.find(text.strip())
             if key is not None:
                 return Principal(key.id, key.role)
         elif not self._service.requires_key:
-            return Principal("anonymous", "admin")
+            return Principal("anonymous", "admin", self._service.sessions.form_token("anonymous"))
+        elif permission.is_page and (cookie := read_cookie(exchange.headers, COOKIE)):
+            key = self._service.sessions.find(cookie, self._service.key_store)
+            if key is not None:
+                return Principal(key.id, key.role, self._service.sessions.form_token(cookie))
         self._require_rate(exchange.address)  # a key cannot be guessed faster than the rate
         refused = ServiceError(401, "a valid key is required: send the header Authorization: Bearer KEY")
         refused.headers["WWW-Authenticate"] = "Bearer"

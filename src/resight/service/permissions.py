@@ -27,6 +27,11 @@ class Permission:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pattern", compile_path(self.path)[0])
 
+    @property
+    def is_page(self) -> bool:
+        """Whether the route is of the page, where a cookie stands for the key."""
+        return not self.path.startswith(("/v1/", "/mcp"))
+
 
 PERMISSIONS: Final = (
     Permission("GET", "/v1/health", "public"),
@@ -59,6 +64,31 @@ PERMISSIONS: Final = (
     Permission("GET", "/v1/audit", "admin"),
     Permission("POST", "/v1/retention", "admin", audited=True),
     Permission("POST", "/mcp", "read", audited=True),
+    Permission("GET", "/", "read"),
+    Permission("POST", "/search", "read", audited=True),
+    Permission("GET", "/similar", "read", audited=True),
+    Permission("GET", "/thumbnail", "read"),
+    Permission("POST", "/add", "write"),
+    Permission("POST", "/judge", "write"),
+    Permission("POST", "/undo", "write"),
+    Permission("GET", "/identities", "read"),
+    Permission("GET", "/identity", "read", audited=True),
+    Permission("POST", "/identity/assign", "write"),
+    Permission("POST", "/identity/merge", "write"),
+    Permission("POST", "/identity/remove", "write", audited=True),
+    Permission("GET", "/clusters", "read"),
+    Permission("POST", "/clusters/confirm", "write"),
+    Permission("POST", "/clusters/split", "read"),
+    Permission("GET", "/cameras", "read"),
+    Permission("GET", "/camera", "read", audited=True),
+    Permission("GET", "/admin", "admin"),
+    Permission("POST", "/admin/keys", "admin", audited=True),
+    Permission("POST", "/admin/keys/revoke", "admin", audited=True),
+    Permission("POST", "/admin/retention", "admin", audited=True),
+    Permission("GET", "/sign-in", "public"),
+    Permission("POST", "/sign-in", "public", audited=True),
+    Permission("POST", "/sign-out", "read"),
+    Permission("GET", "/static/{name}", "public"),
 )
 
 

@@ -32,7 +32,7 @@ def serve(settings: ServiceSettings) -> None:
         CheckpointError: the folder is no model folder.
         StorageError: the address is in use.
     """
-    for module in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
+    for module in ("fastapi", "uvicorn", "jinja2", "prometheus_client", "python_multipart"):
         require_extra(module, "service")
     if settings.mcp != "off":
         require_extra("mcp", "mcp")

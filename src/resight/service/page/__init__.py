@@ -1,0 +1,1 @@
+"""The page: HTML for people, over the same service as the API."""

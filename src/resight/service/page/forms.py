@@ -1,0 +1,104 @@
+"""The forms of the page. Browsers send the fields that were not filled in, too: empty ones are left out."""
+
+from typing import Annotated, Any
+
+from fastapi import UploadFile
+from pydantic import BeforeValidator, Field
+
+from resight.service.forms import OptionalText, SearchForm
+from resight.service.page.times import parse_time
+from resight.service.schemas_admin import KeyIn
+from resight.service.types import Body, Count, Seconds, Text
+
+
+def _none_of_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _without_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def _without_empty_files(values: Any) -> Any:
+    return (
+        [file for file in values if file != "" and getattr(file, "size", 1) != 0]
+        if isinstance(values, list)
+        else values
+    )
+
+
+Texts = Annotated[list[Text], BeforeValidator(_without_empty)]
+Files = Annotated[list[UploadFile], BeforeValidator(_without_empty_files)]
+Time = Annotated[Seconds | None, BeforeValidator(parse_time)]
+
+
+class PageForm(Body):
+    """A form of the page."""
+
+    token: str = ""
+
+
+class PageSearchForm(SearchForm, PageForm):
+    """The search form: at most one picture of each modality."""
+
+    k: Count = 24
+    image: Files = Field(default=[])
+    rgb: Files = Field(default=[])
+    nir: Files = Field(default=[])
+    tir: Files = Field(default=[])
+    identity: Texts = Field(default=[])
+    camera: Texts = Field(default=[])
+    modality: Texts = Field(default=[])
+    after: Time = None
+    before: Time = None
+    add_identity: OptionalText = None
+    """Of the sighting that the form's second button adds."""
+    add_time: Time = None
+
+
+class JudgeForm(PageForm):
+    """Whether a sighting shows the identity of the form."""
+
+    identity: OptionalText = None
+    same: Text | None = None
+    """Id of a record that shows it."""
+    different: Text | None = None
+    """Id of a record that does not."""
+
+
+class UndoForm(PageForm):
+    """Which assignment is undone, and where the browser goes then."""
+
+    name: str = Field(max_length=64)
+    """Of the assignment, so that no later one is undone."""
+    next: str = Field("/", max_length=2000)
+
+
+class RecordsForm(PageForm):
+    """Records, and the identity that they get or have."""
+
+    ids: Texts = Field(default=[], max_length=10_000)
+    identity: OptionalText = None
+    of: OptionalText = None
+    """The identity whose page has the form."""
+    all_of: OptionalText = None
+    """An identity that is removed as a whole."""
+
+
+class KeyForm(KeyIn, PageForm):
+    """A key to create."""
+
+    days: Annotated[float | None, BeforeValidator(_none_of_empty)] = Field(None, gt=0, le=36_500)
+
+
+class RevokeForm(PageForm):
+    """A key to delete."""
+
+    key_id: Text
+
+
+class SignInForm(PageForm):
+    """The key of a person."""
+
+    key: str = Field("", max_length=200)
+    next: str = Field("/", max_length=2000)

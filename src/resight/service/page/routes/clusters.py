@@ -1,0 +1,97 @@
+"""The page of sightings without an identity, grouped by similarity: to confirm or to split."""
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import BeforeValidator
+
+from resight.gallery.cluster import cluster
+from resight.gallery.gallery import Gallery
+from resight.gallery.record import Record
+from resight.service.errors import ServiceError
+from resight.service.page.csrf import FormToken
+from resight.service.page.forms import RecordsForm
+from resight.service.page.render import is_fragment, page
+from resight.service.record_ids import require_records
+from resight.service.routes.common import Counts, ServiceOf
+
+router = APIRouter(include_in_schema=False)
+_MAX_GROUPS = 40  # groups on the page, the largest first
+_DEFAULT_THRESHOLD = 0.7  # similarity, of a model that is not calibrated
+_STEPS = 20  # of the search for the threshold that divides a group
+Threshold = Annotated[float | None, BeforeValidator(lambda v: None if v == "" else v), Query(ge=-1, le=1)]
+
+
+@router.get("/clusters")
+async def clusters_page(
+    request: Request, service: ServiceOf, counts: Counts, threshold: Threshold = None
+) -> HTMLResponse:
+    """Show the groups of unassigned sightings, the largest first."""
+    calibrated = _DEFAULT_THRESHOLD if service.calibration is None else service.calibration.threshold
+    used = calibrated if threshold is None else threshold
+
+    def read(gallery: Gallery) -> list[list[Record]]:
+        clustering = gallery.cluster(used)
+        groups: list[list[Record]] = [[] for _ in clustering.sizes]
+        for record, group in zip(clustering.records, clustering.groups.tolist(), strict=True):
+            groups[group].append(record)
+        return groups
+
+    groups = await service.with_reader(read)
+    several = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+    counts["groups"] = len(groups)
+    return await page(
+        request, "clusters.html", groups=several[:_MAX_GROUPS], total=len(several), single=len(groups) - len(several),
+        records=sum(map(len, groups)), threshold=used,
+    )  # fmt: skip
+
+
+@router.post("/clusters/confirm", dependencies=[FormToken])
+async def confirm(service: ServiceOf, counts: Counts, form: Annotated[RecordsForm, Form()]) -> RedirectResponse:
+    """Assign the chosen sightings of a group to an identity; the others stay unassigned."""
+    if not form.ids or form.identity is None:
+        raise ServiceError(422, "choose at least one sighting, and write the identity's name")
+    counts["records"] = await service.assign(form.ids, form.identity)
+    return RedirectResponse("/clusters", 303)
+
+
+@router.post("/clusters/split", dependencies=[FormToken])
+async def split(request: Request, service: ServiceOf, form: Annotated[RecordsForm, Form()]) -> HTMLResponse:
+    """Divide a group where its sightings are least similar, and show the parts; nothing is assigned."""
+
+    def read(gallery: Gallery) -> list[Record]:
+        require_records(gallery, form.ids)
+        return gallery.engine.get(form.ids)
+
+    parts = divide(await service.with_reader(read))
+    if len(parts) < 2:
+        raise ServiceError(422, "the chosen sightings cannot be divided: there is one, or they are of one tracklet")
+    if is_fragment(request):
+        return await page(request, "parts.html", groups=parts, threshold=None)
+    return await page(
+        request, "clusters.html", groups=parts, total=len(parts), single=0, records=len(form.ids), threshold=None
+    )
+
+
+def divide(records: list[Record]) -> list[list[Record]]:
+    """Return the groups at the lowest threshold that gives more than one; one group if no threshold does."""
+    if len(records) < 2:
+        return [records]
+    vectors = np.stack([record.vector for record in records])
+    tracklets = [None if r.tracklet is None else (r.camera, r.tracklet) for r in records]
+    cannot_link = [None] * len(records)
+
+    def at(threshold: float) -> np.ndarray:
+        return cluster(vectors, threshold, tracklets, cannot_link, len(records))
+
+    low, high = -1.0, 1.01
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if at(middle).max() > 0:
+            high = middle
+        else:
+            low = middle
+    groups = at(high)
+    return [[records[n] for n in np.flatnonzero(groups == group)] for group in range(int(groups.max()) + 1)]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from resight.data.catalog import read_dataset
 from resight.errors import EvaluationError, require_extra
-from resight.evaluation.calibrate import calibrate, write_calibration
+from resight.evaluation.calibrate import calibrate
 from resight.gallery.open import create_gallery, open_gallery
 from resight.gallery.record import Record
 from resight.inference.embedder import Embedder
@@ -48,8 +48,7 @@ def prepare_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Service
             split = read_dataset("synthetic", out / "pictures")
             progress.start("calibrating", split.tested)
             try:
-                calibrated = calibrate(load(model), split, _FALSE_MATCH_RATE, progress=progress.update)
-                write_calibration(model, calibrated.calibration)
+                calibrate(load(model), split, _FALSE_MATCH_RATE, progress=progress.update)
             except EvaluationError:
                 progress.log("the test set has too few pairs for a calibration: results have no probability")
             _ingest(out, load(model), progress)

@@ -41,9 +41,9 @@ def prepare_demo(out: Path, seed: int = 0, epochs: int | None = None) -> Service
     """
     require_extra("fastapi", "service")
     model = out / "run" / "best"
-    if not (model / "config.json").exists():
-        run_demo(out, seed, epochs)
     with Progress() as progress:
+        if not (model / "config.json").exists():
+            run_demo(out, seed, epochs, progress)
         if not (out / "gallery").exists():
             split = read_dataset("synthetic", out / "pictures")
             progress.start("calibrating", split.tested)

@@ -19,7 +19,7 @@ def trained(model, monkeypatch):
     """Training is replaced by a copy of a model; the folders where it was called."""
     calls = []
 
-    def run_demo(out, seed, epochs):
+    def run_demo(out, seed, epochs, progress):
         calls.append((out, seed, epochs))
         synthetic.write(out / "pictures", synthetic.Plan(train=2, test=5, cameras=2, shots=2))
         shutil.copytree(model, out / "run" / "best")

@@ -165,3 +165,20 @@ def test_difference_is_paired():
     assert same.low < 0 < same.high
     assert same.p > 0.05
     assert difference(first, first, identity).p == 1
+
+
+def test_similarities_close_together_have_a_curve():
+    """All similarities within 0.0005, as those of a small model: the curve still orders them and is calibrated."""
+    rng = np.random.default_rng(0)
+    same, different = 0.9998 + 0.0001 * rng.standard_normal(4000), 0.9995 + 0.0001 * rng.standard_normal(20_000)
+    pairs = Pairs(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
+    for counts, scores in ((pairs.same, same), (pairs.different, different)):
+        np.add.at(counts, np.floor((scores.clip(-1, 1 - 1e-7) + 1) * BINS / 2).astype(int), 1)
+    calibration = calibrate(pairs, 1e-3, "x")
+    assert len(calibration.similarity) > 20
+    low, middle, high = calibration.of(np.array([0.9994, 0.99965, 0.9999]))
+    assert low < 0.05
+    assert 0.3 < middle < 0.7
+    assert high > 0.95
+    exact = (same >= calibration.threshold).mean()
+    assert calibration.true_match_rate == pytest.approx(exact, abs=0.02)

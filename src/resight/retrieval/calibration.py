@@ -21,7 +21,7 @@ from resight.retrieval.open_set import BINS, Pairs, edge
 Method = Literal["logistic", "isotonic"]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-_STEPS = 4096  # intervals of similarity that the curves are fitted to
+_STEPS = 4096  # intervals of similarity from -1 to 1 that the curves are fitted to
 _MARGIN = 1e-6  # distance of a probability from 0 and 1: a finite number of pairs proves no more
 
 
@@ -144,7 +144,7 @@ def fit_curve(pairs: Pairs, false_match_rate: float) -> Curve:
     return Curve(
         slope=slope,
         offset=offset,
-        similarity=tuple(similarity[ends].round(6).tolist()),
+        similarity=tuple(similarity[ends].round(8).tolist()),
         probability=tuple(curve[ends].round(7).tolist()),
         threshold=threshold,
         false_match_rate=false_match_rate,
@@ -179,20 +179,33 @@ def reliability(calibration: Curve, pairs: Pairs, method: Method, bins: int = 10
 
 
 def _fractions(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group pairs by 4,096 steps of similarity and leave out the steps without pairs.
+    """Group pairs by steps of similarity and leave out the steps without pairs.
+
+    The range of the similarities is divided into 2,048 steps or more, as far as the bins allow, so that a model whose
+    similarities are all close to 1 has a curve, too.
 
     Returns:
         float64 [steps] each: the fraction of pairs of one identity, the weight of the pairs (which sums to one half for
         each of the two kinds), and the similarity in the middle of the step.
     """
-    width = BINS // _STEPS
+    width = _step_width(pairs)
     same, different = (
-        counts.reshape(_STEPS, width).sum(1) / max(1, counts.sum()) / 2 for counts in (pairs.same, pairs.different)
+        counts.reshape(-1, width).sum(1) / max(1, counts.sum()) / 2 for counts in (pairs.same, pairs.different)
     )
     weight = same + different
     occupied = weight > 0
-    similarity = np.array([edge(step * width + width // 2) for step in range(_STEPS)])
-    return same[occupied] / weight[occupied], weight[occupied], similarity[occupied]
+    similarity = np.array([edge(step * width + width // 2) for step in np.flatnonzero(occupied).tolist()])
+    return same[occupied] / weight[occupied], weight[occupied], similarity
+
+
+def _step_width(pairs: Pairs) -> int:
+    """The bins in a step: fewer where all similarities lie close together."""
+    bins = np.flatnonzero(pairs.same + pairs.different)
+    span = int(bins[-1] - bins[0]) + 1 if len(bins) else BINS
+    width = BINS // _STEPS
+    while width > 1 and span < _STEPS // 2 * width:
+        width //= 2
+    return width
 
 
 def _logistic(fraction: np.ndarray, weight: np.ndarray, similarity: np.ndarray) -> tuple[float, float]:

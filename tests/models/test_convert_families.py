@@ -20,7 +20,7 @@ from resight.models.backbones.build import build_backbone
 from resight.models.convert import convert as convert_module
 from resight.models.convert import plain_vit
 from resight.models.convert.family import FamilyOptions, divide_labels
-from resight.models.convert.registry import FAMILIES
+from resight.models.convert.recognition import FAMILIES
 from resight.models.pooling import GeM, Pool
 from resight.models.pretrained import load_pretrained
 

@@ -13,7 +13,7 @@ from resight.models.backbones.plain import LEGACY_SMALL
 from resight.models.backbones.positions import resize_positions
 from resight.models.checkpoint import load_model
 from resight.models.convert.families import family_of
-from resight.models.convert.registry import find_family
+from resight.models.convert.recognition import find_family
 from resight.models.convert.transreid_ssl import PLAIN_VIT
 from resight.models.tensor_file import read_tensors, without_prefixes
 from resight.models.weights import LARGEST, fit

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resight.errors import CheckpointError
 from resight.models.pickle_scan import check_pickles
+from resight.progress import counted
 
 _WRAPPERS: Final = ("state_dict", "model", "model_state_dict", "teacher", "student", "target_encoder", "module")
 _IGNORED: Final = (
@@ -182,7 +183,7 @@ def _require_values(tensors: Mapping[str, Tensor], path: Path) -> None:
         if repeats or storage.nbytes() < tensor.numel() * tensor.element_size():
             raise CheckpointError(
                 f"{path} has an expanded tensor as {name}: its shape is {list(tensor.shape)}, and the file stores only "
-                f"{storage.nbytes() // tensor.element_size()} values of it; save it with .contiguous()"
+                f"{counted(storage.nbytes() // tensor.element_size(), 'value')} of it; save it with .contiguous()"
             )
     if sum(storages.values()) > path.stat().st_size:
         raise CheckpointError(f"{path} is corrupt: its tensors are larger than the file")

@@ -1,5 +1,6 @@
 """What every backbone has in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
@@ -12,7 +13,7 @@ TOKEN_OPTIONS = frozenset(
 )
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Maps images to one or several features, and says how these make the embedding.
 
     A subclass is made from the model's section, the size of the images and the number of labels of each kind of side
@@ -44,6 +45,7 @@ class Backbone(nn.Module):
         """Whether the result for an image depends, in training, on the others of its batch."""
         return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())  # pyright: ignore[reportPrivateUsage]
 
+    @abstractmethod
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor]) -> list[Tensor]:
         """Compute the features of images [R, 3, H, W]: a list of [R, D], as long as `widths`.
 
@@ -51,7 +53,6 @@ class Backbone(nn.Module):
             images: preprocessed.
             side_info: labels, int64 [R] by kind.
         """
-        raise NotImplementedError
 
     def features_and_tokens(
         self, images: Tensor, side_info: Mapping[str, Tensor]

@@ -16,8 +16,8 @@ from resight.models.checkpoint import ModelCard
 from resight.models.convert.conversion import Conversion
 from resight.models.convert.families import family_of
 from resight.models.convert.family import Family, FamilyOptions, Renamed, check_family_options
+from resight.models.convert.recognition import find_family
 from resight.models.convert.reference import convert_reference
-from resight.models.convert.registry import find_family
 from resight.models.convert.side_info import name_labels
 from resight.models.convert.timm_files import TIMM
 from resight.models.convert.transreid_ssl import PLAIN_VIT

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from resight.service.errors import ServiceError
 from resight.service.keys import Key
-from resight.service.routes.common import ERRORS, Counts, ServiceOf
+from resight.service.routes.dependencies import ERRORS, Counts, ServiceOf
 from resight.service.schemas_admin import AuditOut, KeyIn, KeyListOut, KeyOut, NewKeyOut, RetentionOut, SettingsOut
 from resight.service.settings import public_settings
 

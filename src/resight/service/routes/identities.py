@@ -12,7 +12,7 @@ from resight.gallery.record import Record
 from resight.service.core import Service
 from resight.service.errors import ServiceError
 from resight.service.record_ids import require_records
-from resight.service.routes.common import ERRORS, Counts, ServiceOf
+from resight.service.routes.dependencies import ERRORS, Counts, ServiceOf
 from resight.service.schemas import (
     AssignIn,
     ClusterAssignIn,

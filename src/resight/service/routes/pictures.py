@@ -8,7 +8,7 @@ from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
 from resight.service.forms import CompareForm, ImagesForm, SearchForm
 from resight.service.record_ids import find_record
-from resight.service.routes.common import ERRORS, Counts, RecordId, ServiceOf
+from resight.service.routes.dependencies import ERRORS, Counts, RecordId, ServiceOf
 from resight.service.schemas import AnswerOut, CompareOut, EmbeddingsOut, SearchOut, answer_out
 from resight.service.types import Count, Group
 

@@ -13,7 +13,7 @@ from resight.service.errors import ServiceError
 from resight.service.forms import AddForm, read_metadata
 from resight.service.record_ids import find_record, record_id_of
 from resight.service.retention import ADDED
-from resight.service.routes.common import ERRORS, Caller, Counts, RecordId, ServiceOf
+from resight.service.routes.dependencies import ERRORS, Caller, Counts, RecordId, ServiceOf
 from resight.service.schemas import AddedOut, CountOut, RecordOut, RecordsOut, RemoveIn, filter_of, record_out
 from resight.service.types import Body, Seconds, Text
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from resight import __version__
 from resight.service.errors import overloaded
 from resight.service.metrics import CONTENT_TYPE
-from resight.service.routes.common import ERRORS, ServiceOf
+from resight.service.routes.dependencies import ERRORS, ServiceOf
 from resight.service.schemas import StatsOut
 from resight.service.schemas_admin import HealthOut, ModelOut, ReadyOut
 

@@ -9,7 +9,7 @@ from resight.service.page.csrf import FormToken
 from resight.service.page.forms import KeyForm, PageForm, RevokeForm
 from resight.service.page.render import page
 from resight.service.routes import admin as api
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 from resight.service.settings import public_settings
 
 router = APIRouter(include_in_schema=False)

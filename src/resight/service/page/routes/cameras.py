@@ -10,7 +10,7 @@ from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
 from resight.service.errors import ServiceError
 from resight.service.page.render import page
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 from resight.service.types import Text
 
 router = APIRouter(include_in_schema=False)

@@ -12,7 +12,7 @@ from resight.service.page.csrf import FormToken
 from resight.service.page.forms import JudgeForm, UndoForm
 from resight.service.page.render import is_fragment, last_change, page
 from resight.service.record_ids import find_record
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 
 router = APIRouter(include_in_schema=False, dependencies=[FormToken])
 _MAX_UPDATED = 200  # cards that an undo updates in place

@@ -15,7 +15,7 @@ from resight.service.page.csrf import FormToken
 from resight.service.page.forms import RecordsForm
 from resight.service.page.render import is_fragment, page
 from resight.service.record_ids import require_records
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 
 router = APIRouter(include_in_schema=False)
 _MAX_GROUPS = 40  # groups on the page, the largest first

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, Response
 from resight.service.errors import ServiceError
 from resight.service.page.render import FOLDER
 from resight.service.record_ids import find_record
-from resight.service.routes.common import ServiceOf
+from resight.service.routes.dependencies import ServiceOf
 from resight.service.types import Text
 
 router = APIRouter(include_in_schema=False)

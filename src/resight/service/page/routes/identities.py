@@ -15,7 +15,7 @@ from resight.service.page.csrf import FormToken
 from resight.service.page.forms import RecordsForm
 from resight.service.page.render import page
 from resight.service.page.time_line import lanes_of
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 from resight.service.types import Text
 
 router = APIRouter(include_in_schema=False)

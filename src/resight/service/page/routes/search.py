@@ -17,7 +17,7 @@ from resight.service.page.groups import group_answers, suggested_identity
 from resight.service.page.render import is_fragment, page
 from resight.service.record_ids import find_record
 from resight.service.retention import ADDED
-from resight.service.routes.common import Counts, ServiceOf
+from resight.service.routes.dependencies import Counts, ServiceOf
 from resight.service.types import Count, Text
 
 router = APIRouter(include_in_schema=False)

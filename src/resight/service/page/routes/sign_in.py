@@ -11,7 +11,7 @@ from resight.service.page.forms import PageForm, SignInForm
 from resight.service.page.render import page
 from resight.service.page.routes.changes import local_path
 from resight.service.page.session import COOKIE, SESSION_SECONDS, VISIT, read_cookie
-from resight.service.routes.common import ServiceOf
+from resight.service.routes.dependencies import ServiceOf
 
 router = APIRouter(include_in_schema=False)
 

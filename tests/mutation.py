@@ -1,12 +1,18 @@
-"""How many small faults no test notices: `python tests/mutation.py [COUNT] [SEED]`, a few minutes for ten.
+"""How many small faults no test notices, in two steps that run by hand:
+
+`python tests/mutation.py map` runs the whole suite once and records which test runs which line, and for how long;
+`python tests/mutation.py [COUNT] [SEED]` then makes COUNT random faults, a few minutes for ten.
 
 Each fault changes one token of one line of the package (a comparison, an operator, a constant, a condition) in a copy
-of it, and the tests that mirror the changed file's package run against that copy. A fault is survived where they pass.
+of it. The tests that run this line are then run against the copy, the fastest first; a fault survives where all pass.
 """
 
 import ast
+import json
 import os
+import queue
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -14,17 +20,20 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from xml.etree import ElementTree
+
+from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "resight"
-SECONDS = 300  # of one run of tests; longer counts as noticed, since the fault does not end
+MAP = ROOT / ".mutation"  # what the step `map` records
+SECONDS = 150  # of tests chosen for one fault, as they took without a fault: the slowest are left out beyond that
 SWAPS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
     ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.And: "or", ast.Or: "and",
 }  # fmt: skip
-SLOW = ["--ignore=tests/gallery/test_crashes.py", "--ignore=tests/gallery/test_kills.py"]
-EVERYWHERE = ["tests/test_device.py", "tests/test_progress.py", "tests/test_files.py", "tests/test_public_names.py"]
+Fault = tuple[Path, int, str, str]  # file, line from 1, old text, new text
 
 
 def faults(path: Path) -> list[tuple[int, str, str]]:
@@ -53,71 +62,153 @@ def faults(path: Path) -> list[tuple[int, str, str]]:
     return made
 
 
-def tests_of(path: Path) -> list[str]:
-    """The tests that mirror a file's package, those that name the file first."""
-    part = path.relative_to(PACKAGE).parts[0]
-    folder = ROOT / "tests" / part
-    if not folder.is_dir():
-        return EVERYWHERE
-    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    first = [file for file in sorted(folder.glob("test_*.py")) if module in file.read_text()]
-    return [*(str(file.relative_to(ROOT)) for file in first), f"tests/{part}"]
+def record() -> None:
+    """Run the suite with coverage and write the lines that each test runs, and its seconds, to `.mutation`."""
+    shutil.rmtree(MAP, ignore_errors=True)
+    MAP.mkdir()
+    (MAP / "coveragerc").write_text(f"[run]\nsource = {PACKAGE}\ndata_file = {MAP / 'coverage'}\n")
+    options = ["--cov", f"--cov-config={MAP / 'coveragerc'}", "--cov-context=test", "--cov-report="]
+    report = MAP / "junit.xml"
+    subprocess.run([sys.executable, "-m", "pytest", "-n", "2", *options, f"--junitxml={report}"], cwd=ROOT, check=True)
+    seconds = {
+        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(case.get("time", "0"))
+        for case in ElementTree.parse(report).iter("testcase")
+    }
+    (MAP / "seconds.json").write_text(json.dumps(seconds))
 
 
-def survives(path: Path, line: int, new: str | None) -> bool:
-    """Whether the tests pass with a line replaced; None leaves it as it is."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "src" / "resight"
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        target = copy / path.relative_to(PACKAGE)
-        lines = target.read_text().splitlines()
-        if new is not None:
-            lines[line - 1] = new
+class Tests:
+    """Which tests run a line, as `record` wrote it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = json.loads((MAP / "seconds.json").read_text())
+        self.data = CoverageData(str(MAP / "coverage"))
+        self.data.read()
+
+    def of_line(self, path: Path, line: int) -> list[str]:
+        """Tests to run for a line, the fastest first; where none runs it (a constant, machine code), its mirror."""
+        by_line = {at: names for at, names in self.data.contexts_by_lineno(str(path)).items() if any(names)}
+        # Of a statement over several lines, only some are recorded.
+        recorded = next((at for at in range(line, max(line - 6, 0), -1) if at in by_line), None)
+        names = set[str]()
+        for context in by_line.get(recorded, []) if recorded else []:
+            name, _, phase = context.partition("|")
+            if phase == "run":
+                names.add(name)
+            elif name:  # the set-up that tests of one file share
+                names.update(test for test in self.seconds if test.startswith(name.partition("::")[0] + "::"))
+        chosen = list[str]()
+        left = float(SECONDS)
+        for test in sorted(names & self.seconds.keys(), key=self.seconds.__getitem__):
+            left -= self.seconds[test]
+            if left < 0 and chosen:
+                break
+            chosen.append(test)
+        return chosen or self.mirror(path)
+
+    def mirror(self, path: Path) -> list[str]:
+        """The files of tests that name a module, or the folder of tests of its package."""
+        part = path.relative_to(PACKAGE).parts[0]
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        word = re.compile(rf"\b{re.escape(module)}\b|\bfrom resight\S* import .*\b{path.stem}\b")
+        files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if word.search(file.read_text())]
+        folder = (
+            [f"tests/{part}"] if (ROOT / "tests" / part).is_dir() else ["tests/test_device.py", "tests/test_files.py"]
+        )
+        return [str(file.relative_to(ROOT)) for file in files] or folder
+
+
+class Copy:
+    """A copy of the package in which one fault at a time is made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(PACKAGE, folder / "resight", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def first_failure(self, fault: Fault | None, tests: list[str], seconds: float) -> str | None:
+        """The first of the tests that fails, with the fault or (None) without one; None where all pass."""
+        if fault is None:
+            return self._run(tests, seconds, fresh=False)
+        path, line, _, new = fault
+        target = self.folder / "resight" / path.relative_to(PACKAGE)
+        text = target.read_text()
+        lines = text.splitlines()
+        lines[line - 1] = new
         target.write_text("\n".join(lines) + "\n")
-        environment = {**os.environ, "PYTHONPATH": str(Path(folder) / "src"), "OMP_NUM_THREADS": "1"}
-        environment |= {"NUMBA_CACHE_DIR": folder}
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-n",
-            "0",
-            "-p",
-            "no:cacheprovider",
-            *SLOW,
-            *tests_of(path),
-        ]
         try:
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
+            # numba does not see a change in a function that a cached one calls.
+            return self._run(tests, seconds, fresh="kernels" in path.parts)
+        finally:
+            target.write_text(text)
+
+    def _run(self, tests: list[str], seconds: float, fresh: bool) -> str | None:
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        with tempfile.TemporaryDirectory() as cache:
+            environment["NUMBA_CACHE_DIR"] = cache if fresh else str(self.folder / "numba")
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+            try:
+                done = subprocess.run(
+                    command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
+                )
+            except subprocess.TimeoutExpired:
+                return "no end"
+        if done.returncode == 0:
+            return None
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+\.py(?:::.+?)?)(?: - |$)", done.stdout, re.MULTILINE)
+        return failed.group(1) if failed else "no test could be run"
+
+
+class Faults:
+    """Tries faults, and runs each test that failed once more without the fault: only then it has noticed it."""
+
+    def __init__(self, tests: Tests) -> None:
+        self.tests = tests
+        self.sound, self.unsound = set[str](), set[str]()
+
+    def noticed_by(self, copy: Copy, fault: Fault) -> str | None:
+        """The test that notices a fault, or None."""
+        names = self.tests.of_line(*fault[:2])
+        while names := [name for name in names if name not in self.unsound]:
+            seconds = 4 * sum(self.tests.seconds.get(name, 60.0) for name in names) + 240
+            failed = copy.first_failure(fault, names, seconds)
+            if failed is None or not failed.startswith("tests/") or failed in self.sound:
+                return failed
+            if copy.first_failure(None, [failed], 600) is None:
+                self.sound.add(failed)
+                return failed
+            print(f"{failed} fails without a fault too", flush=True)
+            self.unsound.add(failed)
+        return None
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["map"]:
+        return record()
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     rng = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
-    possible = [(path, *fault) for path in files for fault in faults(path)]
+    possible: list[Fault] = [(path, *fault) for path in files for fault in faults(path)]
     chosen = rng.sample(possible, count)
+    faulty = Faults(Tests())
     survived, total = Counter[str](), Counter[str]()
+    copies = queue.Queue[Copy]()
 
-    def work(fault: tuple[Path, int, str, str]) -> None:
+    def work(fault: Fault) -> None:
         path, line, old, new = fault
+        copy = copies.get()
+        by = faulty.noticed_by(copy, fault)
+        copies.put(copy)
         part = path.relative_to(PACKAGE).parts[0]
-        alive = survives(path, line, new)
         total[part] += 1
-        survived[part] += alive
-        word = "survived" if alive else "noticed "
-        print(f"{word} {path.relative_to(ROOT)}:{line}\n    - {old.strip()}\n    + {new.strip()}", flush=True)
+        survived[part] += by is None
+        print(f"{'SURVIVED' if by is None else 'noticed'} {path.relative_to(ROOT)}:{line} ({by})", flush=True)
+        print(f"    - {old.strip()}\n    + {new.strip()}", flush=True)
 
-    parts = {(tests_of(path)[-1],): path for path, *_ in chosen}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for names, passes in zip(parts, pool.map(lambda path: survives(path, 1, None), parts.values()), strict=True):
-            if not passes:
-                sys.exit(f"the tests {' '.join(names)} fail without any fault")
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        for number in range(workers):
+            copies.put(Copy(Path(folder) / str(number)))
         list(pool.map(work, chosen))
     for part in sorted(total):
         print(f"{part:12s}{survived[part]} of {total[part]} survived")

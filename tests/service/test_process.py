@@ -28,9 +28,9 @@ WRITERS = 4
 class Process:
     """`resight serve` in a process of its own."""
 
-    def __init__(self, model, gallery, *options):
-        words = [sys.executable, "-m", "resight.cli", "serve", model, "--gallery", gallery, "--port", "0", "--device"]
-        words += ["cpu", "--precision", "fp32", "--decoders", "1", *options]
+    def __init__(self, *options):
+        words = [sys.executable, "-m", "resight.cli", "serve", *options, "--port", "0", "--device", "cpu"]
+        words += ["--precision", "fp32", "--decoders", "1"]
         self.process = subprocess.Popen([*map(str, words)], stderr=subprocess.PIPE, text=True)
         self.lines = []
         for text in self.process.stderr:
@@ -90,7 +90,7 @@ def stored(url, embedder):
 
 
 def test_sigterm_finishes_the_accepted_writes(model, embedder, tmp_path):
-    service = Process(model, tmp_path / "g")
+    service = Process(model, "--gallery", tmp_path / "g")
     writers = Writers(service.url, "w")
     writers.await_acknowledged(20)
     assert service.end(signal.SIGTERM) == 0
@@ -107,7 +107,7 @@ def kill_under_writes(model, url, embedder, times):
     rng = random.Random(0)
     acknowledged = set()
     for number in range(times):
-        service = Process(model, url)
+        service = Process(model, "--gallery", url)
         writers = Writers(service.url, f"run{number}")
         writers.await_acknowledged(rng.randrange(1, 40))
         time.sleep(rng.uniform(0, 0.05))

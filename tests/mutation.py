@@ -90,16 +90,14 @@ class Tests:
         by_line = {at: names for at, names in self.data.contexts_by_lineno(str(path)).items() if any(names)}
         # Of a statement over several lines, only some are recorded.
         recorded = next((at for at in range(line, max(line - 6, 0), -1) if at in by_line), None)
-        names = set[str]()
-        for context in by_line.get(recorded, []) if recorded else []:
-            name, _, phase = context.partition("|")
-            if phase == "run":
-                names.add(name)
-            elif name:  # the set-up that tests of one file share
-                names.update(test for test in self.seconds if test.startswith(name.partition("::")[0] + "::"))
+        contexts = [context.partition("|") for context in by_line.get(recorded or 0, []) if context]
+        run = {name for name, _, phase in contexts if phase == "run"} & self.seconds.keys()
+        # The tests of a file share what one of them sets up.
+        files = {name.partition("::")[0] for name, _, phase in contexts if phase != "run"}
+        shared = {name for name in self.seconds if name.partition("::")[0] in files} - run
         chosen = list[str]()
         left = float(SECONDS)
-        for test in sorted(names & self.seconds.keys(), key=self.seconds.__getitem__):
+        for test in [*sorted(run, key=self.seconds.__getitem__), *sorted(shared, key=self.seconds.__getitem__)]:
             left -= self.seconds[test]
             if left < 0 and chosen:
                 break

@@ -119,6 +119,25 @@ def test_a_flipped_bit_of_the_index_is_noticed_while_the_gallery_is_open(tmp_pat
     engine.close()
 
 
+def test_an_index_with_another_vector_or_without_one_is_noticed(tmp_path, monkeypatch):
+    filled(tmp_path / "g", "index")
+    engine = FOLDERS["index"](tmp_path / "g")
+    engine.search(np.eye(1, INFO.width, dtype=np.float32), 3)
+    index = engine.derived.index
+    points = index.vectors()
+    number = min(points)
+    monkeypatch.setattr(index, "vectors", lambda: points | {number: points[number] + np.float32(0.01)})
+    (fault,) = engine.faults()
+    assert f"lacks record number {number}, or has another vector" in fault
+    monkeypatch.setattr(index, "vectors", lambda: {at: point for at, point in points.items() if at != number})
+    (fault,) = engine.faults()
+    assert f"lacks record number {number}, or has another vector" in fault
+    monkeypatch.setattr(index, "vectors", lambda: points | {10**6: points[number]})
+    (fault,) = engine.faults()
+    assert "has 1 records that the gallery does not have" in fault
+    engine.close()
+
+
 @pytest.mark.parametrize("name", ["gallery.sqlite", "vectors.f32"])
 def test_a_truncated_file_is_noticed_or_built_again(tmp_path, name):
     expected = filled(tmp_path / "g")

@@ -27,7 +27,7 @@ def evaluation_steps(context: TrainContext, state: State, split: Split) -> list[
     Raises:
         EvaluationError: nothing can be compared.
     """
-    embedder = Embedder(state.eval_model, context.card, compute=context.compute)
+    embedder = Embedder(state.eval_model, context.card, compute=context.compute, digest="example")  # one model alone
     info = describe(embedder, split)
     query, gallery = (Embeddings(embedder.embed(t), t, info) for t in (split.query, split.gallery))
     result = measure(query, gallery, context.run.evaluation, split.protocol)

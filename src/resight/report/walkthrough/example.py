@@ -1,4 +1,4 @@
-"""The example that a walkthrough computes: synthetic sightings, and the run with what does not matter for it set plain."""
+"""The example of a walkthrough: synthetic sightings, and the run without what only saves time or memory."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +48,8 @@ def make_example(run: Run, folder: Path) -> Example:
     test = [_sighting(s, row, modalities, lacks) for row, s in enumerate(painted.gallery)]
     query = [s for s in test if s.camera == _QUERY_CAMERA][:_QUERIES]
     gallery = [s for s in test if s.camera != _QUERY_CAMERA]
-    tables = [SightingTable.of(rows) for rows in (train, query, gallery)]
-    return Example(Split("synthetic", *tables), _vocabulary(train, modalities))
+    split = Split("synthetic", SightingTable.of(train), SightingTable.of(query), SightingTable.of(gallery))
+    return Example(split, _vocabulary(train, modalities))
 
 
 def plain_run(run: Run) -> Run:

@@ -54,7 +54,7 @@ def _step(step: Step) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items())
     shape = "" if step.shape is None else f'<div class="shape">{_chips(step)}<small>{step.dtype}</small></div>'
     parts = [
-        f"<h3>{escape(step.name)}</h3>{shape}",
+        f"<header><h3>{escape(step.name)}</h3>{shape}</header>",
         f"<p>{_code(step.text)}</p>",
         _grid(step) if values else "",
         f"<dl>{facts}</dl>" if facts else "",

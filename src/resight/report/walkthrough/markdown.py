@@ -32,8 +32,8 @@ def _name(step: Step) -> str:
 
 
 def _shape(step: Step) -> str:
-    parts = [axes_text(step), f"`{shape_text(step)}`" if step.shape is not None else "", step.dtype]
-    return "<br>".join(part for part in parts if part)
+    parts = [f"`{text}`" for text in (axes_text(step), shape_text(step)) if text]
+    return "<br>".join([*parts, *([step.dtype] if step.dtype else [])])
 
 
 def _text(step: Step) -> str:

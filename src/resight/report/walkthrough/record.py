@@ -34,6 +34,10 @@ class Recorded:
     gradient: float | None = None
     """The norm of the loss's gradient on it, once the backward pass is over."""
 
+    def record_gradient(self, gradient: Tensor) -> None:
+        """Keep the norm of the loss's gradient on the tensor."""
+        self.gradient = float(gradient.norm())
+
     @property
     def number(self) -> int | None:
         """The module's number among those of the same rule."""
@@ -78,7 +82,7 @@ def _watch(records: list[Recorded], rule: Rule, name: str, module: nn.Module) ->
         item = Recorded(rule, name, module, tensor.detach(), None if weights is None else weights.detach())
         records.append(item)
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: setattr(item, "gradient", float(gradient.norm())))
+            tensor.register_hook(item.record_gradient)
 
     if rule.of_input:
         return module.register_forward_pre_hook(lambda module, inputs: record(inputs))
@@ -125,7 +129,7 @@ def _rule_of_child(name: str) -> Rule:
 
 
 def source_of(module: nn.Module, method: str = "forward") -> str:
-    """Return the file, class and method that compute a module's output, such as `models/blocks.py Attention.forward`."""
+    """Return the file, class and method that compute an output, such as `models/blocks.py Attention.forward`."""
     function = inspect.unwrap(getattr(type(module), method))
     file = Path(inspect.getsourcefile(function) or "?")
     return f"{file.parent.name}/{file.name} {function.__qualname__}"

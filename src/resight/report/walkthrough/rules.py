@@ -90,8 +90,8 @@ _BLOCK: Final = (
          "residual connection.", ("R", "T", "D"), of_input=True, source="models/blocks.py Block.steps"),
     Rule("block", rf"{BLOCK}\.norm2", "second norm", "Each token is normalised again.", ("R", "T", "D")),
     Rule("block", rf"{BLOCK}\.norm", "norm", "Each position is normalised by itself."),
-    Rule("block", rf"{BLOCK}\.mlp\.(?:act|1)", "MLP, hidden", "A linear map makes every token wider, and GELU sets most "
-         "negative numbers close to 0.", ("R", "T", "F")),
+    Rule("block", rf"{BLOCK}\.mlp\.(?:act|1)", "MLP, hidden", "A linear map makes every token wider, and GELU sets "
+         "most negative numbers close to 0.", ("R", "T", "F")),
     Rule("block", rf"{BLOCK}\.mlp\.fc2", "MLP, out", "A second linear map brings every token back to D numbers.",
          ("R", "T", "D")),
     Rule("block", rf"{BLOCK}", "block 1", "The MLP is added to what entered it, the second residual connection: this "
@@ -116,8 +116,8 @@ _PARTS: Final = (
 _FUSION: Final = (
     Rule("fusion", r"fusion\.attention\.query", "queries of the class tokens", "The feature of each image gives a "
          "query: what to look for in the other modalities of the sighting.", ("R", "A")),
-    Rule("fusion", r"fusion\.attention\.key_value", "keys and values of all tokens", "Every token of every image offers "
-         "a key and a value, computed once from what enters the last block.", ("R", "T", "2 A")),
+    Rule("fusion", r"fusion\.attention\.key_value", "keys and values of all tokens", "Every token of every image "
+         "offers a key and a value, computed once from what enters the last block.", ("R", "T", "2 A")),
     Rule("fusion", r"fusion\.attention\.out", "read from the others", "Each modality takes a weighted mean of the "
          "values of the other modalities; what is absent is masked, so it has no weight.", ("B", "M", "D")),
     Rule("fusion", r"fusion\.attention", "learned from the others", "After an MLP this is added to the feature of each "
@@ -135,8 +135,8 @@ _HEADS: Final = (
          "two losses want features of different kinds.", ("S", "D"), counts_from=0),
     Rule("heads", r"heads\.(\d+)", "logits {}", "In training alone, a linear map gives one number for each of the C "
          "identities; evaluation does not use it.", ("S", "C"), counts_from=0),
-    Rule("heads", r"fused_necks\.(\d+)", "BNNeck {} of the sightings", "The wider fused features have a BNNeck of their "
-         "own.", ("B", "D"), counts_from=0),
+    Rule("heads", r"fused_necks\.(\d+)", "BNNeck {} of the sightings", "The wider fused features have a BNNeck of "
+         "their own.", ("B", "D"), counts_from=0),
     Rule("heads", r"fused_heads\.(\d+)", "logits {} of the sightings", "And a classifier of their own.", ("B", "C"),
          counts_from=0),
 )  # fmt: skip
@@ -144,5 +144,5 @@ VIT_RULES: Final = (*_TOKENS, *_BLOCK, *_NETWORK, *_PARTS, *_FUSION, *_HEADS)
 
 
 def plain_name(name: str) -> str:
-    """Return a module's name without what is wrapped around a network: `backbone.net.blocks.0` is `backbone.blocks.0`."""
+    """Return a module name without the parts around a network: `backbone.net.blocks.0` becomes `backbone.blocks.0`."""
     return re.sub(r"^backbone\.(?:nets\.0\.)?(?:net\.)?", "backbone.", name)

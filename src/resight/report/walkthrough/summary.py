@@ -141,8 +141,8 @@ def _evaluation_section(steps: list[Step]) -> Section:
 def _form(run: Run) -> str:
     if run.model.fusion is not None:
         return (
-            "Fusion: the modalities of a sighting pass the network one after another and become one feature, whichever "
-            "of them are present."
+            "Fusion: the images of all sightings and modalities pass the network as one batch, and those of a sighting "
+            "then become one feature, whichever modalities are present."
         )
     if uses_modalities(run):
         return "Side information: every image is a sample of its own, and a learned vector tells its modality."

@@ -223,9 +223,7 @@ def test_summary(capsys, monkeypatch):
         def document(self):
             return {"recipe": "x"}
 
-    monkeypatch.setattr(
-        "resight.report.walkthrough.summary.summarize", lambda run: calls.append(run) or Rendered()
-    )
+    monkeypatch.setattr("resight.report.walkthrough.summary.summarize", lambda run: calls.append(run) or Rendered())
     assert lines(capsys, "summary", "tiny", "--model.stride", 4) == ["as text"]
     assert calls[-1].model == find("tiny").model.changed(stride=4)
     for form in ("text", "markdown", "html"):

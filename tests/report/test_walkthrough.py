@@ -11,7 +11,7 @@ import resight
 from resight.config import recipes
 from resight.config.recipes import RECIPES, tiny, vary
 from resight.errors import ConfigError
-from resight.report.walkthrough.example import CAMERAS, IDENTITIES, make_example, plain_run
+from resight.report.walkthrough.example import CAMERAS, IDENTITIES, VIEWS, make_example, plain_run
 from resight.report.walkthrough.measure import train_one_step
 from resight.report.walkthrough.record import recorded
 from resight.report.walkthrough.summary import summarize
@@ -198,15 +198,20 @@ def test_every_recipe_at_a_small_size(name):
 @pytest.mark.parametrize(
     ("backbone", "names"),
     [
-        ("swin_tiny_patch4_window7_224", ["patches", "attention", "stages 1 to 2", "BNNeck 0"]),
-        ("convnext_atto", ["stem", "convolution", "stage 1", "BNNeck 0"]),
-        ("osnet_x0_25", ["stem", "stage 1", "BNNeck 0"]),
-        ("vit_small_patch16_dinov3", ["patches", "registers", "block 1", "BNNeck 0"]),
+        ("swin_tiny_patch4_window7_224", ["patches", "q, k, v in one", "after attention", "stage 4", "pooled feature"]),
+        ("convnext_atto", ["stem", "convolution", "MLP, hidden", "stage 4", "pooled feature"]),
+        ("osnet_x0_25", ["stem", "stage 3", "last map", "global feature"]),
+        ("eva02_tiny_patch14_224", ["patches", "class token", "tokens", "after attention", "blocks 2 to 12"]),
+        ("regnetx_002", ["stem", "s1", "s4", "pooled feature"]),
     ],
 )
 def test_other_backbones(backbone, names):
     summary = summarize(vary(recipes.baseline_market(), model={"backbone": backbone}, preprocessing=SIZE))
-    assert set(names) <= {step.name for step in summary.steps}, [step.name for step in summary.steps]
+    shown = [step.name for step in summary.steps]
+    assert [name for name in shown if name in names] == names, shown
+    assert summary.step("BNNeck 0").shape[0] == 4
+    if backbone != "eva02_tiny_patch14_224":  # words of a vision transformer are not used for another network
+        assert not any("class token" in step.text for step in summary.steps)
 
 
 def test_a_backbone_for_each_modality_shows_the_first(fusion):
@@ -214,6 +219,13 @@ def test_a_backbone_for_each_modality_shows_the_first(fusion):
     modality = torch.tensor(summary.step("modality of each image").content)
     assert summary.step("patches").shape == (int((modality == 0).sum()), PATCHES, D)
     assert summary.step("fused feature").shape == (4, D)
+
+
+def test_side_information_has_a_row_for_each_of_six_cameras_and_eight_views(side_info):
+    summary = summarize(vary(side_info[0], model={"sie": ("camera", "view")}))
+    assert summary.step("side information").parameters == CAMERAS * VIEWS * D == 6 * 8 * D
+    assert "camera (6) and view (8)" in summary.step("side information").text
+    assert summary.step("view of each image").shape == (4,)
 
 
 def test_settings_that_exclude_each_other_are_refused(side_info):

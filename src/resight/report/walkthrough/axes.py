@@ -15,7 +15,7 @@ MEANINGS: Final = {
     "W": "width in pixels",
     "N": "patches of an image",
     "T": "tokens of an image: patches and class token",
-    "D": "numbers of a token",
+    "D": "numbers of a token and of a feature",
     "h": "heads of the attention",
     "d": "numbers of a token in one head",
     "F": "numbers of a token inside the MLP",

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from resight.models.backbones.eva import Eva
+from resight.models.backbones.per_modality import PerModality
+from resight.models.backbones.vit import ViT
 from resight.models.blocks import Attention
 from resight.models.fusion import Fused
 from resight.models.transreid import TransReID
-from resight.report.walkthrough.rules import VIT_RULES, Rule, plain_name
+from resight.report.walkthrough.rules import COMMON_RULES, VIT_RULES, Rule, plain_name
 from resight.report.walkthrough.rules_networks import NETWORK_RULES
-
-_RULES = (*VIT_RULES, *NETWORK_RULES)
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Recorded:
     """Of the module in the model."""
     module: nn.Module
     tensor: Tensor
+    source: str
+    """The file, class and method that compute it; empty where that is not known."""
     weights: Tensor | None = None
     """Float32 [N, M]: the share of each modality, of a fusion."""
     gradient: float | None = None
@@ -55,9 +58,7 @@ def recorded(model: TransReID) -> Generator[list[Recorded]]:
     records: list[Recorded] = []
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
     explicit = [attention.explicit for attention in attentions]
-    chosen = [(rule, name, module) for name, module in model.named_modules() for rule in _rules_of(name)]
-    chosen += [(_rule_of_child(name), name, module) for name, module in _unnamed(model)]
-    handles = [_watch(records, rule, name, module) for rule, name, module in chosen]
+    handles = [_watch(records, *chosen) for chosen in _choose(model)]
     try:
         for attention in attentions:
             attention.explicit = True
@@ -69,7 +70,32 @@ def recorded(model: TransReID) -> Generator[list[Recorded]]:
             handle.remove()
 
 
-def _watch(records: list[Recorded], rule: Rule, name: str, module: nn.Module) -> Any:
+def first_backbone(model: TransReID) -> nn.Module:
+    """Return the backbone; of several, the first."""
+    return model.backbone.first if isinstance(model.backbone, PerModality) else model.backbone
+
+
+def _choose(model: TransReID) -> list[tuple[Rule, str, nn.Module, str]]:
+    """The modules that are recorded: rule, name, module, and what computes the tensor."""
+    backbone = first_backbone(model)
+    rules = (*(VIT_RULES if isinstance(backbone, ViT | Eva) else NETWORK_RULES), *COMMON_RULES)
+    names = {name: _rules_of(name, rules) for name, _ in model.named_modules()}
+    unnamed = _unnamed(model, [name for name, matching in names.items() if matching])
+    chosen = [(rule, name, module) for name, module in model.named_modules() for rule in names[name]]
+    # An identity computes nothing; the tokens are recorded at that before the blocks.
+    chosen = [item for item in chosen if item[0].name == "tokens" or not isinstance(item[2], nn.Identity)]
+    chosen += [(_rule_of_child(name), name, module) for name, module in unnamed]
+    stated = isinstance(backbone, ViT)
+    return [(rule, name, module, _source(rule, module, stated)) for rule, name, module in chosen]
+
+
+def _source(rule: Rule, module: nn.Module, is_plain: bool) -> str:
+    if rule.source and (is_plain or rule.part == "heads"):
+        return rule.source
+    return "" if rule.of_input or rule.source else source_of(module)
+
+
+def _watch(records: list[Recorded], rule: Rule, name: str, module: nn.Module, source: str) -> Any:
     """Add a hook that records the first call."""
 
     def record(value: Any) -> None:
@@ -79,7 +105,7 @@ def _watch(records: list[Recorded], rule: Rule, name: str, module: nn.Module) ->
         tensor = _tensor(value)
         if tensor is None:
             return
-        item = Recorded(rule, name, module, tensor.detach(), None if weights is None else weights.detach())
+        item = Recorded(rule, name, module, tensor.detach(), source, None if weights is None else weights.detach())
         records.append(item)
         if tensor.requires_grad:
             tensor.register_hook(item.record_gradient)
@@ -99,27 +125,31 @@ def _tensor(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def _rules_of(name: str) -> list[Rule]:
+def _rules_of(name: str, rules: Sequence[Rule]) -> list[Rule]:
     if re.match(r"backbone\.nets\.[1-9]", name):  # the backbones of other modalities compute the same
         return []
-    matching = [rule for rule in _RULES if re.fullmatch(rule.pattern, plain_name(name))]
+    plain = plain_name(name)
+    matching = [rule for rule in rules if re.fullmatch(rule.pattern, plain)]
     outputs = [rule for rule in matching if not rule.of_input]
     return [rule for rule in matching if rule.of_input] + outputs[:1]
 
 
-def _unnamed(model: TransReID) -> list[tuple[str, nn.Module]]:
-    """The children of the backbone for which there is no rule, and none for anything in them."""
-    names = [name for name, _ in model.named_modules() if _rules_of(name)]
-    unnamed: list[tuple[str, nn.Module]] = []
-    for name, module in model.named_modules():
-        is_child = re.fullmatch(r"backbone\.[^.]+", plain_name(name)) is not None and name.count(".") <= 3
-        is_wrapper = name in ("backbone.net", "backbone.nets", "backbone.nets.0", "backbone.nets.0.net")
-        covered = any(other == name or other.startswith(f"{name}.") for other in names)
-        is_other = re.match(r"backbone\.nets\.[1-9]|backbone\.first", name) is not None
-        empty = isinstance(module, nn.Identity | nn.Dropout | nn.ModuleList)
-        if is_child and not (is_wrapper or covered or is_other or empty):
-            unnamed.append((name, module))
-    return unnamed
+def _unnamed(model: TransReID, named: Sequence[str]) -> list[tuple[str, nn.Module]]:
+    """The children of the first backbone for which there is no rule, and none for anything in them."""
+    backbone = first_backbone(model)
+    prefix = "backbone.nets.0." if isinstance(model.backbone, PerModality) else "backbone."
+    net = getattr(backbone, "net", None)
+    if isinstance(net, nn.Module):
+        prefix += "net."
+    children = [
+        (prefix + name, child) for name, child in (net if isinstance(net, nn.Module) else backbone).named_children()
+    ]
+    return [
+        (name, child)
+        for name, child in children
+        if not any(other == name or other.startswith(f"{name}.") for other in named)
+        and not isinstance(child, nn.Identity | nn.Dropout | nn.ModuleList)
+    ]
 
 
 def _rule_of_child(name: str) -> Rule:

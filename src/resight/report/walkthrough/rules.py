@@ -1,4 +1,4 @@
-"""What the walkthrough says of each module of a vision transformer, of JPM, fusion, BNNecks and heads.
+"""What the walkthrough says of each module of a plain vision transformer, of JPM, fusion, BNNecks and heads.
 
 A rule names a module by a pattern over its name, without the parts `nets.0.` (the first of several backbones) and
 `net.` (a network of timm). Shapes are never stated here: they are measured.
@@ -31,12 +31,13 @@ class Rule:
     """The code that computes it, where that is not the module's `forward`."""
 
 
-BLOCK: Final = r"backbone\.(?:blocks|(?:stages|layers)\.0\.blocks)\.0"
+_FIRST: Final = r"backbone\.blocks\.0"
 _WEIGHTS: Final = ("R", "h", "T", "T")
 _ATTENTION: Final = "models/blocks.py Attention.forward"
 
 
-def _patches(module: Any) -> str:
+def patches_text(module: Any) -> str:
+    """Say how an image is divided into patches."""
     projection = getattr(module, "proj", None)
     if projection is None or not hasattr(projection, "kernel_size"):
         return "The image is divided into patches, and each patch becomes one vector of D numbers."
@@ -55,6 +56,10 @@ def _side_info(module: Any) -> str:
     )
 
 
+def _hidden(module: Any) -> str:
+    return f"A linear map makes every token wider, and {type(module).__name__} sets most negative numbers close to 0."
+
+
 def _parts(module: Any) -> str:
     return (
         "The patches that enter the last block are shifted and shuffled, divided into J groups, and each group gets a "
@@ -63,7 +68,7 @@ def _parts(module: Any) -> str:
 
 
 _TOKENS: Final = (
-    Rule("tokens", r"backbone\.patch_embed", "patches", _patches, ("R", "N", "D")),
+    Rule("tokens", r"backbone\.patch_embed", "patches", patches_text, ("R", "N", "D")),
     Rule("tokens", r"backbone\.sie", "side information", _side_info, ("R", "1", "D")),
     Rule(
         "tokens", r"backbone\.norm_pre", "tokens",
@@ -73,28 +78,24 @@ _TOKENS: Final = (
     ),
 )  # fmt: skip
 _BLOCK: Final = (
-    Rule("block", rf"{BLOCK}\.norm1", "norm", "Each token is normalised by itself to mean 0 and variance 1, then "
+    Rule("block", rf"{_FIRST}\.norm1", "norm", "Each token is normalised by itself to mean 0 and variance 1, then "
          "scaled and shifted by learned numbers.", ("R", "T", "D")),
-    Rule("block", rf"{BLOCK}\.attn\.qkv", "q, k, v in one", "One linear map gives every token a query (what it looks "
-         "for), a key (what it offers) and a value (what it passes on), side by side.", ("R", "T", "3 D")),
-    Rule("block", rf"{BLOCK}\.attn\.split", "q, k, v by head", "The three are separated and divided among the h heads, "
-         "each of which works with d numbers.", ("3", "R", "h", "T", "d")),
-    Rule("block", rf"{BLOCK}\.attn\.weights", "attention", "Every query is compared with every key; softmax over the "
+    Rule("block", rf"{_FIRST}\.attn\.qkv", "q, k, v in one", "One linear map gives every token a query (what it "
+         "looks for), a key (what it offers) and a value (what it passes on), side by side.", ("R", "T", "3 D")),
+    Rule("block", rf"{_FIRST}\.attn\.split", "q, k, v by head", "The three are separated and divided among the h "
+         "heads, each of which works with d numbers.", ("3", "R", "h", "T", "d")),
+    Rule("block", rf"{_FIRST}\.attn\.weights", "attention", "Every query is compared with every key; softmax over the "
          "last axis turns each row into weights that sum to 1.", _WEIGHTS),
-    Rule("block", rf"{BLOCK}\.attn\.proj", "values, weighted", "Each token takes the weighted mean of all values, and "
+    Rule("block", rf"{_FIRST}\.attn\.proj", "values, weighted", "Each token takes the weighted mean of all values, and "
          "the heads are joined again.", ("R", "T", "D"), of_input=True, source=_ATTENTION),
-    Rule("block", rf"{BLOCK}\.attn", "projection", "A linear map mixes the results of the heads.", ("R", "T", "D")),
-    Rule("block", rf"{BLOCK}\.conv_dw", "convolution", "Each channel is filtered by itself, over neighbouring "
-         "positions."),
-    Rule("block", rf"{BLOCK}\.norm2", "after attention", "The projection is added to what entered the block: the first "
-         "residual connection.", ("R", "T", "D"), of_input=True, source="models/blocks.py Block.steps"),
-    Rule("block", rf"{BLOCK}\.norm2", "second norm", "Each token is normalised again.", ("R", "T", "D")),
-    Rule("block", rf"{BLOCK}\.norm", "norm", "Each position is normalised by itself."),
-    Rule("block", rf"{BLOCK}\.mlp\.(?:act|1)", "MLP, hidden", "A linear map makes every token wider, and GELU sets "
-         "most negative numbers close to 0.", ("R", "T", "F")),
-    Rule("block", rf"{BLOCK}\.mlp\.fc2", "MLP, out", "A second linear map brings every token back to D numbers.",
+    Rule("block", rf"{_FIRST}\.attn", "projection", "A linear map mixes the results of the heads.", ("R", "T", "D")),
+    Rule("block", rf"{_FIRST}\.norm2", "after attention", "The projection is added to what entered the block: the "
+         "first residual connection.", ("R", "T", "D"), of_input=True, source="models/blocks.py Block.steps"),
+    Rule("block", rf"{_FIRST}\.norm2", "second norm", "Each token is normalised again.", ("R", "T", "D")),
+    Rule("block", rf"{_FIRST}\.mlp\.act", "MLP, hidden", _hidden, ("R", "T", "F")),
+    Rule("block", rf"{_FIRST}\.mlp\.fc2", "MLP, out", "A second linear map brings every token back to D numbers.",
          ("R", "T", "D")),
-    Rule("block", rf"{BLOCK}", "block 1", "The MLP is added to what entered it, the second residual connection: this "
+    Rule("block", rf"{_FIRST}", "block 1", "The MLP is added to what entered it, the second residual connection: this "
          "is the output of block 1.", ("R", "T", "D")),
 )  # fmt: skip
 _NETWORK: Final = (
@@ -140,7 +141,8 @@ _HEADS: Final = (
     Rule("heads", r"fused_heads\.(\d+)", "logits {} of the sightings", "And a classifier of their own.", ("B", "C"),
          counts_from=0),
 )  # fmt: skip
-VIT_RULES: Final = (*_TOKENS, *_BLOCK, *_NETWORK, *_PARTS, *_FUSION, *_HEADS)
+VIT_RULES: Final = (*_TOKENS, *_BLOCK, *_NETWORK, *_PARTS)
+COMMON_RULES: Final = (*_FUSION, *_HEADS)
 
 
 def plain_name(name: str) -> str:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resight.config.run import Run
 from resight.data.loader import Batch
 from resight.losses.triplet import distances
 from resight.models.transreid import TransReID
-from resight.report.walkthrough.record import Recorded, content_of, count, source_of
+from resight.report.walkthrough.record import Recorded, content_of, count, first_backbone, source_of
 from resight.report.walkthrough.value import Step
 from resight.training.state import State
 
@@ -57,9 +57,8 @@ def batch_steps(batch: Batch, images: Tensor, side_info: Mapping[str, Tensor], r
 
 def token_parameters(model: TransReID) -> list[Step]:
     """Return the steps of the parameters that are joined or added to the tokens."""
-    first = next(iter(model.backbone.modules()))
-    nets = getattr(first, "nets", None)
-    backbone: nn.Module = first if nets is None else nets[0]
+    backbone = first_backbone(model)
+    source = source_of(backbone, "tokens") if hasattr(backbone, "tokens") else ""
     backbone = backbone if hasattr(backbone, "cls_token") else getattr(backbone, "net", backbone)
     texts = {
         "cls_token": ("class token", "One learned vector, the same for every image, is put before the patches; what "
@@ -75,7 +74,6 @@ def token_parameters(model: TransReID) -> list[Step]:
         if isinstance(value, Tensor):
             shape, gradient = tuple(value.shape), value.grad
             norm = None if gradient is None else float(gradient.norm())
-            source = source_of(backbone, "tokens" if hasattr(backbone, "tokens") else "forward")
             steps.append(Step(name, text, shape, axes if len(axes) == len(shape) else (), _dtype(value),
                               parameters=value.numel(), gradient=norm, source=source))  # fmt: skip
     return steps
@@ -167,7 +165,7 @@ def _module_step(group: list[Recorded], flops: dict[str, int]) -> Step:
         name, text, shape, axes, _dtype(first.tensor), content_of(first.tensor),
         parameters=sum(count(record.module) for record in computed),
         flops=sum(flops.get(record.name, 0) for record in computed),
-        gradient=first.gradient, source=rule.source or source_of(first.module),
+        gradient=first.gradient, source=first.source,
     )  # fmt: skip
 
 

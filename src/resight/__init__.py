@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from resight.inference.tracker_features import TrackerFeatures
     from resight.models.convert.convert import convert_checkpoint
     from resight.models.published import PublishedModel, list_models
-    from resight.models.summary import summarize
+    from resight.report.walkthrough.summary import summarize
     from resight.retrieval.calibration import Calibration
     from resight.service.client import Client
     from resight.service.server import serve
@@ -99,7 +99,7 @@ _MODULES = {
     "read_images": "data.readers.anything",
     "recipes": "config",
     "serve": "service.server",
-    "summarize": "models.summary",
+    "summarize": "report.walkthrough.summary",
     "train": "training.loop",
 }
 

@@ -106,7 +106,7 @@ def test_verbs_on_images(capsys, tmp_path, monkeypatch):
     pair = ["images/id0/0.jpg", "images/id0/1.jpg"]
     assert 0 <= document_of(capsys, "similarity", *pair, "--model", "m", *cpu)[0]["probability"] <= 1
     assert document_of(capsys, "extract", "m", "images", "--out", "e.parquet", *cpu)[0]["rows"] == 24
-    assert document_of(capsys, "summary", "tiny")[0]["stages"][-1]["name"] == "embedding"
+    assert document_of(capsys, "summary", "tiny")[0]["sections"][-1]["steps"][-1]["name"] == "mAP"
 
     assert document_of(capsys, "gallery", "create", "g", "--model", "m", *cpu)[0]["width"] == 64
     added, error = document_of(capsys, "gallery", "add", "g", "images", "--identity-from-folder", *cpu)

@@ -26,7 +26,6 @@ from resight.models.blocks import (
 )
 from resight.models.jpm import rearrange
 from resight.models.sie import SIE
-from resight.models.summary import summarize
 from resight.models.transreid import TransReID
 
 COUNTS = {"camera": 6, "view": 3, "modality": 1}
@@ -379,42 +378,6 @@ def test_recomputed_blocks_are_used_in_training_only(monkeypatch):
         with torch.set_grad_enabled(gradient):
             net(images, {})
         assert len(used) == expected
-
-
-@pytest.mark.parametrize(("changes", "names"), [
-    ({"sie": ("camera",), "jpm": True}, [
-        "image", "patches", "side information", "tokens", "  norm", "  qkv", "  attention", "  attended",
-        "  MLP, hidden", *(f"block {n}" for n in range(1, 7)), "global feature", "  attention of the parts",
-        "parts, shared block", "local features", "BNNeck 0", "logits 0", "BNNeck 1", "logits 1", "BNNeck 2",
-        "logits 2", "BNNeck 3", "logits 3", "BNNeck 4", "logits 4", "embedding",
-    ]),
-    ({"backbone": "resnet50", "sie": (), "jpm": False}, [
-        "image", "stem", "stage 1", "stage 2", "stage 3", "stage 4", "global feature", "BNNeck 0", "logits 0",
-        "embedding",
-    ]),
-])  # fmt: skip
-def test_a_summary_names_its_stages_in_order(changes, names):
-    stages = summarize(vary(tiny(), model=changes, preprocessing={"size": (64, 32)}))
-    assert [stage.name for stage in stages] == names
-    assert stages[0].shape == [2, 3, 64, 32]
-    assert (stages[0].parameters, stages[0].flops) == (0, 0)
-    assert all(stage.shape[0] % 2 == 0 or stage.name == "  qkv" for stage in stages if stage.name != "side information")
-    by_name = {stage.name: stage for stage in stages}
-    assert by_name["logits 0"].shape == [2, 751]
-    if "side information" in by_name:
-        assert (by_name["side information"].shape, by_name["side information"].parameters) == ([2, 1, 64], 6 * 64)
-        assert by_name["block 1"].parameters == by_name["block 6"].parameters == 41_728
-        assert by_name["  attention"].shape == [2, 2, 9, 9]
-        assert by_name["  MLP, hidden"].shape == [2, 9, 192]
-    assert stages[-1].flops > 0
-
-
-def test_a_summary_is_of_six_cameras_and_eight_views():
-    run = vary(tiny(), model={"sie": ("camera", "view")}, preprocessing={"size": (64, 32)})
-    rows = {stage.name: stage.parameters for stage in summarize(run)}
-    assert rows["side information"] == 6 * 8 * 64
-    run = vary(run, model={"sie": ("modality",)})
-    assert {stage.name: stage.parameters for stage in summarize(run)}["side information"] == 3 * 64
 
 
 def test_attention_uses_dropout_in_training_alone():

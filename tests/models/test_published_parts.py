@@ -22,8 +22,8 @@ from resight.models.backbones.stems import IBN
 from resight.models.backbones.swin import PatchMerging, WindowAttention, shift_mask
 from resight.models.pooling import GeM
 from resight.models.published import list_models
-from resight.models.summary import summarize
 from resight.models.transreid import TransReID
+from resight.report.walkthrough.summary import summarize
 
 COUNTS = {"camera": 0, "view": 0, "modality": 1}
 TINY = SwinLayout(8, (1, 2, 2), (1, 2, 4), window=3)
@@ -237,11 +237,11 @@ def test_summaries_show_stages(monkeypatch):
     monkeypatch.setitem(solider.SOLIDER_SWINS, "solider_swin_tiny", TINY)
     for name, titles in (
         ("osnet_x0_25", ["stem", "stage 1", "stage 3", "global feature"]),
-        ("solider_swin_tiny", ["patches", "stage 1", "merged patches 1", "stage 3", "last map"]),
-        ("resnet18", ["stem", "stage 4", "global feature"]),
+        ("solider_swin_tiny", ["patches", "stage 1", "merged patches 1", "stage 3", "final norm"]),
+        ("resnet18", ["stem, convolution 1", "stage 4", "pooled feature"]),
     ):
         run = Run(model=Model(backbone=name)).changed(preprocessing={"size": (64, 32)})
-        shown = [stage.name for stage in summarize(run)]
+        shown = [step.name for step in summarize(run).steps]
         assert [title for title in titles if title not in shown] == []
 
 

@@ -6,7 +6,7 @@ smoke, in which a modality shows little; `conditions.csv` records the condition 
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,7 @@ CONDITIONS_FILE: Final = "conditions.csv"
 
 _HEIGHT, _WIDTH = 128, 64  # pixels
 _OVERSAMPLING = 2  # images are painted at twice the size, then reduced
+_SMALL = 8  # identities that are painted before other processes would have started
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,21 @@ def write(
             for name in MODALITY_FOLDERS.values():
                 (folder / part / name).mkdir(parents=True)
         total = plan.train + plan.test
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            for count, _ in enumerate(
-                pool.map(partial(_paint_identity, folder, plan), range(total), chunksize=8), start=1
-            ):
-                painted(count, total)
+        for count, _ in enumerate(_paint_identities(folder, plan, total), start=1):
+            painted(count, total)
         if plan.hard:
             _record_conditions(folder / CONDITIONS_FILE, plan)
 
     write_folder(root, fill)
+
+
+def _paint_identities(folder: Path, plan: Plan, total: int) -> Iterator[None]:
+    paint_identity = partial(_paint_identity, folder, plan)
+    if total <= _SMALL:
+        yield from map(paint_identity, range(total))
+        return
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        yield from pool.map(paint_identity, range(total), chunksize=8)
 
 
 def read(root: Path) -> Split:

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from resight.config.run import Run
 from resight.data.sightings import MODALITIES
 from resight.models.blocks import Attention
+from resight.models.convert.hub_timm import resolve_backbone
 from resight.models.transreid import TransReID
 
 BATCH_SIZE, IDENTITIES, CAMERAS, VIEWS = 2, 751, 6, 8
@@ -81,7 +82,7 @@ def summarize(run: Run) -> list[Stage]:
     """
     modalities = len(MODALITIES) if "modality" in run.model.sie else 1
     counts = {"camera": CAMERAS, "view": VIEWS, "modality": modalities}
-    model = TransReID(run.model, run.preprocessing.size, IDENTITIES, counts)
+    model = TransReID(resolve_backbone(run.model), run.preprocessing.size, IDENTITIES, counts)
     side_info = {kind: torch.zeros(BATCH_SIZE, dtype=torch.int64) for kind in counts}
     return summarize_model(model, torch.randn(BATCH_SIZE, 3, *run.preprocessing.size), side_info)
 

@@ -8,10 +8,12 @@ from typing import Any, Final, cast
 import timm
 from torch import Tensor
 
+from resight.config.sections import Model
 from resight.errors import CheckpointError
 from resight.models.checkpoint import CARD, WEIGHTS
 from resight.models.hub.address import TIMM_PREFIX, parse_timm_address
 from resight.models.hub.download import download_file, download_texts
+from resight.models.tensor_file import read_tensors
 
 _BUILT_IN: Final = ("img_size", "num_classes", "global_pool")  # arguments that a backbone sets by itself
 
@@ -28,18 +30,12 @@ class HubTimm:
     """The weights, `model.safetensors`."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read the weights, by the names of the installed timm; the classifier is left out.
+        """Read the weights. timm itself would leave random what is missing in the file; whoever uses them must not.
 
         Raises:
-            CheckpointError: they are not of that network.
+            CheckpointError: the file is corrupt.
         """
-        overlay = {**self.settings, "file": str(self.file)}
-        try:
-            net = timm.create_model(self.architecture, pretrained=True, num_classes=0, pretrained_cfg=overlay)
-        except Exception as error:  # timm raises exceptions of many types
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise CheckpointError(f"{self.file} does not fit timm's {self.architecture}: {reason}") from error
-        return dict(net.state_dict())
+        return read_tensors(self.file)
 
 
 def is_timm_address(name: str) -> bool:
@@ -60,14 +56,19 @@ def read_hub_timm(name: str) -> HubTimm:
     return HubTimm(architecture, settings, download_file(address, WEIGHTS, folder.name))
 
 
-def resolve_architecture(name: str) -> str:
-    """Return timm's name of the network that `hf-hub:ORG/NAME` has; its description alone is downloaded.
+def resolve_backbone(settings: Model) -> Model:
+    """Return the section with timm's name of the network, where its backbone is `hf-hub:ORG/NAME`.
+
+    Only the description of the network is downloaded, and only for such a name.
 
     Raises:
         ConfigError: the name is invalid.
         CheckpointError: as `read_hub_timm`.
     """
-    return _read_config(download_texts(parse_timm_address(name)) / CARD, name)[0]
+    if not is_timm_address(settings.backbone):
+        return settings
+    card = download_texts(parse_timm_address(settings.backbone)) / CARD
+    return settings.changed(backbone=_read_config(card, settings.backbone)[0])
 
 
 def _read_config(file: Path, name: str) -> tuple[str, dict[str, Any]]:

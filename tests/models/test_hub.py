@@ -309,8 +309,8 @@ def test_training_starts_from_a_network_of_the_hub(hub, painted, tmp_path, monke
     """The backbone and `weights timm` are those of the repository; a resumed run needs no Hub."""
     hub.add("lab/net", timm_repository("resnet10t"))
     run = small(
-        model={"backbone": "hf-hub:lab/net", "sie": (), "jpm": False, "dropout": 0.0}, weights="timm", out=tmp_path / "run",
-        root=painted, optimizer={"lr": 1e-9, "weight_decay": 0.0}, schedule={"epochs": 1},
+        model={"backbone": "hf-hub:lab/net", "sie": (), "jpm": False, "dropout": 0.0}, weights="timm",
+        out=tmp_path / "run", root=painted, optimizer={"lr": 1e-9, "weight_decay": 0.0}, schedule={"epochs": 1},
     )  # fmt: skip
     resight.train(run)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -55,8 +55,8 @@ def test_figures_are_those_of_the_files(model, tmp_path):
     details = Details(licence="cc-by-nc-4.0", intended_use="Counting vehicles.", limits="Not at night.")
     files = [tmp_path / "market.json", tmp_path / "duke.json"]
     page = page_of(model, figures=files, details=details)
-    assert "| Market-1501 | market | 3,368 | 15,913 | 91.2 (90.0 to 92.0) | 95.8 | 98.0 |" in page
-    assert "| Duke \\| new | market | 3,368 | 15,913 | 50.0 | 95.8 | 98.0 |" in page
+    assert "| Market-1501 | market | 3,368 | 15,913 | 91.2 % (90.0 % to 92.0 %) | 95.8 % | 98.0 % |" in page
+    assert "| Duke \\| new | market | 3,368 | 15,913 | 50.0 % | 95.8 % | 98.0 % |" in page
     for text in ("The weights: `cc-by-nc-4.0`", "## Intended use\n\nCounting vehicles.", "## Limits\n\nNot at night."):
         assert text in page
     front = front_matter(page)
@@ -69,7 +69,8 @@ def test_figures_are_those_of_the_files(model, tmp_path):
         "R5": 98.0,
     }
     card = pytest.importorskip("huggingface_hub").ModelCard(page)  # the Hub's own reader accepts it
-    assert [(r.metric_type, r.metric_value) for r in card.data.eval_results][0] == ("mAP", 91.23)
+    first = card.data.eval_results[0]
+    assert (first.dataset_name, first.metric_type, first.metric_value) == ("Market-1501", "mAP", 91.23)
 
 
 def test_figures_of_other_embeddings_are_refused(model, tmp_path):
@@ -95,12 +96,11 @@ def test_a_readme_of_the_folder_is_used_as_it_is(model):
 
 
 def test_a_calibration_is_published_and_named(model):
-    curve = {"slope": 9.0, "intercept": -4.0, "similarity": (0.1, 0.9), "probability": (0.1, 0.9), "threshold": 0.71234,
-             "false_match_rate": 0.001, "same": 10, "different": 90}  # fmt: skip
-    fields = {name: curve[name] for name in curve if name in Calibration.model_fields}
-    missing = [name for name, field in Calibration.model_fields.items() if field.is_required() and name not in fields]
-    assert not missing, missing
-    write_calibration(model, Calibration(dataset="VeRi-776", **fields))
+    calibration = Calibration(
+        dataset="VeRi-776", slope=9.0, offset=-4.0, similarity=(0.1, 0.9), probability=(0.1, 0.9), threshold=0.71234,
+        false_match_rate=0.001, true_match_rate=0.9, same=10, different=90,
+    )  # fmt: skip
+    write_calibration(model, calibration)
     published = resight.push(model, "lab/vehicles", dry_run=True)
     assert "fitted on VeRi-776; two images count as the same identity from a similarity of 0.7123" in published.page
     assert "calibration.json" in published.files
@@ -111,7 +111,7 @@ def test_the_best_checkpoint_of_a_run_has_the_figures_and_the_recipe_of_the_run(
     run_to(tmp_path / "run", small(schedule={"epochs": 1}, weights=None), painted)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     page = page_of(tmp_path / "run" / "best")
-    assert f"{100 * result['mAP']:.1f} (" in page
+    assert f"{100 * result['mAP']:.1f} % (" in page
     for text in ("| data set | synthetic |", "| recipe | `tiny` |", "| epochs | 1 |", "| pre-trained weights | none |"):
         assert text in page
     assert str(tmp_path) not in page

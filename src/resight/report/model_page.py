@@ -197,7 +197,7 @@ def _figures(content: PageContent) -> str:
         cells = ["" if value is None else percent(value) + _interval(row, name) for name, value in values]
         lines.append((row.dataset, row.protocol, f"{row.queries:,}", f"{row.gallery:,}", *cells))
     columns = ("data set", "protocol", "queries", "gallery", *(_METRICS[name] for name in names))
-    note = "Percent; in brackets the 95 % interval over the identities of the queries."
+    note = "In brackets: the 95 % interval over the identities of the queries."
     return f"## Figures\n\n{_table(columns, lines)}\n\n{note}"
 
 

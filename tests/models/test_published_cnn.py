@@ -102,7 +102,7 @@ def other_last_stride(model, patch):
         layer.stride = (1, 1)
 
 
-MISTAKES = {  # and by what the README says that each changes the embedding; it has no figure for the ReLU and the stride
+MISTAKES = {  # and by what the README says that each changes the embedding; it has no figure for ReLU and stride
     "solider_swin_tiny": [
         (other_semantic_weight, 0.16),
         (timm_order_of_merged_patches, 0.53),

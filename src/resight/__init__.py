@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from resight.inference.tracker_features import TrackerFeatures
     from resight.models.convert.convert import convert_checkpoint
     from resight.models.published import PublishedModel, list_models
+    from resight.report.publish import push
     from resight.report.walkthrough.summary import summarize
     from resight.retrieval.calibration import Calibration
     from resight.service.client import Client
@@ -95,6 +96,7 @@ _MODULES = {
     "list_models": "models.published",
     "load": "inference.load",
     "open_gallery": "gallery.open",
+    "push": "report.publish",
     "read_dataset": "data.catalog",
     "read_images": "data.readers.anything",
     "recipes": "config",
@@ -109,7 +111,7 @@ __all__ = [
     "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
     "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
     "convert_checkpoint", "create_gallery", "evaluate", "evaluate_matrix", "export", "extract", "find_learning_rate",
-    "inspect_dataset", "list_models", "load", "open_gallery", "read_dataset", "read_images", "recipes", "serve",
+    "inspect_dataset", "list_models", "load", "open_gallery", "push", "read_dataset", "read_images", "recipes", "serve",
     "summarize", "train",
 ]  # fmt: skip
 

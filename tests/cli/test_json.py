@@ -19,6 +19,7 @@ from resight.cli.gallery import _ACTIONS
 from resight.cli.listing import Listing
 from resight.cli.lr_find import FindLearningRate
 from resight.cli.output import Output, ProgressOutput, note, plain, row_table, show
+from resight.cli.push import Push
 from resight.cli.similarity import Similarity
 from resight.cli.summary import Summary
 from resight.cli.train import Train
@@ -37,7 +38,7 @@ def document_of(capsys, *command, status=0):
 
 @pytest.mark.parametrize(
     "kind",
-    [Calibrate, Compare, Demo, Evaluate, Export, Extract, FindLearningRate, Listing, Similarity, Summary, Train]
+    [Calibrate, Compare, Demo, Evaluate, Export, Extract, FindLearningRate, Listing, Push, Similarity, Summary, Train]
     + [kind for kind, _ in _ACTIONS.values()],
 )  # fmt: skip
 def test_every_verb_has_the_option(kind):

@@ -161,6 +161,7 @@ def commands(painted):
         ["export", "model", "--to", "onnx", "--out", "onnx"],
         ["export", "model", "--to", "openvino", "--out", "openvino"],
         ["convert", "reference.pth", "--config", "reference.yml", "--out", "converted"],
+        ["push", "model", "org/name", "--dry-run"],
     ]
 
 

@@ -4,6 +4,7 @@ The recipes are replaced by tiny variants of themselves, so that a block trains 
 all pages; each page starts from a copy of its run folder.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -14,9 +15,11 @@ from pathlib import Path
 import golden_cases
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import picture
-from safetensors.torch import save_file
+from fake_hub import TOKEN, FakeHub
+from safetensors.torch import save, save_file
 
 from resight.cli import main
 from resight.cli.run_options import parse_run
@@ -26,6 +29,7 @@ from resight.config.run import Run
 from resight.config.sections import Model
 from resight.data import catalog
 from resight.losses import margins
+from resight.models.backbones.build import build_backbone
 from resight.models.backbones.vit import plain_vit
 from resight.retrieval import junk, protocols
 
@@ -169,6 +173,52 @@ def test_every_block_of_backbones(mine):
     torch.save(golden_cases.load("deit_small_baseline").state, mine / "personvit.pth")
     names = run_page(ROOT / "docs" / "backbones.md")
     assert names["conversion"].card.model.pooling == "mean"
+
+
+@pytest.mark.slow
+def test_every_block_of_weights(mine, monkeypatch):
+    """The Hub is a local server; it has the model that the page names, and a network of timm."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    net = timm.create_model("test_vit", num_classes=0, img_size=160)
+    settings = {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    config = json.dumps({"architecture": "test_vit", "pretrained_cfg": settings}).encode()
+    (mine / "player-reid").mkdir()
+    (mine / "player-reid" / "reid_config.json").write_text(json.dumps({"architecture": "osnet_x0_25"}))
+    tensors = convert_to_reid(Model(backbone="osnet_x0_25", drop_path=0.0))
+    save_file(tensors, mine / "player-reid" / "weights.safetensors")
+    with FakeHub() as hub:
+        for name, value in {
+            "ENDPOINT": hub.url, "HF_HUB_CACHE": str(mine / "cache"), "HF_HUB_DISABLE_XET": True,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        }.items():  # fmt: skip
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        best = mine / "runs" / "mine" / "best"
+        commit = hub.add("my-org/vehicles", {file.name: file.read_bytes() for file in best.iterdir() if file.is_file()})
+        hub.repositories["my-org/vehicles"].refs["v1"] = commit
+        files = {"config.json": config, "model.safetensors": save(net.state_dict())}
+        hub.add("timm/vit_small_patch14_dinov2.lvd142m", files)
+        names = run_page(ROOT / "docs" / "weights.md")
+        page = hub.repositories["my-org/vehicles"].commits[hub.repositories["my-org/vehicles"].refs["main"]][
+            "README.md"
+        ]
+    assert "## Figures" in page.decode()
+    assert "Finding vehicles of our car park again." in page.decode()
+    assert names["published"].url.endswith(hub.repositories["my-org/vehicles"].refs["candidate"])
+
+
+def convert_to_reid(settings: Model) -> dict[str, torch.Tensor]:
+    """The tensors of an OSNet by the names of torchreid, which are those of `reid`."""
+    network = build_backbone(settings, (256, 128), {"camera": 0, "view": 0, "modality": 1})
+    named = {}
+    for key, tensor in network.state_dict().items():
+        name = key.replace("stem.", "conv1.").replace("last.", "conv5.")
+        name = re.sub(r"stages\.(\d)\.2\.", lambda m: f"conv{int(m[1]) + 2}.2.0.", name)
+        name = re.sub(r"stages\.(\d)\.", lambda m: f"conv{int(m[1]) + 2}.", name)
+        name = re.sub(r"streams\.0\.0\.", "conv2a.", name)
+        name = re.sub(r"streams\.([123])\.", lambda m: f"conv2{'abcd'[int(m[1])]}.", name)
+        named[name] = tensor
+    return named
 
 
 def test_every_block_of_contributing():

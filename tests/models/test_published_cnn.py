@@ -41,19 +41,28 @@ def other_semantic_weight(model, patch):
 
 
 def timm_order_of_merged_patches(model, patch):
-    for module in model.modules():
-        if isinstance(module, PatchMerging):
-            width = module.reduction.in_features // 4
-            # timm: (0, 0), (1, 0), (0, 1), (1, 1), each with all channels; ours: channel, row, column.
-            order = [4 * c + 2 * row + column for column in (0, 1) for row in (0, 1) for c in range(width)]
-            inverse = torch.tensor(order).argsort()
-            module.norm.weight.data = module.norm.weight.data[inverse]
-            module.norm.bias.data = module.norm.bias.data[inverse]
-            module.reduction.weight.data = module.reduction.weight.data[:, inverse]
+    """In the first merge alone: in all three the embedding has nothing in common with the right one (1.07)."""
+    module = next(m for m in model.modules() if isinstance(m, PatchMerging))
+    width = module.reduction.in_features // 4
+    # timm: (0, 0), (1, 0), (0, 1), (1, 1), each with all channels; ours: channel, row, column.
+    order = [4 * c + 2 * row + column for column in (0, 1) for row in (0, 1) for c in range(width)]
+    inverse = torch.tensor(order).argsort()
+    module.norm.weight.data = module.norm.weight.data[inverse]
+    module.norm.bias.data = module.norm.bias.data[inverse]
+    module.reduction.weight.data = module.reduction.weight.data[:, inverse]
 
 
 def unshifted_block(model, patch):
-    next(m for m in model.modules() if isinstance(m, WindowAttention) and m.shift).shift = 0
+    """The second block of the second stage, which changes the embedding by the README's 3.6e-2; the others' range is
+    0.013 (first stage) to 0.145 (last)."""
+    shifted = [m for m in model.modules() if isinstance(m, WindowAttention) and m.shift]
+    shifted[1].shift = 0
+
+
+def small_epsilon_of_layer_norms(model, patch):
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-6
 
 
 def other_stem(model, patch):
@@ -93,22 +102,19 @@ def other_last_stride(model, patch):
         layer.stride = (1, 1)
 
 
-MISTAKES = {  # and between which relative changes each lies
+MISTAKES = {  # and by what the README says that each changes the embedding; it has no figure for ReLU and stride
     "solider_swin_tiny": [
-        (other_semantic_weight, 0.1, 0.25),
-        (timm_order_of_merged_patches, 0.3, 1.5),  # 1.07 for all three merges, 0.39 for the first alone
-        (unshifted_block, 5e-3, 0.06),  # 0.011 for the first of them
+        (other_semantic_weight, 0.16),
+        (timm_order_of_merged_patches, 0.53),
+        (unshifted_block, 3.6e-2),
+        (small_epsilon_of_layer_norms, 1.2e-5),
     ],
-    "fastreid_bot_r50_v0_1_1": [(other_stem, 0.01, 0.03)],
-    "fastreid_sbs_r50_ibn": [
-        (other_stem, 0.05, 0.15),
-        (usual_gem_power, 3e-3, 4e-2),
-        (no_non_local_blocks, 0.3, 0.7),
-    ],
-    "clip_reid_rn50": [(one_head, 1e-3, 6e-3), (reversed_positions, 2e-4, 1e-3)],
-    "miewid_efficientnetv2_rw_t": [(usual_gem_power, 3e-3, 4e-2)],
-    "torchreid_osnet_x0_25": [(large_epsilon, 1e-4, 0.1), (no_last_relu, 0.1, 2.0)],
-    "torchreid_resnet50": [(other_last_stride, 1e-2, 1.0)],
+    "fastreid_bot_r50_v0_1_1": [(other_stem, 0.02)],
+    "fastreid_sbs_r50_ibn": [(other_stem, 0.09), (usual_gem_power, (6e-3, 2e-2)), (no_non_local_blocks, 0.48)],
+    "clip_reid_rn50": [(one_head, 2.7e-3), (reversed_positions, 5e-4)],
+    "miewid_efficientnetv2_rw_t": [(usual_gem_power, (6e-3, 2e-2))],
+    "torchreid_osnet_x0_25": [(large_epsilon, 9e-3), (no_last_relu, (0.2, 1.0))],
+    "torchreid_resnet50": [(other_last_stride, (2e-2, 0.5))],
 }
 
 
@@ -140,13 +146,14 @@ def test_a_published_model_embeds_as_the_authors_code(name, tmp_path, capsys, mo
             embedder.model.feature = feature
             assert difference(embedding, case.expected[f"embedding_{other}_neck"]) < 1e-5
 
-    # Each mistake changes it by what it should; one image is enough to see that.
-    for mistake, low, high in MISTAKES.get(name, ()):
+    # Each mistake changes it by what it should, within a factor of 2; one image is enough to see that.
+    for mistake, stated in MISTAKES.get(name, ()):
+        low, high = stated if isinstance(stated, tuple) else (stated, stated)
         wrong = copy.deepcopy(embedder.model)
         with monkeypatch.context() as patch, torch.inference_mode():
             mistake(wrong, patch)
             change = difference(wrong.embed(case.images[:1], {}), expected[:1])
-        assert low < change < high, (mistake.__name__, change)
+        assert low / 2 < change < 2 * high, (mistake.__name__, change)
 
 
 # Sizes and generations that no case has. Names and shapes tell the network; files are made here, without ../shared.

@@ -20,8 +20,8 @@ class Convert(Output):
     """
 
     checkpoint: Positional[str]
-    """A file of torch.save, or a .safetensors file, which is read without running code in it; or timm:NAME to download
-    timm's weights of that name."""
+    """A file of torch.save, or a .safetensors file, which is read without running code in it; a folder of roboflow's
+    reid, or its address hf://ORG/NAME; or timm:NAME or hf-hub:ORG/NAME to download weights of timm."""
     out: Path
     """Model folder to write; must not exist."""
     config: Path | None = None

@@ -36,7 +36,8 @@ class Run(Section):
     allow_train_test_overlap: bool = False
     """Accept identities and files that are both in the training set and in the test set."""
     weights: str | None = None
-    """Pre-trained weights of the backbone: a file, or `timm` to download timm's weights. None: random weights."""
+    """Pre-trained weights of the backbone: a file, a model folder or its address `hf://ORG/NAME`, or `timm`,
+    `timm:NAME` or `hf-hub:ORG/NAME` to download timm's. None: random weights."""
     out: Path | None = None
     """The run folder. None: `runs/` followed by the recipe's name."""
     seed: int = Field(default=0, ge=0, lt=2**63)

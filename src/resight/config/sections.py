@@ -44,8 +44,8 @@ class Model(Section):
     """The network."""
 
     backbone: str = "vit_base_patch16_224"
-    """A timm name, `legacy_vit_small` (the reference's old small ViT), `resnet50`, or another name of our own
-    (docs/backbones.md). A field that a backbone does not use is refused where it is set."""
+    """A timm name, also of the Hub (`hf-hub:ORG/NAME`), `legacy_vit_small` (the reference's old small ViT), `resnet50`,
+    or another name of our own (docs/backbones.md). A field that a backbone does not use is refused where it is set."""
     stride: int | None = Field(default=None, ge=1)
     """Pixels from one patch to the next; patches overlap where it is less than their size. None: the patch size."""
     sie: tuple[SideLabel, ...] = ()

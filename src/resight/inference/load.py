@@ -7,7 +7,9 @@ from resight.config.sections import Fusion, Precision, UnknownSideInfo
 from resight.device import DTYPES, pick_device, resolve_compute
 from resight.inference.embedder import Embedder
 from resight.models.blocks import fold_and_cast_weights
-from resight.models.checkpoint import load_model, read_calibration
+from resight.models.checkpoint import read_calibration
+from resight.models.hub.download import local_folder
+from resight.models.open_model import open_model
 from resight.models.sie import SIE
 
 
@@ -22,16 +24,29 @@ def load(
     compile: bool = False,
     scaling: Scaling | None = None,
 ) -> Embedder:
-    """Load a model folder for embedding.
+    """Load a model for embedding.
 
     What is None is as the model's card says; see `resight.config.sections.Embedding` for the meaning of each.
 
+    Args:
+        folder: a model folder, or one of roboflow's `reid`; or its address on the Hugging Face Hub, `hf://ORG/NAME` or
+            `hf://ORG/NAME@REVISION`, for which it is downloaded once. Without such an address nothing is downloaded.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
+        precision: arithmetic of the matrix products.
+        flip: whether an embedding is the mean over the image and its mirror image.
+        fusion: how the embeddings of a sighting's modalities become one.
+        unknown: the side information of unknown cameras and views.
+        batch_size: images at once.
+        compile: whether torch.compile makes the network faster.
+        scaling: how images of more than 8 bits become 8 bits.
+
     Raises:
-        CheckpointError: the folder is no model folder, or its files do not belong together.
+        CheckpointError: the folder is no model folder, or its files do not belong together; or the Hub cannot be
+            reached, or has no such model.
         ConfigError: an option is invalid, or this machine has no such device.
     """
-    path = Path(folder)
-    model, card = load_model(path)
+    path = local_folder(folder)
+    model, card = open_model(path)
     options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
     overrides = {name: value for name, value in options.items() if value is not None}
     settings = card.embedding.changed(**overrides, scaling=card.embedding.scaling if scaling is None else scaling)

@@ -11,10 +11,12 @@ from resight.errors import CheckpointError
 from resight.models.backbones.backbone import Backbone
 from resight.models.backbones.plain import LEGACY_SMALL
 from resight.models.backbones.positions import resize_positions
-from resight.models.checkpoint import load_model
 from resight.models.convert.families import family_of
+from resight.models.convert.hub_timm import is_timm_address, read_hub_timm
 from resight.models.convert.recognition import find_family
 from resight.models.convert.transreid_ssl import PLAIN_VIT
+from resight.models.hub.download import local_folder
+from resight.models.open_model import open_model
 from resight.models.tensor_file import read_tensors, without_prefixes
 from resight.models.weights import LARGEST, fit
 
@@ -33,8 +35,9 @@ def load_pretrained(backbone: Backbone, weights: str, name: str) -> list[str]:
 
     Args:
         backbone: is changed in place.
-        weights: the path of a file of any family of checkpoints, or of a model folder; or `timm` to download timm's
-            weights, `timm:NAME` for those of another name with the same network.
+        weights: the path of a file of any family of checkpoints, or of a model folder, or the address `hf://ORG/NAME`
+            of one; or `timm` to download timm's weights, `timm:NAME` or `hf-hub:ORG/NAME` for those of another name
+            with the same network.
         name: the backbone's name, for timm and for error messages.
 
     Returns:
@@ -51,10 +54,13 @@ def load_pretrained(backbone: Backbone, weights: str, name: str) -> list[str]:
 
 def _read(weights: str, name: str, backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
     """Read the tensors of a backbone, and the names of others that the file has."""
+    if is_timm_address(weights):
+        return read_hub_timm(weights).tensors(), []
     if weights == TIMM or weights.startswith(f"{TIMM}:"):
         return download(weights.removeprefix(TIMM).removeprefix(":") or name), []
-    if Path(weights).is_dir():
-        return _of_folder(Path(weights), name, backbone)
+    folder = local_folder(weights)
+    if folder.is_dir():
+        return _of_folder(folder, name, backbone)
     tensors = read_tensors(Path(weights))
     if any(tensor.startswith("necks.") for tensor in tensors):
         return _backbone_alone(tensors)
@@ -68,7 +74,7 @@ def _read(weights: str, name: str, backbone: Backbone) -> tuple[dict[str, Tensor
 
 def _of_folder(folder: Path, name: str, backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
     """Read a model's backbone; its positions get the size that is needed here, since their grid is known."""
-    model, card = load_model(folder)
+    model, card = open_model(folder)
     if card.model.backbone.partition(".")[0] != name.partition(".")[0]:
         raise CheckpointError(
             f"{folder} is a model with the backbone {card.model.backbone}, and the run has {name}: use "

@@ -14,7 +14,8 @@ from resight.gallery.open import create_gallery, open_gallery
 from resight.gallery.url import exists
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
-from resight.models.checkpoint import read_card
+from resight.models.hub.download import local_folder
+from resight.models.open_model import open_card
 from resight.service.settings import ServiceSettings
 
 _KEEP_ALIVE_SECONDS = 30
@@ -125,7 +126,7 @@ def _prepare(model: Path) -> None:
     """Check that a folder is a model folder; then let the decoding processes import torch while it is loaded."""
     from resight.service.decoding import start_server
 
-    read_card(model)
+    open_card(local_folder(model))
     start_server()
 
 

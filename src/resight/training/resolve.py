@@ -7,20 +7,27 @@ from resight.data.catalog import protocol_of, require_known
 from resight.errors import ConfigError
 from resight.models.backbones.build import require_backbone
 from resight.models.checkpoint import effective_fusion
+from resight.models.convert.hub_timm import resolve_backbone
+from resight.models.pretrained import TIMM
 from resight.retrieval.protocols import find
 
 
 def resolve(run: Run) -> Run:
     """Check the names of data sets, protocol and backbone, and resolve the fusion of modalities.
 
+    A backbone `hf-hub:ORG/NAME` becomes timm's name of that network, and the weights `timm` those of the repository.
+
     Raises:
+        CheckpointError: the Hub cannot be reached for such a backbone, or has no network of timm there.
         ConfigError: a name is not known, or embeddings would be concatenated although the protocol searches one
             modality with another: such embeddings have nothing in common.
     """
     names = require_known(run.dataset)
     protocol = find(run.evaluation.protocol or protocol_of(names[0]))
     crosses = protocol.crosses_modalities or find(protocol_of(names[0])).crosses_modalities
-    require_backbone(run.model.backbone)
+    model = resolve_backbone(run.model)
+    require_backbone(model.backbone)
+    weights = run.model.backbone if model != run.model and run.weights == TIMM else run.weights
     fusion = run.embedding.fusion
     if protocol.crosses_modalities and fusion == "concat":
         raise ConfigError(
@@ -35,7 +42,8 @@ def resolve(run: Run) -> Run:
             "model.fusion concat needs every modality of a sighting, and augmentation.drop_modality leaves some out: "
             "set one of them otherwise"
         )
-    return run.model_copy(update={"embedding": run.embedding.model_copy(update={"fusion": fusion})})
+    embedding = run.embedding.model_copy(update={"fusion": fusion})
+    return run.model_copy(update={"model": model, "weights": weights, "embedding": embedding})
 
 
 def root_of(run: Run) -> Path:

@@ -16,7 +16,9 @@ from resight.inference.embeddings import EmbeddingsInfo
 from resight.inference.extract.options import ExtractOptions
 from resight.inference.extract.sources import Source
 from resight.inference.extract.tasks import ModelFolder
-from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, read_card
+from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id
+from resight.models.hub.download import local_folder
+from resight.models.open_model import open_card
 
 _FORMAT: Final = 2
 _FILE: Final = "plan.json"
@@ -85,8 +87,8 @@ def resolve_model(model: Embedder | str | Path, options: ExtractOptions, several
     if isinstance(model, Embedder):
         options.check_for_embedder()
         return _of_embedder(model, several)
-    folder = Path(model).absolute()
-    card = read_card(folder)
+    folder = local_folder(model).absolute()
+    card = open_card(folder)
     settings = options.override(card.embedding)
     require_modalities(settings.scaling, card.vocabulary.modalities)
     device = pick_device(options.device)

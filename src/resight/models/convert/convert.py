@@ -4,27 +4,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Unpack
 
-import torch
 from torch import Tensor
 
-from resight.data.catalog import camera_owner
 from resight.errors import CheckpointError, ConfigError
 from resight.models.backbones.build import backbone_class
 from resight.models.backbones.eva import Eva
 from resight.models.backbones.timm_net import TimmNet
-from resight.models.checkpoint import ModelCard
 from resight.models.convert.conversion import Conversion
 from resight.models.convert.families import family_of
-from resight.models.convert.family import Family, FamilyOptions, Renamed, check_family_options
+from resight.models.convert.family import Family, FamilyOptions
+from resight.models.convert.hub_timm import is_timm_address, read_hub_timm
 from resight.models.convert.recognition import find_family
 from resight.models.convert.reference import convert_reference
-from resight.models.convert.side_info import name_labels
-from resight.models.convert.timm_files import TIMM
+from resight.models.convert.reid_folder import convert_reid_folder, is_reid_folder
+from resight.models.convert.tensors import convert_tensors
+from resight.models.convert.timm_files import TIMM, timm_family
 from resight.models.convert.transreid_ssl import PLAIN_VIT
+from resight.models.hub.address import is_hub_address
+from resight.models.hub.download import local_folder
 from resight.models.pretrained import download
 from resight.models.tensor_file import read_tensors
-from resight.models.transreid import TransReID
-from resight.models.weights import LARGEST, fit
 
 _REFERENCE_ONLY: Final = ("cameras", "views", "view_is_modality", "dataset")
 
@@ -38,8 +37,9 @@ def convert_checkpoint(
     stated as an option or assumed; the result's `notes` say what was assumed.
 
     Args:
-        checkpoint: a file of `torch.save` or a `.safetensors` file, which is read without running code in it; or
-            `timm:NAME` to download timm's weights of that name.
+        checkpoint: a file of `torch.save` or a `.safetensors` file, which is read without running code in it; a folder
+            of roboflow's `reid`, or the address `hf://ORG/NAME` of one; or `timm:NAME` or `hf-hub:ORG/NAME` to download
+            weights of timm.
         options: the reference's options by name (`MODEL.JPM`, `INPUT.SIZE_TRAIN`), for checkpoints of the reference;
             missing ones have the values of the reference's transformer recipes. None: the family tells.
         family_options: of the family, see `FamilyOptions`. With `options` only `cameras`, `views`, `view_is_modality`
@@ -64,29 +64,24 @@ def convert_checkpoint(
 def _convert_family(checkpoint: str | Path, stated: Mapping[str, Any]) -> Conversion:
     """Convert a checkpoint of the family that its names tell, or weights of timm."""
     source = str(checkpoint)
+    if is_timm_address(source):
+        repository = read_hub_timm(source)
+        family = timm_family(repository.settings)
+        return convert_tensors(repository.tensors(), source, family, {"backbone": repository.architecture, **stated})
+    folder = local_folder(checkpoint)
+    if is_hub_address(checkpoint) and not is_reid_folder(folder):
+        raise CheckpointError(f"{source} is a model of resight already: load it, nothing has to be converted")
+    if is_reid_folder(folder):
+        if stated:
+            raise ConfigError(
+                f"--{next(iter(stated)).replace('_', '-')} is not used: reid_config.json has all settings"
+            )
+        return convert_reid_folder(folder)
     if source.startswith("timm:"):
         name = source.removeprefix("timm:")
-        tensors, family, stated = download(name), TIMM, {"backbone": name, **stated}
-    else:
-        tensors = read_tensors(Path(checkpoint))
-        family = _family_of_file(tensors, source, stated.get("backbone"))
-    checked = check_family_options(family, stated)
-    renamed = family.rename(tensors)
-    description = family.describe(tensors, checked)
-    dataset = checked.get("dataset")
-    owner = None if dataset is None else camera_owner(dataset)
-    head = renamed.tensors.get("heads.0.weight")
-    classes = 0 if head is None else len(head)
-    card = ModelCard(
-        model=description.model,
-        preprocessing=description.preprocessing,
-        vocabulary=name_labels(classes, description.labels, owner),
-    )
-    model = card.build_empty()
-    notes = [f"read as a checkpoint of {family.name}", *(f"assumed: {text}" for text in description.assumed)]
-    notes += _complete(renamed, model, str(checkpoint))
-    fit(model, renamed.tensors, checkpoint, looks_like=family_of(tensors), largest=LARGEST)
-    return Conversion(model.eval(), card, renamed.left_out, tuple(notes))
+        return convert_tensors(download(name), source, TIMM, {"backbone": name, **stated})
+    tensors = read_tensors(Path(checkpoint))
+    return convert_tensors(tensors, source, _family_of_file(tensors, source, stated.get("backbone")), stated)
 
 
 def _family_of_file(tensors: Mapping[str, Tensor], source: str, backbone: str | None) -> Family:
@@ -102,33 +97,3 @@ def _family_of_file(tensors: Mapping[str, Tensor], source: str, backbone: str | 
         f"{source} is of no family of checkpoints that can be converted{hint}; for a network of timm, "
         "give --backbone NAME"
     )
-
-
-def _complete(renamed: Renamed, model: TransReID, source: str) -> list[str]:
-    """Adapt the backbone's tensors to the model's grid, and add necks and heads where the checkpoint has none."""
-    tensors = renamed.tensors
-    backbone = {
-        name.removeprefix("backbone."): tensors.pop(name) for name in list(tensors) if name.startswith("backbone.")
-    }
-    adapted = model.backbone.adapt(backbone, source)
-    tensors |= {f"backbone.{name}": tensor for name, tensor in adapted.items()}
-    notes = list[str]()
-    expected = model.state_dict()
-    for kind, start in (("necks", _new_neck), ("heads", _new_head)):
-        new = [name for name in expected if name.startswith(f"{kind}.")]
-        if new and not any(name.startswith(f"{kind}.") for name in tensors):
-            tensors |= {name: start(name, expected[name]) for name in new}
-            notes.append(
-                f"the checkpoint has no {kind}: they start {'as the identity' if kind == 'necks' else 'empty'}"
-            )
-    return notes
-
-
-def _new_neck(name: str, like: Tensor) -> Tensor:
-    """The tensor of a BNNeck that changes nothing: scale and variance 1, all others 0."""
-    ones = name.endswith((".weight", ".running_var"))
-    return torch.ones(like.shape, dtype=like.dtype) if ones else torch.zeros(like.shape, dtype=like.dtype)
-
-
-def _new_head(name: str, like: Tensor) -> Tensor:
-    return torch.zeros(like.shape, dtype=like.dtype)

@@ -20,21 +20,41 @@ def _rename(tensors: Mapping[str, Tensor]) -> Renamed:
     return rename_prefixes(tensors, {"backbone.": "backbone.", "": "backbone."}, dropped, "timm")
 
 
-def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
-    """Describe the network by what timm says about the weights of that name."""
+def timm_family(preprocessing: Mapping[str, Any] | None = None) -> Family:
+    """Return the family of timm's weights.
+
+    Args:
+        preprocessing: `input_size`, `mean`, `std` and `interpolation` of the weights, in timm's form; None for what the
+            installed timm says about the name.
+    """
+
+    def describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Description:
+        return _describe(options, preprocessing)
+
+    return Family(
+        "timm",
+        frozenset(("backbone", "size", "stride", "pooling", "gem_power")),
+        lambda tensors: False,  # no name is timm's alone: the option `backbone` or the source says that it is timm's
+        _rename,
+        describe,
+    )
+
+
+def _describe(options: FamilyOptions, stored: Mapping[str, Any] | None) -> Description:
+    """Describe the network by what timm says about the weights."""
     name = options.get("backbone")
     if name is None:
         raise ConfigError("which network of timm the weights are of is not known: give --backbone NAME")
     require_backbone(name)
-    settings = cast(Any, timm.get_pretrained_cfg(name))
-    if settings is None:
+    known = timm.get_pretrained_cfg(name)
+    if known is None:
         raise ConfigError(f"{name} is no name of timm's, so its preprocessing is not known")
-    size = options.get("size", tuple(settings.input_size[1:]))
-    interpolation = settings.interpolation if settings.interpolation in ("bilinear", "bicubic") else "bicubic"
-    preprocessing = Preprocessing().changed(
-        size=size, mean=settings.mean, std=settings.std, test_interpolation=interpolation
-    )
-    assumed = [f"timm's preprocessing for {name}: mean {settings.mean}, standard deviation {settings.std}"]
+    settings = {**cast(Any, known).to_dict(), **(stored or {})}
+    size = options.get("size", tuple(settings["input_size"][1:]))
+    mean, std, interpolation = (settings[field] for field in ("mean", "std", "interpolation"))
+    interpolation = interpolation if interpolation in ("bilinear", "bicubic") else "bicubic"
+    preprocessing = Preprocessing().changed(size=size, mean=mean, std=std, test_interpolation=interpolation)
+    assumed = [f"timm's preprocessing for {name}: mean {tuple(mean)}, standard deviation {tuple(std)}"]
     if "size" not in options:
         assumed.append(f"images of {size[0]}x{size[1]} (--size H W)")
     if "pooling" not in options:
@@ -48,10 +68,4 @@ def _describe(tensors: Mapping[str, Tensor], options: FamilyOptions) -> Descript
     return Description(model, preprocessing, assumed=assumed)
 
 
-TIMM: Final = Family(
-    "timm",
-    frozenset(("backbone", "size", "stride", "pooling", "gem_power")),
-    lambda tensors: False,  # no name is timm's alone: it is chosen by the option `backbone`, or the source `timm:NAME`
-    _rename,
-    _describe,
-)
+TIMM: Final = timm_family()

@@ -8,10 +8,11 @@ from resight.errors import ConfigError
 from resight.models.backbones.build import require_backbone
 from resight.models.checkpoint import effective_fusion
 from resight.retrieval.protocols import find
+from resight.training.distillation import require_teacher
 
 
 def resolve(run: Run) -> Run:
-    """Check the names of data sets, protocol and backbone, and resolve the fusion of modalities.
+    """Check the names of data sets, protocol and backbone and the teacher, and resolve the fusion of modalities.
 
     Raises:
         ConfigError: a name is not known, or embeddings would be concatenated although the protocol searches one
@@ -35,6 +36,7 @@ def resolve(run: Run) -> Run:
             "model.fusion concat needs every modality of a sighting, and augmentation.drop_modality leaves some out: "
             "set one of them otherwise"
         )
+    require_teacher(run)
     return run.model_copy(update={"embedding": run.embedding.model_copy(update={"fusion": fusion})})
 
 

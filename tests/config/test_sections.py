@@ -14,10 +14,11 @@ from resight.errors import ConfigError
 
 DEFAULTS = {
     "run": {
-        "recipe": "custom", "dataset": "market1501", "root": None, "weights": None, "teacher": None, "out": None, "seed": 0,
-        "device": "auto", "precision": "auto", "micro_batch_size": None, "gradient_checkpointing": False, "fsdp": False,
-        "compile": False, "cache": True, "tensorboard": False, "on_corrupt": "error", "validation_fraction": 0,
-        "allow_train_test_overlap": False, "select_on_test": False, "evaluate_every": 0, "checkpoint_steps": 0,
+        "recipe": "custom", "dataset": "market1501", "root": None, "weights": None, "teacher": None, "out": None,
+        "seed": 0, "device": "auto", "precision": "auto", "micro_batch_size": None, "gradient_checkpointing": False,
+        "fsdp": False, "compile": False, "cache": True, "tensorboard": False, "on_corrupt": "error",
+        "validation_fraction": 0, "allow_train_test_overlap": False, "select_on_test": False,
+        "evaluate_every": 0, "checkpoint_steps": 0,
     },
     "preprocessing": {
         "size": [256, 128], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "train_interpolation": "bicubic",

@@ -49,7 +49,7 @@ def state_of(teacher, micro_batch_size=None, **model):
 
 def test_targets_are_the_teachers_embeddings_of_the_same_pixels(teacher):
     """Of uint8 images, normalized for the student: those that `embed` gives for the images themselves."""
-    embedder = resight.load(teacher, "cpu", "fp32")
+    embedder = resight.load(teacher, "cpu", "fp32", fusion="mean")
     _, state = state_of(teacher)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (6, 3, 64, 32), generator=generator, dtype=torch.uint8)
@@ -60,9 +60,8 @@ def test_targets_are_the_teachers_embeddings_of_the_same_pixels(teacher):
         "view": torch.full((6,), -1),
         "modality": torch.zeros(6).long(),
     }
-    expected = torch.from_numpy(
-        embedder.embed(list(pixels))
-    )  # rgb, which is the student's number 0 and the teacher's 1
+    # They are rgb, which is the student's modality 0 and the teacher's 1.
+    expected = torch.from_numpy(embedder.embed(list(pixels)))
     for size in (None, 4, 1):
         targets = distiller.targets(images, side_info, size)
         torch.testing.assert_close(targets, expected, atol=1e-5, rtol=0)

@@ -22,7 +22,7 @@ class BNNeck(nn.BatchNorm1d):
         self.bias.requires_grad_(False)
 
     def of_batch(self, features: Tensor) -> Tensor:
-        """Normalise features [B, D] by the batch's statistics, as in training, and leave the running ones as they are."""
+        """Normalize features [B, D] by the batch's statistics, as in training; the running ones do not change."""
         return F.batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
 
 

@@ -13,6 +13,7 @@ from resight.gallery.gallery import Gallery
 from resight.gallery.open import create_gallery, open_gallery
 from resight.gallery.url import exists
 from resight.inference.embedder import Embedder
+from resight.inference.exported import is_exported
 from resight.inference.load import load
 from resight.models.checkpoint import read_card
 from resight.service.settings import ServiceSettings
@@ -125,7 +126,8 @@ def _prepare(model: Path) -> None:
     """Check that a folder is a model folder; then let the decoding processes import torch while it is loaded."""
     from resight.service.decoding import start_server
 
-    read_card(model)
+    if not is_exported(model):
+        read_card(model)
     start_server()
 
 

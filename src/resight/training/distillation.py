@@ -16,6 +16,7 @@ from resight.device import Compute
 from resight.errors import CheckpointError, ConfigError
 from resight.files import write_json
 from resight.inference.embedder import Embedder
+from resight.inference.exported import is_exported
 from resight.inference.load import load
 from resight.losses.distillation import DistillationLoss, distillation_loss
 from resight.models.checkpoint import ModelCard, read_card
@@ -46,8 +47,8 @@ class Distiller:
         self.numbers = _label_numbers(student.vocabulary, teacher.card.vocabulary)
         self.projection: nn.Linear | None = None
         """From the width of the student's embedding to that of the teacher's; None where they are equal."""
-        if width != teacher.model.width:
-            self.projection = nn.Linear(width, teacher.model.width, bias=False).to(teacher.device)
+        if width != teacher.row_width:
+            self.projection = nn.Linear(width, teacher.row_width, bias=False).to(teacher.device)
 
     @classmethod
     def create(cls, run: Run, card: ModelCard, model: TransReID, compute: Compute) -> "Distiller | None":
@@ -166,7 +167,7 @@ def require_teacher(run: Run) -> None:
         )
     if run.fsdp:
         raise ConfigError("--fsdp and --teacher exclude each other: leave one out")
-    if "://" not in run.teacher:
+    if "://" not in run.teacher and not is_exported(Path(run.teacher)):
         require_teacher_fits(run, read_card(Path(run.teacher)))
 
 

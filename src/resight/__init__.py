@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from resight.inference.embedder import Embedder
     from resight.inference.export import export
     from resight.inference.extract.extract import ExtractOptions, extract
+    from resight.inference.import_onnx import import_onnx
     from resight.inference.load import load
     from resight.inference.runtime import Runtime
     from resight.inference.tracker_features import TrackerFeatures
@@ -92,6 +93,7 @@ _MODULES = {
     "export": "inference.export",
     "extract": "inference.extract.extract",
     "find_learning_rate": "training.lr_finder",
+    "import_onnx": "inference.import_onnx",
     "inspect_dataset": "data.inspect",
     "list_models": "models.published",
     "load": "inference.load",
@@ -111,8 +113,8 @@ __all__ = [
     "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
     "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
     "convert_checkpoint", "create_gallery", "evaluate", "evaluate_matrix", "export", "extract", "find_learning_rate",
-    "inspect_dataset", "list_models", "load", "open_gallery", "push", "read_dataset", "read_images", "recipes", "serve",
-    "summarize", "train",
+    "import_onnx", "inspect_dataset", "list_models", "load", "open_gallery", "push", "read_dataset", "read_images",
+    "recipes", "serve", "summarize", "train",
 ]  # fmt: skip
 
 

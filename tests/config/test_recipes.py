@@ -34,6 +34,10 @@ EXPECTED = {
         "dataset": "own", "validation_fraction": 0.1, "evaluate_every": 5, "preprocessing.size": (224, 112),
         "schedule.epochs": 30,
     },
+    "edge": PRETRAINED | IMAGENET | ADAMW | {
+        "dataset": "own", "validation_fraction": 0.1, "evaluate_every": 10, "model.backbone": "vit_tiny_patch16_224",
+        "optimizer.lr": 1e-3, "optimizer.head_lr_factor": 2, "schedule.epochs": 60, "schedule.warmup_epochs": 3,
+    },
     "cuhk03": CUHK03,
     "cuhk03-jpm": CUHK03 | {"model.jpm": True, "model.sie": ("camera",)},
     "baseline-market": PRETRAINED,
@@ -87,7 +91,7 @@ def test_values_of_a_recipe(name):
 
 
 def test_an_unknown_recipe_lists_the_known():
-    with pytest.raises(ConfigError, match="there is no recipe named 'tinny'; known are: tiny, own, cuhk03, "):
+    with pytest.raises(ConfigError, match="there is no recipe named 'tinny'; known are: tiny, own, edge, "):
         find("tinny")
 
 

@@ -14,10 +14,11 @@ from resight.errors import ConfigError
 
 DEFAULTS = {
     "run": {
-        "recipe": "custom", "dataset": "market1501", "root": None, "weights": None, "out": None, "seed": 0,
-        "device": "auto", "precision": "auto", "micro_batch_size": None, "gradient_checkpointing": False, "fsdp": False,
-        "compile": False, "cache": True, "tensorboard": False, "on_corrupt": "error", "validation_fraction": 0,
-        "allow_train_test_overlap": False, "select_on_test": False, "evaluate_every": 0, "checkpoint_steps": 0,
+        "recipe": "custom", "dataset": "market1501", "root": None, "weights": None, "teacher": None, "out": None,
+        "seed": 0, "device": "auto", "precision": "auto", "micro_batch_size": None, "gradient_checkpointing": False,
+        "fsdp": False, "compile": False, "cache": True, "tensorboard": False, "on_corrupt": "error",
+        "validation_fraction": 0, "allow_train_test_overlap": False, "select_on_test": False,
+        "evaluate_every": 0, "checkpoint_steps": 0,
     },
     "preprocessing": {
         "size": [256, 128], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "train_interpolation": "bicubic",
@@ -40,6 +41,7 @@ DEFAULTS = {
         "id_weight": 1, "label_smoothing": 0, "triplet_weight": 1, "triplet_margin": None, "triplet_normalize": False,
         "triplet_within": "batch", "center_weight": 0, "center_lr": 0.5,
     },
+    "distillation": {"embedding_weight": 10, "distance_weight": 10, "similarity_weight": 0},
     "optimizer": {
         "name": "sgd", "lr": 0.008, "momentum": 0.9, "weight_decay": 1e-4, "bias_weight_decay": 1e-4,
         "decay_vectors": True, "bias_lr_factor": 2, "head_lr_factor": 1, "classifier_lr_factor": 1, "layer_decay": 1,
@@ -79,7 +81,8 @@ REAL = {  # intervals; a round bracket leaves the bound out
     "(0, 100]": "model.gem_power",
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
     "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight optimizer.weight_decay "
-    "optimizer.bias_weight_decay evaluation.window evaluation.expand_power",
+    "optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
+    "distillation.embedding_weight distillation.distance_weight distillation.similarity_weight",
     "(0, inf)": "model.head_scale loss.center_lr optimizer.lr optimizer.bias_lr_factor optimizer.head_lr_factor "
     "optimizer.classifier_lr_factor optimizer.clip",
     "(-inf, inf)": "model.sie_weight loss.triplet_margin",
@@ -92,7 +95,8 @@ def with_value(field, value):
     section, _, name = field.rpartition(".")
     if not section:
         return Run().changed(**{name: value})
-    return Run().changed(**{section: getattr(Run(), section).model_dump() | {name: value}})
+    run = Run(teacher="teacher") if section == "distillation" else Run()
+    return run.changed(**{section: getattr(run, section).model_dump() | {name: value}})
 
 
 def accepts(field, value):

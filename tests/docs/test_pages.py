@@ -14,11 +14,13 @@ from pathlib import Path
 
 import golden_cases
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
 from conftest import picture
 from fake_hub import TOKEN, FakeHub
+from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 
 from resight.cli import main
@@ -81,10 +83,23 @@ def stock(tmp_path_factory) -> Path:
     weights = plain_vit(Model(backbone="test_vit"), (160, 160)).state_dict()
     save_file(weights, folder / "vit_small_patch14_dinov2.safetensors")
     torch.save(weights, folder / "jx_vit_base_p16_224.pth")
+    write_onnx(folder / "osnet_x0_25.onnx")
     yaml = "MODEL:\n  TRANSFORMER_TYPE: deit_small_patch16_224_TransReID\n  SIE_CAMERA: True\n"
     (folder / "vit_transreid_stride.yml").write_text(yaml)
     (folder / "hall.txt").write_text("".join(f"{n},1,{n},5,20,40,0.9\n" for n in range(1, 6)))
     return folder
+
+
+def write_onnx(file: Path) -> None:
+    """A network of another program, which takes images of 16x8 pixels."""
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["means"], ["rows"]),
+    ]
+    takes = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("batch", 3, 16, 8))
+    gives = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ("batch", 24))
+    graph = helper.make_graph(nodes, "net", [takes], [gives])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
 @pytest.fixture

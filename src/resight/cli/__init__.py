@@ -20,6 +20,7 @@ VERBS = {
     "serve": "Serve a gallery by HTTP: search by picture, for programs and agents.",
     "keys": "Create, list and revoke keys of the service.",
     "export": "Export a model to ONNX, OpenVINO or torch.export, and check it against the original.",
+    "import-onnx": "Make a model folder of an ONNX file of another program.",
     "summary": "Print the stages of a recipe's model, with shapes, parameters and FLOPs.",
     "convert": "Convert a checkpoint of another implementation to a model folder.",
     "push": "Publish a model folder on the Hugging Face Hub, with a page that describes it.",

@@ -115,7 +115,7 @@ def _evaluate(options: Evaluate) -> tuple[str, Result, ModalityMatrix | None]:
     from resight.evaluation.checks import checked_for_evaluation, size_line
     from resight.evaluation.matrix import evaluate_matrix, matrix_size
 
-    if not (options.source / "config.json").exists():
+    if not any((options.source / name).exists() for name in ("config.json", "export.json")):
         if not options.source.exists():
             raise ConfigError(f"{options.source} does not exist: give a model folder or a file of embeddings")
         raise ConfigError(f"there is no model folder or file of embeddings at {options.source}")

@@ -185,6 +185,23 @@ def own() -> Run:  # words: ok
     return vary(changed, preprocessing={"size": (224, 112)}, schedule={"epochs": 30})
 
 
+def edge() -> Run:
+    """A small network for weak processors, on your own images; exported to int8. A teacher makes it better."""
+    return Run(
+        recipe="edge",
+        dataset="own",
+        weights="timm",
+        preprocessing=Preprocessing(mean=_MEAN, std=_STD),
+        model=Model(backbone="vit_tiny_patch16_224"),
+        optimizer=Optimizer(
+            name="adamw", lr=1e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=2
+        ),
+        schedule=Schedule(epochs=60, warmup_epochs=3, every="step"),
+        validation_fraction=0.1,
+        evaluate_every=10,
+    )
+
+
 def tiny() -> Run:
     """A small three-modality TransReID (SIE(modality), JPM) that learns the synthetic data set from random weights."""
     return Run(
@@ -205,7 +222,7 @@ def tiny() -> Run:
 RECIPES: dict[str, Callable[[], Run]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        tiny, own, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
+        tiny, own, edge, cuhk03, cuhk03_jpm, baseline_market, resnet50_market,
         transreid_market, transreid_duke, transreid_msmt17, transreid_occluded_duke, transreid_veri,
         transreid_vehicleid, transreid_trimodal, trimodal_fusion, deit_market, deit_duke, deit_msmt17,
         deit_occluded_duke, deit_veri, deit_vehicleid, vit_small_msmt17, deit_small_msmt17,

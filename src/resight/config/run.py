@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field, ValidationError, model_validator
 
+from resight.config.distillation import Distillation
 from resight.config.evaluation import Evaluation
 from resight.config.folder import FolderOptions
 from resight.config.section import Section, explain
@@ -38,6 +39,10 @@ class Run(Section):
     weights: str | None = None
     """Pre-trained weights of the backbone: a file, a model folder or its address `hf://ORG/NAME`, or `timm`,
     `timm:NAME` or `hf-hub:ORG/NAME` to download timm's. None: random weights."""
+    teacher: str | None = None
+    """A trained model folder whose embeddings of the same images the student learns to match (distillation). It sees
+    the augmented images in its own size and normalization, and an image's embedding is not averaged with that of the
+    mirror image. None: no teacher."""
     out: Path | None = None
     """The run folder. None: `runs/` followed by the recipe's name."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -78,6 +83,7 @@ class Run(Section):
     augmentation: Augmentation = Augmentation()
     sampling: Sampling = Sampling()
     loss: Loss = Loss()
+    distillation: Distillation = Distillation()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     embedding: Embedding = Embedding()
@@ -91,6 +97,10 @@ class Run(Section):
             )
         if self.loss.id_weight == 0 and self.loss.triplet_weight == 0:
             raise ValueError("loss.id_weight and loss.triplet_weight are both 0: nothing would be learned")
+        if self.teacher is None and self.distillation != Distillation():
+            raise ValueError("the section distillation is for a teacher, and there is none: give --teacher MODEL")
+        if self.teacher is not None and not any(self.distillation.model_dump().values()):
+            raise ValueError("all weights of the section distillation are 0, and nothing is learned from the teacher")
         return self
 
 

@@ -6,6 +6,7 @@ from resight.config.scaling import Scaling, require_modalities
 from resight.config.sections import Fusion, Precision, UnknownSideInfo
 from resight.device import DTYPES, pick_device, resolve_compute
 from resight.inference.embedder import Embedder
+from resight.inference.exported import is_exported, load_exported
 from resight.models.blocks import fold_and_cast_weights
 from resight.models.checkpoint import read_calibration
 from resight.models.hub.download import local_folder
@@ -24,7 +25,7 @@ def load(
     compile: bool = False,
     scaling: Scaling | None = None,
 ) -> Embedder:
-    """Load a model for embedding.
+    """Load a model folder for embedding, or the folder of an export or of an imported ONNX file.
 
     What is None is as the model's card says; see `resight.config.sections.Embedding` for the meaning of each.
 
@@ -46,6 +47,11 @@ def load(
         ConfigError: an option is invalid, or this machine has no such device.
     """
     path = local_folder(folder)
+    if is_exported(path):
+        return load_exported(
+            path, device, batch_size, precision=precision, flip=flip, fusion=fusion, unknown=unknown,
+            compile=compile, scaling=scaling,
+        )  # fmt: skip
     model, card = open_model(path)
     options = {"precision": precision, "flip": flip, "fusion": fusion, "unknown": unknown, "batch_size": batch_size}
     overrides = {name: value for name, value in options.items() if value is not None}

@@ -14,12 +14,12 @@ from resight.config.scaling import Scaling, ScalingRule, rule_of
 from resight.config.sections import Interpolation
 from resight.data.decode import ArrayPicture, as_array
 from resight.errors import CheckpointError, ConfigError, require_extra
+from resight.inference.foreign import Network, as_network, open_graph
 from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
 from resight.inference.openvino_library import openvino_library
 
 METADATA: Final = "export.json"
 _AGAIN: Final = "export the model again with this version"
-Network = Callable[[dict[str, np.ndarray]], np.ndarray]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _BATCH = 32
 
@@ -48,6 +48,11 @@ class ExportMetadata(Document):
     """Whether the graph's fusion needs every modality of a sighting."""
     size: tuple[int, int]
     interpolation: Interpolation
+    mean: tuple[float, float, float] | None = None
+    """Mean of each channel, for values in [0, 1], of a graph that another program wrote (`import_onnx`). None: the
+    graph is of `resight export`, and takes uint8 images and labels."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of each channel, likewise."""
     scaling: Scaling = Field(default={})
     """By modality, how one channel of more than 8 bits becomes 8."""
     cameras: tuple[str, ...] = ()
@@ -114,7 +119,7 @@ class Runtime:
 
 
 def load(folder: str | Path, threads: int = 0) -> Runtime:
-    """Open what `resight export` wrote.
+    """Open what `resight export` or `resight import-onnx` wrote.
 
     Args:
         folder: with `export.json`.
@@ -136,6 +141,9 @@ def load(folder: str | Path, threads: int = 0) -> Runtime:
     if metadata.file not in metadata.files:
         raise CheckpointError(f"{path / METADATA} states no SHA-256 of {metadata.file}: {_AGAIN}")
     require_intact(path, metadata.files, METADATA, _AGAIN)
+    if metadata.mean is not None and metadata.std is not None:
+        graph = open_graph(path / metadata.file, threads)
+        return Runtime(metadata, as_network(graph, metadata.mean, metadata.std))
     return Runtime(metadata, _OPENERS[metadata.kind](path / metadata.file, threads))
 
 

@@ -21,6 +21,10 @@ class BNNeck(nn.BatchNorm1d):
         super().__init__(width)
         self.bias.requires_grad_(False)
 
+    def of_batch(self, features: Tensor) -> Tensor:
+        """Normalize features [B, D] by the batch's statistics, as in training; the running ones do not change."""
+        return F.batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
 
 class Head(nn.Module):
     """The classifier of identities: a linear map without bias, or cosines with a margin.

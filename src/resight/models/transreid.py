@@ -127,6 +127,17 @@ class TransReID(nn.Module):
         # Combine the branches: [R, E].
         return self.backbone.combine(features)
 
+    def combine(self, features: Sequence[Tensor]) -> Tensor:
+        """Make embeddings [B, E] from a training batch's features, float32 [B, D] of each branch, as `embed` does.
+
+        Where embeddings are taken after BNNeck, its statistics are the batch's; the running ones do not change.
+        """
+        if self.feature == "after":
+            with torch.autocast(features[0].device.type, enabled=False):
+                branches = zip(features, self.necks, strict=True)
+                features = [neck.of_batch(feature) for feature, neck in branches]
+        return self.backbone.combine(features)
+
 
 def _necks_and_heads(settings: Model, widths: Sequence[int], classes: int) -> tuple[nn.ModuleList, nn.ModuleList]:
     necks = nn.ModuleList(BNNeck(width) for width in widths)

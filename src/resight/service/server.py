@@ -13,6 +13,7 @@ from resight.gallery.gallery import Gallery
 from resight.gallery.open import create_gallery, open_gallery
 from resight.gallery.url import exists
 from resight.inference.embedder import Embedder
+from resight.inference.exported import is_exported
 from resight.inference.load import load
 from resight.models.hub.download import local_folder
 from resight.models.open_model import open_card
@@ -126,7 +127,9 @@ def _prepare(model: Path) -> None:
     """Check that a folder is a model folder; then let the decoding processes import torch while it is loaded."""
     from resight.service.decoding import start_server
 
-    open_card(local_folder(model))
+    folder = local_folder(model)
+    if not is_exported(folder):
+        open_card(folder)
     start_server()
 
 

@@ -11,10 +11,14 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """An epoch's figures in one line."""
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  "
-        f"triplet {line['triplet']:.3f}  accuracy {percent(line['accuracy'])}  lr {line['lr']:.2e}  "
-        f"{line['images_per_second']:.1f} images/s  "
+        f"triplet {line['triplet']:.3f}  {_distillation(line)}accuracy {percent(line['accuracy'])}  "
+        f"lr {line['lr']:.2e}  {line['images_per_second']:.1f} images/s  "
         f"{line['seconds']:.0f} s"
     )
+
+
+def _distillation(line: dict[str, Any]) -> str:
+    return f"distillation {line['distillation']:.3f}  " if "distillation" in line else ""
 
 
 def score_line(scores: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from resight.config.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
-_HEADS = re.compile(r"^(necks|heads|fusion|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")
+_HEADS = re.compile(r"^(necks|heads|fusion|projection|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")
 _CLASSIFIERS = re.compile(r"^(heads|classifier)\b")
 _BLOCK = re.compile(r"^backbone\.(?:nets\.\d+\.)?(?:net\.)?blocks\.(\d+)\.")
 _STEM = re.compile(r"^backbone\.(?:nets\.\d+\.)?(?:net\.)?(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")

@@ -10,10 +10,11 @@ from resight.models.checkpoint import effective_fusion
 from resight.models.convert.hub_timm import resolve_backbone
 from resight.models.pretrained import TIMM
 from resight.retrieval.protocols import find
+from resight.training.distillation import require_teacher
 
 
 def resolve(run: Run) -> Run:
-    """Check the names of data sets, protocol and backbone, and resolve the fusion of modalities.
+    """Check the names of data sets, protocol and backbone and the teacher, and resolve the fusion of modalities.
 
     A backbone `hf-hub:ORG/NAME` becomes timm's name of that network, and the weights `timm` those of the repository.
 
@@ -42,6 +43,7 @@ def resolve(run: Run) -> Run:
             "model.fusion concat needs every modality of a sighting, and augmentation.drop_modality leaves some out: "
             "set one of them otherwise"
         )
+    require_teacher(run)
     embedding = run.embedding.model_copy(update={"fusion": fusion})
     return run.model_copy(update={"model": model, "weights": weights, "embedding": embedding})
 

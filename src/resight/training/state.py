@@ -21,6 +21,7 @@ from resight.models.transreid import TransReID
 from resight.progress import counted
 from resight.training.checkpoint_files import SHARDS
 from resight.training.context import TrainContext
+from resight.training.distillation import Distiller
 from resight.training.distributed import DistributedContext
 from resight.training.fsdp import load_whole, read_shards, shard
 from resight.training.optimizer import make_optimizer, parameter_groups
@@ -39,6 +40,8 @@ class State:
     scaler: torch.amp.GradScaler
     center: CenterLoss | None
     center_optimizer: torch.optim.Optimizer | None
+    distiller: Distiller | None = None
+    """The teacher, and the projection to its width; None for a training without a teacher."""
     sharded: bool = False
     """Whether FSDP shards the backbone; `dump` then leaves the weights and the optimizer out."""
     epoch: int = 1
@@ -49,6 +52,11 @@ class State:
     """The best mAP so far on the images that select the checkpoint."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the epoch's figures over its steps so far."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer trains, and what is not trained of the model: its parameters, and the projection's."""
+        return [*self.model.parameters(), *([] if self.distiller is None else dict(self.distiller.parameters).values())]
 
     @property
     def eval_model(self) -> TransReID:
@@ -62,6 +70,7 @@ class State:
             "optimizer": None if self.sharded else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "center": None if self.center is None else self.center.state_dict(),
+            "distillation": None if self.distiller is None else self.distiller.dump(),
             "position": {"epoch": self.epoch, "step": self.step, "best": self.best, "sums": self.sums},
         }
 
@@ -74,6 +83,8 @@ class State:
         self.scaler.load_state_dict(stored["scaler"])
         if self.center is not None:
             self.center.load_state_dict(stored["center"])
+        if self.distiller is not None:
+            self.distiller.restore(stored["distillation"])
         for name, value in stored["position"].items():
             setattr(self, name, value)
 
@@ -87,8 +98,14 @@ def resume(context: TrainContext, state: State) -> None:
     """
     folder = context.folder
     stored = None if folder is None else folder.read_state(check_shards=context.distributed.is_main)
-    if folder is None or stored is None:
+    if folder is None:
         return
+    if stored is None:
+        if state.distiller is not None and context.distributed.is_main:
+            state.distiller.record(folder)
+        return
+    if state.distiller is not None:
+        state.distiller.require_same(folder)
     model, card = load_model(folder.last)
     if card.vocabulary != context.card.vocabulary:
         raise ConfigError(
@@ -145,14 +162,18 @@ def start(context: TrainContext) -> State:
     else:
         backbone = context.distributed.wrap(backbone)
     layers = {f"backbone.{name}": layer for name, layer in model.backbone.layers.items()}
-    groups = parameter_groups(model.named_parameters(), run.optimizer, model.backbone.depth, layers)
+    distiller = Distiller.create(run, context.card, model, context.compute)
+    if distiller is not None:
+        context.progress.log(distiller.description)
+    parameters = [*model.named_parameters(), *([] if distiller is None else distiller.parameters)]
+    groups = parameter_groups(parameters, run.optimizer, model.backbone.depth, layers)
     optimizer = make_optimizer(groups, run.optimizer)
     center = center_optimizer = None
     if run.loss.center_weight:
         center = CenterLoss(len(context.card.vocabulary.identities), model.backbone.widths[0]).to(device)
         center_optimizer = torch.optim.SGD(center.parameters(), lr=run.loss.center_lr)
     scaler = torch.amp.GradScaler(device.type, enabled=context.compute.precision == "fp16")
-    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, run.fsdp)
+    return State(model, backbone, average, optimizer, scaler, center, center_optimizer, distiller, run.fsdp)
 
 
 def trained_part(model: TransReID) -> nn.Module:

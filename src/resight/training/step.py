@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resight.data.augment.augment import augment, drop_modalities
 from resight.data.loader import Batch
 from resight.device import autocast
+from resight.losses.distillation import DistillationLoss
 from resight.losses.objective import Objective, add, objective
 from resight.models.transreid import Outputs
 from resight.training.context import TrainContext
@@ -80,6 +81,12 @@ class Learned:
     outputs: Outputs
     identity: Tensor
     """int64 of each row of the outputs."""
+    distillation: DistillationLoss | None = None
+    """The losses against the teacher, which the total has too; None without a teacher."""
+
+    def distilled(self, loss: DistillationLoss) -> "Learned":
+        """Add the loss against the teacher."""
+        return replace(self, loss=replace(self.loss, total=self.loss.total + loss.total), distillation=loss)
 
 
 def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[slice, int]) -> dict[str, Tensor]:
@@ -92,7 +99,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
         part: which sightings of the whole batch they are, and how many that has.
 
     Returns:
-        scalars of the whole batch: `loss`, `id`, `triplet`, `accuracy`, `center` where it is trained, and `images`.
+        scalars of the whole batch: `loss`, `id`, `triplet`, `accuracy`, `images`; `center` where it is trained,
+        and the figures of the distillation losses where there is a teacher.
     """
     run = context.run
     seed = (run.seed, state.epoch, state.step)
@@ -116,7 +124,7 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
         freeze(state.model)
     if run.optimizer.clip is not None:
         state.scaler.unscale_(state.optimizer)
-        clip(state.model.parameters(), run.optimizer.clip)
+        clip(state.parameters, run.optimizer.clip)
     state.scaler.step(state.optimizer)
     if state.center is not None and state.center_optimizer is not None:
         state.center.rescale_gradient(run.loss.center_weight)
@@ -131,6 +139,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     values = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
     if state.center is not None:
         values["center"] = loss.center
+    if learned.distillation is not None:
+        values |= learned.distillation.figures
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
 
 
@@ -166,6 +176,9 @@ def gradients(context: TrainContext, state: State, inputs: Inputs, identity: Ten
     # Features of the whole batch as leaves of a graph of their own: heads, losses and their gradients.
     leaves = [distributed.gather(features).requires_grad_() for features in local]
     learned = _loss(context, state, leaves, inputs, identity)
+    if state.distiller is not None:
+        targets = state.distiller.targets(inputs.images, inputs.side_info, context.run.micro_batch_size)
+        learned = learned.distilled(state.distiller.loss(state.model, leaves, distributed.gather(targets)))
     state.scaler.scale(learned.loss.total).backward()
 
     # Back through the backbone: this process's rows; times the number of processes, whose mean is taken.

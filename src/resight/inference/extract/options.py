@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from resight.config.folder import FolderOptions
 from resight.config.scaling import Scaling
@@ -81,6 +81,11 @@ class ExtractOptions:
             ConfigError: the pattern is invalid, or two options state the same.
         """
         return FolderOptions().changed(**{name: getattr(self, name) for name in _OF_FOLDER})
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """The arguments of `resight.load`."""
+        return {name: getattr(self, name) for name in _OF_MODEL}
 
     def check_for_embedder(self) -> None:
         """Check that no option of loading is set, for a model that is loaded already.

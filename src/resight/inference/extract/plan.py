@@ -13,9 +13,11 @@ from resight.errors import ConfigError
 from resight.files import make_folder, replacing, storing
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import EmbeddingsInfo
+from resight.inference.exported import is_exported
 from resight.inference.extract.options import ExtractOptions
 from resight.inference.extract.sources import Source
 from resight.inference.extract.tasks import ModelFolder
+from resight.inference.load import load
 from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id
 from resight.models.hub.download import local_folder
 from resight.models.open_model import open_card
@@ -88,6 +90,8 @@ def resolve_model(model: Embedder | str | Path, options: ExtractOptions, several
         options.check_for_embedder()
         return _of_embedder(model, several)
     folder = local_folder(model).absolute()
+    if is_exported(folder):
+        return _of_embedder(load(folder, **options.of_model), several)
     card = open_card(folder)
     settings = options.override(card.embedding)
     require_modalities(settings.scaling, card.vocabulary.modalities)

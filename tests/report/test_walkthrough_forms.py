@@ -1,4 +1,4 @@
-"""The forms of a walkthrough: text, Markdown, HTML and JSON; and docs/walkthrough.md, which is what the command prints."""
+"""The forms of a walkthrough: text, Markdown, HTML and JSON; and docs/walkthrough.md, which the command prints."""
 
 import json
 import re

@@ -112,8 +112,8 @@ MISTAKES = {  # and by what the README says that each changes the embedding; it 
     "fastreid_bot_r50_v0_1_1": [(other_stem, 0.02)],
     "fastreid_sbs_r50_ibn": [(other_stem, 0.09), (usual_gem_power, (6e-3, 2e-2)), (no_non_local_blocks, 0.48)],
     "clip_reid_rn50": [(one_head, 2.7e-3), (reversed_positions, 5e-4)],
-    "miewid_efficientnetv2_rw_t": [(usual_gem_power, (6e-3, 2e-2))],
-    "torchreid_osnet_x0_25": [(large_epsilon, 9e-3), (no_last_relu, (0.2, 1.0))],
+    "miewid_efficientnetv2_rw_t": [(usual_gem_power, (6e-3, 2e-2)), (large_epsilon, 9e-3)],
+    "torchreid_osnet_x0_25": [(no_last_relu, (0.2, 1.0))],
     "torchreid_resnet50": [(other_last_stride, (2e-2, 0.5))],
 }
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from resight.errors import CheckpointError, ResightError, StorageError
 
+USER: Final = {"library_name": "resight"}
+"""What the client says to the Hub of who uses it."""
 _LOG_IN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -37,13 +39,6 @@ def uploading(address: object) -> Generator[None]:
         raise
     except Exception as error:
         raise StorageError(f"nothing was published: {_reason(error, address, 'write')}") from error
-
-
-def client_options() -> dict[str, Any]:
-    """Return what the client says of who uses it, with the version of this package and nothing else."""
-    from resight import __version__
-
-    return {"library_name": "resight", "library_version": __version__}
 
 
 def _reason(error: Exception, address: object, access: str = "read") -> str:

@@ -8,7 +8,7 @@ from resight.errors import CheckpointError
 from resight.models.checkpoint import CALIBRATION, CARD, WEIGHTS, read_card
 from resight.models.convert.reid_folder import REID_CARD, REID_WEIGHTS, is_reid_folder
 from resight.models.hub.address import HubAddress, is_hub_address, parse_address
-from resight.models.hub.client import client_options, downloading
+from resight.models.hub.client import USER, downloading
 
 PAGE: Final = "README.md"
 _TEXTS: Final = (CARD, REID_CARD, CALIBRATION, PAGE)
@@ -65,7 +65,7 @@ def download_file(address: HubAddress, name: str, commit: str) -> Path:
 
     with downloading(address):
         try:
-            return Path(hf_hub_download(address.repository, name, revision=commit, **client_options()))
+            return Path(hf_hub_download(address.repository, name, revision=commit, **USER))
         except RemoteEntryNotFoundError as error:
             raise CheckpointError(f"{address} has no {name}; weights are read from .safetensors files alone") from error
 
@@ -90,7 +90,7 @@ def _download_texts(address: HubAddress) -> Path:
 
     folder = snapshot_download(
         address.repository, revision=address.revision, allow_patterns=list(_TEXTS), tqdm_class=Silent,
-        **client_options(),
+        **USER,
     )  # fmt: skip
     return Path(folder)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from resight.models.hub.client import client_options, uploading
+from resight.models.hub.client import USER, uploading
 
 
 def upload_files(
@@ -27,7 +27,7 @@ def upload_files(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     with uploading(repository):
-        hub = HfApi(**client_options())
+        hub = HfApi(**USER)
         hub.create_repo(repository, private=private or None, exist_ok=True)
         if revision is not None and revision != "main":
             hub.create_branch(repository, branch=revision, exist_ok=True)

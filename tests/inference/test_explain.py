@@ -81,6 +81,15 @@ def test_the_comparison_is_that_of_the_embeddings_and_the_model_is_as_before(mod
     np.testing.assert_array_equal(model.embed(list(files), camera=["c1", "c2"]), before)
 
 
+def test_half_precision_explains_the_same(model, files):
+    half = resight.load(model.folder, "cpu", "bf16")
+    full, rounded = (explain(embedder, *files, cameras=("c1", "c2")) for embedder in (model, half))
+    for attention, other in zip(full.attention, rounded.attention, strict=True):
+        assert other.dtype == np.float32
+        np.testing.assert_allclose(attention, other, atol=0.02)
+    np.testing.assert_allclose(full.similarities, rounded.similarities, atol=0.05)
+
+
 def test_a_picture_resembles_itself_patch_by_patch(model, files):
     result = explain(model, files[0], files[0])
     np.testing.assert_allclose(np.diag(result.similarities), 1, atol=1e-4)
@@ -127,8 +136,12 @@ def test_each_picture_passes_the_backbone_of_its_modality(tmp_path, files):
     card = before.card.model_copy(update={"model": before.card.model.changed(separate_backbones=True)})
     network = card.build()
     network.backbone.nets[1].blocks[-1].attn.qkv.weight.data.mul_(40)
-    rgb, nir = explain(Embedder(network, card), files[0], files[0], modalities=("rgb", "nir")).attention
-    again = explain(Embedder(network, card), files[0], files[0], modalities=("rgb", "rgb")).attention
+    rgb, nir = explain(
+        Embedder(network, card, digest=before.card.weights_sha256), files[0], files[0], modalities=("rgb", "nir")
+    ).attention
+    again = explain(
+        Embedder(network, card, digest=before.card.weights_sha256), files[0], files[0], modalities=("rgb", "rgb")
+    ).attention
     np.testing.assert_array_equal(rgb, again[1])
     assert np.abs(rgb - nir).max() > 0.01
 

@@ -118,7 +118,7 @@ def explain(
     known = model.card.vocabulary
     inputs = as_inputs([first, second], cameras, None, modalities, known.modalities)
     if len(inputs.images) != 2:
-        raise ConfigError("an explanation compares two pictures of one modality each: give one picture of each sighting")
+        raise ConfigError("an explanation compares two pictures of one modality each: give one of each sighting")
     numbers = inputs.numbers(known.cameras, known.views, known.modalities)
     batches = decoded_batches(inputs, 2, model.card.preprocessing, model.scaling)
     pixels = torch.cat([batch for _, batch in batches])  # uint8 [2, 3, H, W]

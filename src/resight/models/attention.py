@@ -59,7 +59,9 @@ def map_tokens(backbone: Backbone, image: Tensor, side_info: Mapping[str, Tensor
         tokens = net.features_and_tokens(image, side_info)[1]
     assert tokens is not None
     rows, columns = cast(Any, source.patch_embed).grid_size
-    received = _read_tokens(net, weights[0].shape[1]) @ weights[0][0]  # [T]
+    received = (_read_tokens(net, weights[0].shape[1])[:, None] * weights[0][0]).sum(
+        0
+    )  # [T], in float32 under autocast
     patches = received[net.prefix :]
     return TokenMap((patches / patches.sum()).view(rows, columns), tokens[0, net.prefix :].float().cpu())
 

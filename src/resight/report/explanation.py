@@ -75,7 +75,9 @@ def _draw_pairs(figure: Any, left: Any, right: Any, explanation: Explanation, pi
             _centre(cell, attention.shape, picture)
             for cell, attention, picture in zip((pair.first, pair.second), explanation.attention, pictures, strict=True)
         ]
-        line = ConnectionPatch(points[0], points[1], "data", "data", axesA=left, axesB=right, color=colour, linewidth=1.2)
+        line = ConnectionPatch(
+            points[0], points[1], "data", "data", axesA=left, axesB=right, color=colour, linewidth=1.2
+        )
         figure.add_artist(line)
         for axis, point in zip((left, right), points, strict=True):
             axis.plot(*point, "o", markersize=11, markerfacecolor=colour, markeredgecolor="black", clip_on=False)

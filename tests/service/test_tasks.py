@@ -1,0 +1,253 @@
+"""Tasks in the background: progress, results, limits, and the end of the service; many pictures; the map's layout."""
+
+import asyncio
+import re
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from service_helpers import jpeg
+from test_page import HTML, post, token
+from test_process import Process, stored
+
+from resight.errors import ConfigError
+from resight.service import background, layout
+from resight.service.background import Background
+from resight.service.errors import ServiceError
+from resight.service.page import progress
+
+pytest_plugins = ("service_fixtures",)
+
+
+@pytest.fixture
+def tasks():
+    return Background(SimpleNamespace(close=lambda: None))
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+async def read_events(service, task):
+    return [event async for event in progress.events(service, task)]
+
+
+def service_of(tasks, request_seconds=30.0):
+    return SimpleNamespace(background=tasks, settings=SimpleNamespace(request_seconds=request_seconds))
+
+
+def test_a_task_reports_and_returns(tasks):
+    async def use():
+        async def function(task):
+            task.report("Reading", 3, 7)
+            await asyncio.sleep(0.4)
+            return "the result"
+
+        task = tasks.start("Counting", "/map?task={task}", function)
+        events = await read_events(service_of(tasks), task)
+        assert tasks.find(task.id) is task
+        return task, events
+
+    task, events = run(use())
+    assert (task.result, task.error, task.address) == ("the result", None, f"/map?task={task.id}")
+    assert "Reading: 3 of 7" in events[0]
+    assert 'max="7" value="3"' in events[0]
+    assert f'hx-get="{task.address}"' in events[-2]
+    assert events[-1] == "event: end\ndata: end\n\n"
+    for event in events:
+        assert re.fullmatch(r"(event: \w+\n)?(data: .*\n)+\n", event), "each line of HTML is a line of data"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(ServiceError(503, "it is full"), "it is full"), (ConfigError("too few"), "too few"),
+     (ZeroDivisionError("secret"), "the service has a fault; its log says where")],
+)  # fmt: skip
+def test_a_task_that_fails_is_one_sentence(tasks, error, sentence):
+    async def use():
+        async def function(task):
+            raise error
+
+        task = tasks.start("Failing", "/", function)
+        await task.wait(5)
+        with pytest.raises(ServiceError) as refused:
+            progress.result_of(task)
+        return refused.value
+
+    refusal = run(use())
+    assert (refusal.status, refusal.reason) == (422, sentence)
+
+
+def test_few_tasks_run_and_few_are_remembered(tasks, monkeypatch):
+    async def use():
+        release = asyncio.Event()
+
+        async def function(task):
+            await release.wait()
+
+        running = [tasks.start("Waiting", "/", function) for _ in range(background._MAX_RUNNING)]
+        with pytest.raises(ServiceError, match="4 tasks run already"):
+            tasks.start("One more", "/", function)
+        release.set()
+        for task in running:
+            assert await task.wait(5)
+        for _ in range(background._MAX_ENDED):
+            await tasks.start("Quick", "/", function).wait(5)
+        with pytest.raises(ServiceError, match="no such task") as refused:
+            tasks.find(running[0].id)
+        assert refused.value.status == 404
+
+    run(use())
+
+
+def test_the_end_waits_for_what_must_finish_and_ends_the_rest(tasks):
+    async def use():
+        done = []
+
+        async def write(task):
+            await asyncio.sleep(0.3)
+            done.append(task.id)
+
+        async def read(task):
+            await asyncio.sleep(60)
+
+        writing, reading = tasks.start("Adding", "/", write, must_finish=True), tasks.start("Map", "/", read)
+        stream = asyncio.create_task(read_events(service_of(tasks), reading))
+        await asyncio.sleep(0.05)
+        tasks.end_streams()
+        events = await stream
+        assert "The service is ending" in events[-2]
+        assert events[-1].startswith("event: end")
+        await tasks.finish()
+        assert done == [writing.id]
+        assert reading.error == "the service is ending"
+        with pytest.raises(ServiceError, match="the service is ending"):
+            tasks.start("Late", "/", read)
+
+    run(use())
+
+
+def test_a_stream_ends_before_a_request_may_last(tasks):
+    async def use():
+        async def function(task):
+            await asyncio.sleep(60)
+
+        task = tasks.start("Long", "/", function)
+        began = time.monotonic()
+        events = await read_events(service_of(tasks, request_seconds=1.0), task)
+        await tasks.finish()
+        return events, time.monotonic() - began
+
+    events, seconds = run(use())
+    assert 0.4 < seconds < 10
+    assert "event: end" not in events[-1], "the browser connects again"
+
+
+def test_explanations_do_not_pile_up(tasks):
+    async def use():
+        release = threading.Event()
+        running = [asyncio.create_task(tasks.explain(release.wait)) for _ in range(background._MAX_EXPLANATIONS)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServiceError, match="too many explanations"):
+            await tasks.explain(release.wait)
+        release.set()
+        await asyncio.gather(*running)
+        assert await tasks.explain(lambda: 3) == 3
+
+    run(use())
+
+
+def test_the_layout_is_computed_again_where_embeddings_changed(monkeypatch):
+    calls = []
+
+    async def in_process(vectors):
+        calls.append(len(vectors))
+        return np.zeros((len(vectors), 2), np.float32)
+
+    monkeypatch.setattr(layout, "_in_process", in_process)
+    layouts = layout.Layouts()
+    vectors = np.eye(3, dtype=np.float32)
+
+    async def use():
+        for ids, used in ((["a", "b", "c"], vectors), (["a", "b", "c"], vectors), (["a", "b", "c"], -vectors),
+                          (["a", "b"], vectors[:2])):  # fmt: skip
+            await layouts.of(ids, used)
+
+    run(use())
+    assert calls == [3, 3, 2]
+
+
+def test_many_pictures_are_added_in_the_background(filled):
+    pictures = [("images", ("a.jpg", jpeg(n, n))) for n in range(20, 30)]
+    pictures.insert(4, ("images", ("bad.jpg", b"no picture")))
+    form = {"token": token(filled), "identity": "many", "camera": "c1", "modality": "rgb"}
+    answer = filled.post("/add/many", data=form, files=pictures, headers=HTML, follow_redirects=False)
+    assert answer.status_code == 303
+    address = answer.headers["location"]
+    for _ in range(600):
+        text = filled.get(address, headers=HTML).text
+        if "10 pictures added" in text:
+            break
+        assert f'content="2; url={address}"' in text, "without a script, the page loads again"
+        time.sleep(0.1)
+    assert "Picture 5: the picture" in text
+    stored_records = filled.get("/v1/records?identity=many").json()["records"]
+    assert len(stored_records) == 10
+    assert {(record["camera"], record["modality"]) for record in stored_records} == {("c1", "rgb")}
+    again = filled.post("/add/many", data=form, files=pictures[:2], headers=HTML, follow_redirects=False)
+    for _ in range(600):
+        text = filled.get(again.headers["location"], headers=HTML).text
+        if "0 pictures added" in text:
+            break
+        time.sleep(0.1)
+    assert "2 were in the gallery before" in text
+    assert len(filled.get("/v1/records?identity=many").json()["records"]) == 10
+    with filled.stream("GET", f"{address}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert "event: end" in "".join(stream.iter_text())
+
+
+def test_bad_forms_of_tasks_are_refused(filled):
+    assert post(filled, "/add/many", {}).status_code == 422
+    assert filled.get("/tasks/none", headers=HTML).status_code == 404
+    assert filled.get("/tasks/none/events").status_code == 404
+
+
+def test_clusters_show_their_progress_until_they_are_there(filled, monkeypatch):
+    monkeypatch.setattr(progress, "SOON", 0.0)
+    service = filled.service
+    gate = threading.Event()
+    service.background._thread.submit(lambda gallery: gate.wait(30))
+    try:
+        text = filled.get("/clusters?threshold=0.5", headers=HTML).text
+    finally:
+        gate.set()
+    assert "Grouping the unassigned sightings" in text
+    task = re.search(r'hx-sse:connect="/tasks/([\w-]+)/events"', text)[1]
+    with filled.stream("GET", f"/tasks/{task}/events") as stream:
+        events = "".join(stream.iter_text())
+    address = re.findall(r'hx-get="([^"]+)"', events)[-1].replace("&amp;", "&")
+    assert address == f"/clusters?threshold=0.5&task={task}"
+    assert "0 sightings without an identity" in filled.get(address, headers=HTML).text
+
+
+def test_sigterm_ends_streams_and_stores_accepted_pictures(model, embedder, tmp_path):
+    service = Process(model, tmp_path / "g")
+    with httpx.Client(base_url=service.url, headers=HTML) as client:
+        files = [("images", ("a.jpg", jpeg(n, n))) for n in range(24)]
+        answer = client.post("/add/many", data={"token": token(client)}, files=files)
+        address = answer.headers["location"]
+        with client.stream("GET", f"{address}/events") as stream:
+            first = next(stream.iter_text())
+            service.process.send_signal(signal.SIGTERM)
+            rest = "".join(stream.iter_text())
+    assert service.process.wait(40) == 0
+    service._reader.join()
+    service.process.stderr.close()
+    assert "data: " in first
+    assert "event: end" in first + rest
+    assert len(stored(tmp_path / "g", embedder)) == 24

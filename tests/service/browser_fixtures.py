@@ -1,5 +1,6 @@
-"""Chromium and a service with twelve sightings, for tests of the page: a pytest plugin of the test files that use it."""
+"""Chromium and a service with twelve sightings: a pytest plugin of the tests of the page."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,15 @@ CHROMIUM = shutil.which("chromium")
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+class FastLayouts:
+    """Stands for UMAP, which compiles itself for half a minute; slow enough that the page shows the progress."""
+
+    async def of(self, ids, vectors):
+        await asyncio.sleep(1.5)
+        places = vectors[:, :2] - vectors[:, :2].min(0)
+        return places / places.max()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,8 @@ def address(listening):
     """The address of a service with twelve sightings: of two identities, and some of none."""
     import httpx
 
-    url, _ = listening()
+    url, service = listening()
+    service.background.layouts = FastLayouts()
     with httpx.Client(base_url=url) as client:
         for n in range(12):
             form = {"id": f"r{n}", "camera": f"c{n % 2 + 1}", "time": str(n)}

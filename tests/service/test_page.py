@@ -26,7 +26,7 @@ HOSTILE = "<script>alert(1)</script>\"'&"
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
-    """Pages wait for the result of a task, however busy the machine is; tests/service/test_tasks.py is about progress."""
+    """Pages wait for the result of a task, however busy the machine is; test_tasks.py is about progress."""
     monkeypatch.setattr(progress, "SOON", 60.0)
 
 

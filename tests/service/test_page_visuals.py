@@ -36,8 +36,9 @@ def test_two_pictures_are_compared(page):
 
 
 def test_the_map_appears_after_its_progress_and_opens_an_identity(page):
-    page.set_default_timeout(120_000)  # the first map compiles its functions
     page.goto("/map")
+    page.locator("progress").wait_for()
+    require_accessible(page)
     page.locator("figure.map").wait_for()
     assert page.locator("figure.map a").count() == page.locator("figure.map circle").count() > 0
     require_accessible(page)
@@ -110,7 +111,7 @@ def test_every_page_is_accessible_and_fits_a_phone(browser, address, scheme):
     for path in PAGES:
         page.goto(path)
         if path == "/map":
-            page.locator("figure.map").wait_for(timeout=120_000)
+            page.locator("figure.map").wait_for()
         require_accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
     context.close()

@@ -54,8 +54,8 @@ def test_a_task_reports_and_returns(tasks):
 
     task, events = run(use())
     assert (task.result, task.error, task.address) == ("the result", None, f"/map?task={task.id}")
-    assert "Reading: 3 of 7" in events[0]
-    assert 'max="7" value="3"' in events[0]
+    reading = next(event for event in events if "Reading: 3 of 7" in event)
+    assert 'max="7" value="3"' in reading
     assert f'hx-get="{task.address}"' in events[-2]
     assert events[-1] == "event: end\ndata: end\n\n"
     for event in events:
@@ -164,7 +164,8 @@ def test_explanations_do_not_pile_up(tasks):
 def test_the_layout_is_computed_again_where_embeddings_changed(monkeypatch):
     calls = []
 
-    async def in_process(vectors):
+    async def in_process(function, vectors):
+        assert function is layout.project
         calls.append(len(vectors))
         return np.zeros((len(vectors), 2), np.float32)
 
@@ -179,6 +180,13 @@ def test_the_layout_is_computed_again_where_embeddings_changed(monkeypatch):
 
     run(use())
     assert calls == [3, 3, 2]
+
+
+def test_a_layout_is_computed_by_another_process():
+    vectors = np.eye(3, dtype=np.float32)
+    np.testing.assert_array_equal(run(layout._in_process(np.negative, vectors)), -vectors)
+    with pytest.raises(ServiceError, match="its process has ended"):
+        run(layout._in_process(np.linalg.cholesky, -vectors))
 
 
 def test_many_pictures_are_added_in_the_background(filled):
@@ -242,12 +250,14 @@ def test_sigterm_ends_streams_and_stores_accepted_pictures(model, embedder, tmp_
         answer = client.post("/add/many", data={"token": token(client)}, files=files)
         address = answer.headers["location"]
         with client.stream("GET", f"{address}/events") as stream:
-            first = next(stream.iter_text())
-            service.process.send_signal(signal.SIGTERM)
-            rest = "".join(stream.iter_text())
+            parts = []
+            for text in stream.iter_text():
+                if not parts:
+                    service.process.send_signal(signal.SIGTERM)
+                parts.append(text)
     assert service.process.wait(40) == 0
     service._reader.join()
     service.process.stderr.close()
-    assert "data: " in first
-    assert "event: end" in first + rest
+    assert parts[0].startswith("data: ")
+    assert "event: end" in "".join(parts)
     assert len(stored(tmp_path / "g", embedder)) == 24

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -33,14 +34,14 @@ class Layouts:
         digest.update(np.ascontiguousarray(vectors).data)
         version = digest.hexdigest()
         if version != self._version:
-            self._positions = await _in_process(vectors)
+            self._positions = await _in_process(project, vectors)
             self._version = version
         return self._positions
 
 
-async def _in_process(vectors: np.ndarray) -> np.ndarray:
+async def _in_process(function: Callable[[np.ndarray], np.ndarray], vectors: np.ndarray) -> np.ndarray:
     ours, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=_run, args=(theirs,), daemon=True, name="resight-map")
+    process = _CONTEXT.Process(target=_run, args=(theirs, function), daemon=True, name="resight-map")
     process.start()
     theirs.close()
 
@@ -64,6 +65,6 @@ async def _in_process(vectors: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _run(connection: Connection) -> None:
-    """Lay out the embeddings that arrive, and send their positions."""
-    connection.send(project(connection.recv()))
+def _run(connection: Connection, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Send what the function makes of the embeddings that arrive."""
+    connection.send(function(connection.recv()))

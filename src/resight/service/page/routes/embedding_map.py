@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -38,7 +39,8 @@ async def map_page(
     task: TaskId = None,
 ) -> HTMLResponse:  # fmt: skip
     """Show the map; while it is computed, the progress."""
-    require_extra("umap", "map")
+    if find_spec("umap") is None:  # it is imported by the process of the layout alone: that takes seconds
+        require_extra("umap", "map")
 
     async def compute(task: Task) -> _Layout:
         def read(gallery: Gallery) -> tuple[list[Record], int]:

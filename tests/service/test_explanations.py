@@ -70,7 +70,7 @@ def test_the_page_explains_a_result_without_a_script(filled):
     page = post(filled, "/explain", {**form, "record": "r1"})
     assert page.status_code == 200
     assert len(JPEG.findall(page.text)) == 4, "each picture is shown with its attention and with its patches"
-    assert "Computed from the small pictures" in page.text
+    assert "Computed from the two small pictures" in page.text
     assert page.text.startswith("<!doctype html>")
     form = {**form, "record": "r1", "token": token(filled)}
     part = filled.post("/explain", data=form, headers={"HX-Request": "true"})

@@ -82,13 +82,16 @@ def _drawing(pictures: list[np.ndarray], weights: tuple[np.ndarray, np.ndarray])
 def _lines(explanation: Explanation, drawing: Drawing) -> list[Line]:
     lines = list[Line]()
     for number, pair in enumerate(explanation.pairs(len(COLOURS)), start=1):
-        points = list[float]()
-        places = list[str]()
-        for cell, attention, box in zip((pair.first, pair.second), explanation.attention, drawing.boxes, strict=True):
-            across, down = (cell[1] + 0.5) / attention.shape[1], (cell[0] + 0.5) / attention.shape[0]
-            points += [round(box[0] + across * box[1], 1), round(down * box[2], 1)]
-            places.append(_place(across, down))
-        lines.append(Line(number, COLOURS[number - 1], *points, (places[0], places[1]), pair.similarity))
+        ends = [
+            ((cell[1] + 0.5) / attention.shape[1], (cell[0] + 0.5) / attention.shape[0])
+            for cell, attention in zip((pair.first, pair.second), explanation.attention, strict=True)
+        ]
+        (x1, y1), (x2, y2) = (
+            (round(box[0] + across * box[1], 1), round(down * box[2], 1))
+            for (across, down), box in zip(ends, drawing.boxes, strict=True)
+        )
+        places = (_place(*ends[0]), _place(*ends[1]))
+        lines.append(Line(number, COLOURS[number - 1], x1, y1, x2, y2, places, pair.similarity))
     return lines
 
 

@@ -40,7 +40,11 @@ class Added:
 async def add_many_page(request: Request, service: ServiceOf) -> HTMLResponse:
     """Show the form for many pictures."""
     vocabulary = service.embedder.card.vocabulary
-    values = {"cameras": vocabulary.cameras, "modalities": vocabulary.modalities, "chosen": service.default_modality}
+    values: dict[str, Any] = {
+        "cameras": vocabulary.cameras,
+        "modalities": vocabulary.modalities,
+        "chosen": service.default_modality,
+    }
     return await page(request, "add_many.html", **values, max_megabytes=service.settings.max_body_megabytes)
 
 

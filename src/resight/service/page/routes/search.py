@@ -93,7 +93,7 @@ async def _results(request: Request, service: Service, query: dict[str, Any], an
     groups = group_answers(answers)
     results = {"query": query, "groups": groups, "number": len(answers), "suggested": suggested_identity(groups)}
     can_explain = service.embedder.model.backbone.token_width is not None and query["thumbnail"] is not None
-    values = {"results": results, "can_explain": can_explain}
+    values: dict[str, Any] = {"results": results, "can_explain": can_explain}
     if is_fragment(request):
         return await page(request, "results.html", **values)
     return await page(request, "search.html", **await _form_values(service), **values)

@@ -29,7 +29,7 @@ async def explain_result(
     query = Side(picture, form.query_record, form.query_camera, form.query_modality)
     explained = await explain_sides(service, query, Side(None, form.record))
     counts["queries"] = 1
-    values = {"why": why_values(explained, ("the query", "the result")), "is_result": True}
+    values: dict[str, Any] = {"why": why_values(explained, ("the query", "the result")), "is_result": True}
     return await page(request, "why.html" if is_fragment(request) else "explained.html", **values)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resight.gallery.open import create_gallery, open_gallery
     from resight.gallery.record import Filter, Record
     from resight.inference.embedder import Embedder
+    from resight.inference.explain import Explanation, explain
     from resight.inference.export import export
     from resight.inference.extract.extract import ExtractOptions, extract
     from resight.inference.import_onnx import import_onnx
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from resight.inference.tracker_features import TrackerFeatures
     from resight.models.convert.convert import convert_checkpoint
     from resight.models.published import PublishedModel, list_models
+    from resight.report.embedding_map import EmbeddingMap, embedding_map
     from resight.report.publish import push
     from resight.report.walkthrough.summary import summarize
     from resight.retrieval.calibration import Calibration
@@ -63,7 +65,9 @@ _MODULES = {
     "ConfigError": "errors",
     "DatasetError": "errors",
     "Embedder": "inference.embedder",
+    "EmbeddingMap": "report.embedding_map",
     "EvaluationError": "errors",
+    "Explanation": "inference.explain",
     "ExportError": "errors",
     "ExtractOptions": "inference.extract.options",
     "Filter": "gallery.record",
@@ -88,8 +92,10 @@ _MODULES = {
     "compare": "evaluation.compare",
     "convert_checkpoint": "models.convert.convert",
     "create_gallery": "gallery.open",
+    "embedding_map": "report.embedding_map",
     "evaluate": "evaluation.evaluate",
     "evaluate_matrix": "evaluation.matrix",
+    "explain": "inference.explain",
     "export": "inference.export",
     "extract": "inference.extract.extract",
     "find_learning_rate": "training.lr_finder",
@@ -108,13 +114,13 @@ _MODULES = {
 }
 
 __all__ = [
-    "Answer", "Calibration", "CheckpointError", "Client", "ConfigError", "DatasetError", "Embedder", "EvaluationError",
-    "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery", "GalleryError", "PictureError",
-    "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime", "ServiceSettings", "Sighting",
-    "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError", "calibrate", "compare",
-    "convert_checkpoint", "create_gallery", "evaluate", "evaluate_matrix", "export", "extract", "find_learning_rate",
-    "import_onnx", "inspect_dataset", "list_models", "load", "open_gallery", "push", "read_dataset", "read_images",
-    "recipes", "serve", "summarize", "train",
+    "Answer", "Calibration", "CheckpointError", "Client", "ConfigError", "DatasetError", "Embedder", "EmbeddingMap",
+    "EvaluationError", "Explanation", "ExportError", "ExtractOptions", "Filter", "FolderOptions", "Gallery",
+    "GalleryError", "PictureError", "PublishedModel", "Record", "ResightError", "Result", "Run", "Runtime",
+    "ServiceSettings", "Sighting", "SightingTable", "Split", "StorageError", "TrackerFeatures", "TrainingError",
+    "calibrate", "compare", "convert_checkpoint", "create_gallery", "embedding_map", "evaluate", "evaluate_matrix",
+    "explain", "export", "extract", "find_learning_rate", "import_onnx", "inspect_dataset", "list_models", "load",
+    "open_gallery", "push", "read_dataset", "read_images", "recipes", "serve", "summarize", "train",
 ]  # fmt: skip
 
 

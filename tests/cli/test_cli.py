@@ -60,7 +60,7 @@ def test_help_of_an_action_lists_its_options(capsys):
 
 def test_help_of_a_verb_with_actions_lists_them(capsys):
     actions = {
-        "gallery": "create add search assign undo cluster remove stats verify copy repair to-parquet from-parquet",
+        "gallery": "create add search assign undo cluster remove map stats verify copy repair to-parquet from-parquet",
         "data": "inspect split clean list",
     }
     for verb, names in actions.items():

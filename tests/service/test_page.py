@@ -9,6 +9,7 @@ from service_helpers import URL, jpeg
 
 from resight.gallery.record import Record
 from resight.service.keys import KeyStore
+from resight.service.page import progress
 from resight.service.page.render import PAGE_HEADERS
 from resight.service.page.routes.changes import local_path
 from resight.service.page.routes.clusters import divide
@@ -19,8 +20,14 @@ from resight.service.page.times import parse_time, time_text
 pytest_plugins = ("service_fixtures",)
 HTML = {"Accept": "text/html"}
 PAGES = ["/", "/identities", "/identity?name=id0", "/clusters?threshold=0.5", "/cameras", "/camera?name=c1", "/admin",
-         "/similar?id=r0", "/sign-in", "/identities?q=ID1"]  # fmt: skip
+         "/similar?id=r0", "/sign-in", "/identities?q=ID1", "/compare", "/add/many"]  # fmt: skip
 HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Pages wait for the result of a task, however busy the machine is; test_tasks.py is about progress."""
+    monkeypatch.setattr(progress, "SOON", 60.0)
 
 
 def token(client, path="/"):

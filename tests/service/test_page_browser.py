@@ -1,20 +1,11 @@
 """The page in Debian's Chromium: pictures, crop, search, assignment, clusters, removal; no console error; axe-core."""
 
 import re
-import shutil
-from pathlib import Path
 
-import pytest
+from browser_fixtures import picture, require_accessible, search, until, uploaded
 from service_helpers import jpeg
 
-pytest_plugins = ("service_fixtures",)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("Debian's chromium is not installed: apt-get install chromium", allow_module_level=True)
-AXE = (Path(__file__).parent / "axe.min.js").read_text()
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
+pytest_plugins = ("service_fixtures", "browser_fixtures")
 PASTE = """async ([bytes, type]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], "picture.jpg", { type: "image/jpeg" }));
@@ -23,73 +14,6 @@ PASTE = """async ([bytes, type]) => {
     : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
   document.querySelector(type === "paste" ? "main" : ".slot:last-child").dispatchEvent(event);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def address(listening):
-    """The address of a service with twelve sightings: of two identities, and some of none."""
-    import httpx
-
-    url, _ = listening()
-    with httpx.Client(base_url=url) as client:
-        for n in range(12):
-            form = {"id": f"r{n}", "camera": f"c{n % 2 + 1}", "time": str(n)}
-            if n < 4:
-                form["identity"] = f"id{n % 2}"
-            assert client.post("/v1/records", data=form, files={"image": jpeg(n % 2, n)}).status_code == 201
-    return url
-
-
-@pytest.fixture
-def page(browser, address):
-    """A new page, on which nothing may go wrong."""
-    context = browser.new_context(base_url=address)
-    opened = context.new_page()
-    faults = []
-    opened.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.set_default_timeout(8000)
-    yield opened
-    context.close()
-    assert not faults
-
-
-def picture(identity=0, shot=0, size=(32, 64)):
-    return {"name": "picture.jpg", "mimeType": "image/jpeg", "buffer": jpeg(identity, shot, size)}
-
-
-def uploaded(page, name="rgb"):
-    """The size in bytes of the file in a slot."""
-    return page.evaluate(f"document.getElementById('file-{name}').files[0]?.size ?? 0")
-
-
-def search(page):
-    with page.expect_response("**/search") as answered:
-        page.click("#search > button.primary")
-    page.wait_for_selector("#results h2:focus")
-    return answered.value
-
-
-def until(page, expression):
-    """Wait until an expression is true: the page's policy does not let a script evaluate it there."""
-    for _ in range(200):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(expression)
-
-
-def require_accessible(page):
-    found = page.evaluate(f"{AXE}; axe.run().then(result => result.violations)")
-    assert not [(v["id"], [n["html"] for n in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")]
 
 
 def test_upload_search_filter_assign_and_undo(page):

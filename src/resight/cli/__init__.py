@@ -15,6 +15,7 @@ VERBS = {
     "compare": "Compare two evaluations on the same queries, with confidence intervals.",
     "calibrate": "Fit the probability of the same identity, and a threshold for a false match rate, to a model.",
     "similarity": "Compute the similarity of two images.",
+    "explain": "Draw why two images are similar: where the model looks, and which patches resemble each other.",
     "extract": "Write the embeddings of many images, or of boxes in a video, into one file; resumable.",
     "gallery": "Store embeddings, search them, assign identities, cluster, and remove records.",
     "serve": "Serve a gallery by HTTP: search by picture, for programs and agents.",

@@ -3,8 +3,8 @@ each branch.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn

@@ -41,6 +41,7 @@ def create_app(service: Service) -> FastAPI:
             if service.settings.retention_days is not None:
                 task = asyncio.create_task(_remove_expired(service))
                 stack.callback(task.cancel)
+            stack.push_async_callback(service.background.finish)
             yield
 
     app = FastAPI(

@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from resight.gallery.record import Filter, Record
 from resight.inference.embedder import Embedder
 from resight.inference.similarity import Similarity
 from resight.service.audit import AuditLog
+from resight.service.background import Background
 from resight.service.batching import Batcher
 from resight.service.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
 from resight.service.decoding import DecodePool
@@ -74,7 +75,8 @@ class Service:
         self.reader = GalleryThread(open_gallery())
         processes = settings.decoders or min(_MAX_DECODERS, available_cores())
         self.pool = DecodePool(embedder.card.preprocessing, processes, settings.max_megapixels, settings.max_queue)
-        self.batcher = Batcher(self._forward, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
+        self.batcher = Batcher(embedder.embed, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
+        self.background = Background(open_gallery())
         self.metrics.follow_queues(self.pool, self.batcher, self.gallery)
 
     @property
@@ -93,6 +95,7 @@ class Service:
         self.batcher.close()
         self.gallery.close()
         self.reader.close()
+        self.background.close()
 
     async def embed(
         self,
@@ -119,13 +122,21 @@ class Service:
             raise ServiceError(
                 422, f"the request has {len(encoded)} pictures, and the limit is {self.settings.max_images}"
             )
-        decoded = await self._decode(DecodeTask(tuple(encoded), thumbnails))
+        decoded = await self.decode(DecodeTask(tuple(encoded), thumbnails))
         rows = iter(decoded)
         by_sighting = [{modality: next(rows) for modality in sighting} for sighting in named]
         pixels = [{m: torch.from_numpy(row.pixels) for m, row in sighting.items()} for sighting in by_sighting]
         vectors = await asyncio.wrap_future(self.batcher.submit(pixels, camera, view))
         small = [next(iter(sighting.values())).thumbnail for sighting in by_sighting]
         return Embedded(vectors, ["+".join(sighting) for sighting in named], small)
+
+    async def decode(self, task: DecodeTask) -> list[DecodedPicture]:
+        """Decode pictures; a `ServiceError` says which one cannot be decoded (422), or that the queue is full (503)."""
+        result = await asyncio.wrap_future(self.pool.submit(task))
+        if isinstance(result, DecodeFailure):
+            self.metrics.count_undecodable()
+            raise ServiceError(422, result.reason)
+        return result
 
     async def search(
         self, vectors: np.ndarray, options: SearchOptions, same_object: bool = False
@@ -229,16 +240,6 @@ class Service:
         if not records:
             raise ServiceError(404, f"no record has the identity {identity!r:.80}")
         return sorted(records, key=lambda record: math.inf if record.time is None else record.time)
-
-    async def _decode(self, task: DecodeTask) -> list[DecodedPicture]:
-        result = await asyncio.wrap_future(self.pool.submit(task))
-        if isinstance(result, DecodeFailure):
-            self.metrics.count_undecodable()
-            raise ServiceError(422, result.reason)
-        return result
-
-    def _forward(self, sightings: Any, cameras: Sequence[str | None], views: Sequence[str | None]) -> np.ndarray:
-        return self.embedder.embed(sightings, cameras, views)
 
     def _by_modality(self, sighting: Mapping[str, bytes]) -> dict[str, bytes]:
         known = self.embedder.card.vocabulary.modalities

@@ -149,6 +149,21 @@ class CompareForm(Body):
     second_modality: OptionalText = None
 
 
+class ExplainForm(Body):
+    """Two pictures to explain: each a file, or the thumbnail of a record."""
+
+    first: UploadFile | None = None
+    second: UploadFile | None = None
+    first_record: OptionalText = None
+    """Id of a record whose thumbnail is the first picture."""
+    second_record: OptionalText = None
+    first_camera: OptionalText = None
+    second_camera: OptionalText = None
+    first_modality: OptionalText = None
+    """Modality of the first file: rgb, nir or tir."""
+    second_modality: OptionalText = None
+
+
 def read_metadata(text: str | None) -> dict[str, Any]:
     """Return the metadata of a form field.
 

@@ -66,6 +66,39 @@ class CompareOut(Body):
     """Whether the similarity reaches the calibrated threshold."""
 
 
+class PatchPairOut(Body):
+    """Two patches that resemble each other: row and column of each, from 0."""
+
+    first: tuple[int, int]
+    second: tuple[int, int]
+    similarity: float
+    """Of both patches, from -1 to 1."""
+    contribution: float
+    """To `patch_similarity`."""
+
+
+class PatchesOut(Body):
+    """One picture of an explanation: rows of patches."""
+
+    attention: list[list[float]]
+    """How much the model attends to each patch; sums to 1."""
+    contributions: list[list[float]]
+    """Of each patch to `patch_similarity`, which is their sum."""
+    from_thumbnail: bool
+    """Whether the picture is the thumbnail of a record; the record's embedding is of a larger picture."""
+
+
+class ExplainOut(CompareOut):
+    """Why two pictures are similar."""
+
+    patch_similarity: float
+    """Of the patches, weighted with the attention to them; it is not the similarity of the embeddings."""
+    first: PatchesOut
+    second: PatchesOut
+    pairs: list[PatchPairOut]
+    """The largest contributions."""
+
+
 class AddedOut(Body):
     """A record that is stored on disk."""
 

@@ -92,6 +92,10 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
                 compute = service.embedder.description
                 log("listening", address=address, settings=public_settings(settings), compute=compute)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.background.end_streams()
+            await super().shutdown(sockets)
+
     server = Server(config)
     with _handled_signals():
         server.run([listening])

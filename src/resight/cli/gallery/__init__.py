@@ -17,6 +17,7 @@ _ACTIONS: Final = {
     "undo": (options.Undo, actions.undo),
     "cluster": (options.Cluster, counts.cluster),
     "remove": (options.Remove, actions.remove),
+    "map": (options.Map, counts.draw_gallery_map),
     "stats": (options.Stats, counts.stats),
     "verify": (options.Verify, actions.verify),
     "copy": (options.Copy, actions.copy),
@@ -24,7 +25,7 @@ _ACTIONS: Final = {
     "to-parquet": (options.ToParquet, actions.to_parquet),
     "from-parquet": (options.FromParquet, actions.from_parquet),
 }
-_READING: Final = (options.Search, options.Stats, options.Verify)
+_READING: Final = (options.Search, options.Map, options.Stats, options.Verify)
 """Actions that change nothing."""
 _ADDING: Final = (options.Add, options.Copy, options.FromParquet)
 """Actions that can be run again to add what is missing."""

@@ -1,4 +1,4 @@
-"""`resight gallery cluster` and `resight gallery stats`: what they count."""
+"""`resight gallery cluster`, `map` and `stats`: what they count and draw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from resight.cli.gallery import options as kinds
-from resight.cli.output import show
+from resight.cli.output import note, show
 from resight.errors import ConfigError
 from resight.progress import counted, percent
 
@@ -54,6 +54,21 @@ def _agreement_line(agreement: Agreement) -> str:
         f"{percent(agreement.precision)}, recall {percent(agreement.recall)}), NMI {percent(agreement.nmi)}; "
         f"{counted(agreement.groups, 'group')} for {counted(agreement.labels, 'identity', 'identities')}"
     )
+
+
+def draw_gallery_map(options: kinds.Map) -> None:
+    """Draw the embedding map of a gallery."""
+    from resight.gallery.open import open_gallery
+    from resight.progress import Progress
+    from resight.report.embedding_map import draw_map, embedding_map
+
+    with open_gallery(options.gallery) as gallery, Progress(options.quiet) as progress:
+        progress.start("reading the gallery", len(gallery))
+        drawn = embedding_map(gallery, options.max_records, options.seed, progress.update)
+    draw_map(drawn, options.out, options.colour)
+    document = {"points": len(drawn.records), "records": drawn.total, "out": options.out}
+    show(options, document, f"{counted(len(drawn.records), 'point')} of {counted(drawn.total, 'record')}")
+    note(options, f"drawing: {options.out}")
 
 
 def stats(options: kinds.Stats) -> None:

@@ -159,6 +159,22 @@ class Undo(Output):
 
 
 @dataclass(frozen=True)
+class Map(ProgressOutput):
+    """Draw the embeddings of a gallery in two dimensions: near points are similar (UMAP)."""
+
+    gallery: Positional[URL]
+    """The gallery."""
+    out: Annotated[Path, metavar("FILE.png")]
+    """The drawing to write."""
+    colour: Literal["identity", "camera"] = "identity"
+    """What gives a point its colour."""
+    max_records: int = 2000
+    """Number of points; of a larger gallery, a sample is drawn."""
+    seed: int = 0
+    """Random seed of the layout."""
+
+
+@dataclass(frozen=True)
 class Stats(Output):
     """Count the records of a gallery."""
 

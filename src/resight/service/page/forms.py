@@ -56,6 +56,39 @@ class PageSearchForm(SearchForm, PageForm):
     add_time: Time = None
 
 
+class WhyForm(PageForm):
+    """A result of a search, and the query: a small picture, or a record."""
+
+    record: Text
+    """Id of the result."""
+    query: Annotated[str | None, BeforeValidator(_none_of_empty)] = Field(None, max_length=200_000)
+    """A JPEG in base64, as the results have it."""
+    query_record: OptionalText = None
+    query_camera: OptionalText = None
+    query_modality: OptionalText = None
+
+
+class PictureForm(PageForm):
+    """Two pictures to compare."""
+
+    first: Files = Field(default=[])
+    second: Files = Field(default=[])
+    first_camera: OptionalText = None
+    second_camera: OptionalText = None
+    modality: OptionalText = None
+    """Of both."""
+
+
+class AddManyForm(PageForm):
+    """Pictures to add, each a sighting of its own, with labels that they share."""
+
+    images: Files = Field(default=[])
+    identity: OptionalText = None
+    camera: OptionalText = None
+    modality: OptionalText = None
+    time: Time = None
+
+
 class JudgeForm(PageForm):
     """Whether a sighting shows the identity of the form."""
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Form, Query
 
 from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
-from resight.service.forms import CompareForm, ImagesForm, SearchForm
+from resight.service.explanations import Side, explain_out, explain_sides
+from resight.service.forms import CompareForm, ExplainForm, ImagesForm, SearchForm
 from resight.service.record_ids import find_record
 from resight.service.routes.dependencies import ERRORS, Counts, RecordId, ServiceOf
-from resight.service.schemas import AnswerOut, CompareOut, EmbeddingsOut, SearchOut, answer_out
+from resight.service.schemas import AnswerOut, CompareOut, EmbeddingsOut, ExplainOut, SearchOut, answer_out
 from resight.service.types import Count, Group
 
 router = APIRouter(tags=["pictures"], responses=ERRORS)
@@ -63,3 +64,17 @@ async def compare(service: ServiceOf, counts: Counts, form: Annotated[CompareFor
     comparison = await service.compare(first, second, (form.first_camera, form.second_camera))
     counts["queries"] = 2
     return CompareOut(**vars(comparison))
+
+
+@router.post("/v1/explain")
+async def explain(service: ServiceOf, counts: Counts, form: Annotated[ExplainForm, _MULTIPART]) -> ExplainOut:
+    """Explain the similarity of two pictures: the attention to their patches, and the patches that resemble each other.
+
+    Each picture is a file, or the thumbnail of a record. The model must be a vision transformer.
+    """
+    first = Side(form.first and await form.first.read(), form.first_record, form.first_camera, form.first_modality)
+    second = Side(
+        form.second and await form.second.read(), form.second_record, form.second_camera, form.second_modality
+    )
+    counts["queries"] = 2
+    return explain_out(await explain_sides(service, first, second))

@@ -1,5 +1,6 @@
 """The page of sightings without an identity, grouped by similarity: to confirm or to split."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,9 +11,11 @@ from pydantic import BeforeValidator
 from resight.gallery.cluster import cluster
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
+from resight.service.background import Task
 from resight.service.errors import ServiceError
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import RecordsForm
+from resight.service.page.progress import TaskId, current_task, result_of
 from resight.service.page.render import is_fragment, page
 from resight.service.record_ids import require_records
 from resight.service.routes.dependencies import Counts, ServiceOf
@@ -24,28 +27,36 @@ _STEPS = 20  # of the search for the threshold that divides a group
 Threshold = Annotated[float | None, BeforeValidator(lambda v: None if v == "" else v), Query(ge=-1, le=1)]
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """What the page shows of a clustering."""
+
+    groups: list[list[Record]]
+    total: int
+    """Groups of several sightings."""
+    single: int
+    records: int
+
+
 @router.get("/clusters")
 async def clusters_page(
-    request: Request, service: ServiceOf, counts: Counts, threshold: Threshold = None
+    request: Request, service: ServiceOf, counts: Counts, threshold: Threshold = None, task: TaskId = None
 ) -> HTMLResponse:
-    """Show the groups of unassigned sightings, the largest first."""
+    """Show the groups of unassigned sightings, the largest first; where that takes long, its progress."""
     calibrated = _DEFAULT_THRESHOLD if service.calibration is None else service.calibration.threshold
     used = calibrated if threshold is None else threshold
 
-    def read(gallery: Gallery) -> list[list[Record]]:
-        clustering = gallery.cluster(used)
-        groups: list[list[Record]] = [[] for _ in clustering.sizes]
-        for record, group in zip(clustering.records, clustering.groups.tolist(), strict=True):
-            groups[group].append(record)
-        return groups
+    async def group(task: Task) -> _Groups:
+        task.report("Comparing the sightings with each other")
+        return await service.background.with_gallery(lambda gallery: _grouped(gallery, used))
 
-    groups = await service.with_reader(read)
-    several = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
-    counts["groups"] = len(groups)
-    return await page(
-        request, "clusters.html", groups=several[:_MAX_GROUPS], total=len(several), single=len(groups) - len(several),
-        records=sum(map(len, groups)), threshold=used,
-    )  # fmt: skip
+    address = f"/clusters?threshold={used:.6g}&task={{task}}"
+    shown = await current_task(service, task, "Grouping the unassigned sightings", address, group)
+    if not shown.ended.is_set():
+        return await page(request, "task.html", task=shown)
+    groups: _Groups = result_of(shown)
+    counts["groups"] = groups.total + groups.single
+    return await page(request, "clusters.html", **vars(groups), threshold=used)
 
 
 @router.post("/clusters/confirm", dependencies=[FormToken])
@@ -73,6 +84,15 @@ async def split(request: Request, service: ServiceOf, form: Annotated[RecordsFor
     return await page(
         request, "clusters.html", groups=parts, total=len(parts), single=0, records=len(form.ids), threshold=None
     )
+
+
+def _grouped(gallery: Gallery, threshold: float) -> _Groups:
+    clustering = gallery.cluster(threshold)
+    groups: list[list[Record]] = [[] for _ in clustering.sizes]
+    for record, group in zip(clustering.records, clustering.groups.tolist(), strict=True):
+        groups[group].append(record)
+    several = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+    return _Groups(several[:_MAX_GROUPS], len(several), len(groups) - len(several), len(clustering.records))
 
 
 def divide(records: list[Record]) -> list[list[Record]]:

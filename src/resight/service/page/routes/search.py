@@ -1,5 +1,6 @@
 """The search page and its results."""
 
+import base64
 import secrets
 import time
 from typing import Annotated, Any
@@ -41,7 +42,13 @@ async def search(
     embedded = await service.embed(sightings, form.query_camera, form.query_view, thumbnails=True)
     answers = await service.search(embedded.vectors, options, same_object=True)
     counts.update(queries=len(sightings), answers=len(answers[0]))
-    query = {"thumbnail": embedded.thumbnails[0], "text": embedded.modalities[0].replace("+", " + ").upper()}
+    small = embedded.thumbnails[0]
+    why = {
+        "query": None if small is None else base64.b64encode(small).decode(),
+        "query_camera": form.query_camera,
+        "query_modality": embedded.modalities[0].partition("+")[0],
+    }
+    query = {"thumbnail": small, "text": embedded.modalities[0].replace("+", " + ").upper(), "why": why}
     return await _results(request, service, query, answers[0])
 
 
@@ -60,7 +67,8 @@ async def similar(
 
     record, answers = await service.with_gallery(find)
     counts.update(queries=1, answers=len(answers))
-    query = {"thumbnail": record.thumbnail, "text": f"a sighting of {record.identity or 'an unassigned identity'}"}
+    text = f"a sighting of {record.identity or 'an unassigned identity'}"
+    query = {"thumbnail": record.thumbnail, "text": text, "why": {"query_record": record.id}}
     return await _results(request, service, query, answers)
 
 
@@ -84,9 +92,11 @@ async def add(
 async def _results(request: Request, service: Service, query: dict[str, Any], answers: list[Answer]) -> HTMLResponse:
     groups = group_answers(answers)
     results = {"query": query, "groups": groups, "number": len(answers), "suggested": suggested_identity(groups)}
+    can_explain = service.embedder.model.backbone.token_width is not None and query["thumbnail"] is not None
+    values: dict[str, Any] = {"results": results, "can_explain": can_explain}
     if is_fragment(request):
-        return await page(request, "results.html", results=results)
-    return await page(request, "search.html", **await _form_values(service), results=results)
+        return await page(request, "results.html", **values)
+    return await page(request, "search.html", **await _form_values(service), **values)
 
 
 async def _form_values(service: Service) -> dict[str, Any]:

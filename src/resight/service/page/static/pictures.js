@@ -212,6 +212,11 @@ document.addEventListener("click", (event) => {
 
 // The focus follows the results, for keyboards and screen readers.
 document.addEventListener("htmx:after:swap", (event) => {
+  if (document.getElementById("why")?.childElementCount && event.target.id === "why-form") {
+    document.getElementById("why-dialog").showModal();
+    document.getElementById("why-title").focus();
+    return;
+  }
   const results = document.getElementById("results");
   if (results && event.target.id === "search") results.querySelector("h2")?.focus();
 });

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from resight.config.sections import Model
+from resight.models.backbones.clip_resnet import CLIP_RESNETS
+from resight.models.backbones.positions import guess_grid
 from resight.models.backbones.resnet_ibn import RESNETS
 from resight.models.transreid import TransReID
 
@@ -17,6 +19,34 @@ def test_resnets_from_50_layers_on_have_bottlenecks(depth, suffix):
     assert layout.bottleneck == (depth >= 50)
     assert layout.width == (2048 if depth >= 50 else 512)
     assert layout.fc == (suffix == "_fc512")
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "width", "projected"),
+    [  # Radford et al. 2021, table 19
+        ("clip_rn50", (3, 4, 6, 3), 2048, 1024),
+        ("clip_rn101", (3, 4, 23, 3), 2048, 512),
+        ("clip_rn50x4", (4, 6, 10, 6), 2560, 640),
+        ("clip_rn50x16", (6, 8, 18, 8), 3072, 768),
+    ],
+)
+def test_the_resnets_of_clip(name, blocks, width, projected):
+    layout = CLIP_RESNETS[name]
+    assert (layout.blocks, 32 * layout.stem, layout.projected) == (blocks, width, projected)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stride"),
+    [(256, 128, 16), (256, 128, 12), (384, 128, 16), (224, 224, 16), (256, 256, 12), (384, 384, 12), (224, 112, 12)],
+)
+def test_the_grid_of_usual_sizes(height, width, stride):
+    rows, columns = ((side - 16) // stride + 1 for side in (height, width))
+    assert guess_grid(rows * columns) == (rows, columns)
+
+
+@pytest.mark.parametrize("patches", [0, 1, 7, 127])
+def test_numbers_that_are_of_no_grid(patches):
+    assert guess_grid(patches) == ((1, 1) if patches == 1 else None)
 
 
 def test_the_linear_layers_of_a_solider_start_at_small_numbers():

@@ -67,13 +67,6 @@ def installed(tmp_path_factory):
     return folder / "packages"
 
 
-def test_the_installed_package_has_every_file_of_the_source(installed):
-    def files(folder):
-        return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if "__pycache__" not in path.parts}
-
-    assert files(installed / "resight") == files(ROOT / "src" / "resight")
-
-
 def test_the_containerfile_installs_extras_that_exist():
     (command,) = [rest for kind, rest in instructions() if kind == "RUN" and rest.startswith("pip install")]
     extras = re.search(r"/source\[(.+)\]", command)[1].split(",")

@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose
 from torch import nn
 from torch.nn import functional as F
 
-from resight.config.recipes import tiny, vary
 from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone, require_backbone

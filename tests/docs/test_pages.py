@@ -326,6 +326,13 @@ def test_every_block_of_modalities(desk, painted):
 
 
 @pytest.mark.slow
+def test_every_block_of_the_walkthrough(capsys):
+    names = run_page(ROOT / "docs" / "walkthrough.md")  # tests/report/test_walkthrough_forms.py compares the output
+    assert names["step"].shape == (4, 64)
+    assert "| **fused feature** |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_every_block_of_processors(mine):
     names = run_page(ROOT / "docs" / "processors.md")
     assert names["compute"].precision in ("fp32", "bf16")

@@ -81,7 +81,7 @@ def test_a_fusion_has_no_row_for_what_is_absent(fusion):
     assert summary.step("fused feature").shape == (4, D)
     assert summary.step("feature 0").shape == (images + 4, D)
     assert summary.step("features of the queries").shape == (2, D)
-    absent = [[picture is None for picture in sighting] for sighting in summary.pictures]
+    absent = [[picture is None for picture in sighting] for sighting in summary.thumbnails]
     assert absent == (~present).tolist()
     assert run.augmentation.drop_modality
 

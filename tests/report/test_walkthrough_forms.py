@@ -1,4 +1,4 @@
-"""The forms of a walkthrough: text, Markdown, HTML and JSON; and docs/walkthrough.md, which the command prints."""
+"""The forms of a walkthrough: text, Markdown, HTML, JSON; docs/walkthrough.md is what the command prints."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def test_the_command_prints_every_form(capsys):
         printed[form] = capsys.readouterr().out
     document = json.loads(printed["json"])
     assert document["recipe"] == "tiny"
-    assert "pictures" not in document
+    assert "thumbnails" not in document
     steps = [step for section in document["sections"] for step in section["steps"]]
     patches = next(step for step in steps if step["name"] == "patches")
     assert patches["shape"] == [12, 8, 64]

@@ -42,10 +42,10 @@ def _legend(walkthrough: Walkthrough) -> str:
 
 
 def _section(number: int, section: Section, walkthrough: Walkthrough) -> str:
-    pictures = _pictures(walkthrough) if number == 1 and walkthrough.pictures else ""
+    thumbnails = _thumbnails(walkthrough) if number == 1 and walkthrough.thumbnails else ""
     steps = "".join(map(_step, section.steps))
     heading = f'<h2 id="s{number}">{number}. {escape(section.title)}</h2>'
-    return f"<section>{heading}<p>{escape(section.text)}</p>{pictures}<ol>{steps}</ol></section>"
+    return f"<section>{heading}<p>{escape(section.text)}</p>{thumbnails}<ol>{steps}</ol></section>"
 
 
 def _step(step: Step) -> str:
@@ -95,10 +95,10 @@ def _value(value: float) -> str:
     return number_text(value) if isinstance(value, int) else f"{value:.2f}"
 
 
-def _pictures(walkthrough: Walkthrough) -> str:
+def _thumbnails(walkthrough: Walkthrough) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in walkthrough.modalities)
     rows = []
-    for number, sighting in enumerate(walkthrough.pictures, start=1):
+    for number, sighting in enumerate(walkthrough.thumbnails, start=1):
         cells = "".join(f"<td>{_picture(number, n, png, walkthrough)}</td>" for n, png in enumerate(sighting))
         rows.append(f"<tr><th>sighting {number}</th>{cells}</tr>")
     return f'<table class="pictures"><tr><td></td>{head}</tr>{"".join(rows)}</table>'

@@ -112,7 +112,7 @@ def _count_flops(
     return flops
 
 
-def pictures_of(batch: Batch) -> tuple[tuple[bytes | None, ...], ...]:
+def thumbnails_of(batch: Batch) -> tuple[tuple[bytes | None, ...], ...]:
     """Return the images of a batch as PNG files: for each sighting one for each modality, None where it is absent."""
     return tuple(
         tuple(

@@ -58,7 +58,7 @@ def recorded(model: TransReID) -> Generator[list[Recorded]]:
     records: list[Recorded] = []
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
     explicit = [attention.explicit for attention in attentions]
-    handles = [_watch(records, *chosen) for chosen in _choose(model)]
+    handles = [_watch(records, *selected) for selected in _choose(model)]
     try:
         for attention in attentions:
             attention.explicit = True
@@ -81,12 +81,12 @@ def _choose(model: TransReID) -> list[tuple[Rule, str, nn.Module, str]]:
     rules = (*(VIT_RULES if isinstance(backbone, ViT | Eva) else NETWORK_RULES), *COMMON_RULES)
     names = {name: _rules_of(name, rules) for name, _ in model.named_modules()}
     unnamed = _unnamed(model, [name for name, matching in names.items() if matching])
-    chosen = [(rule, name, module) for name, module in model.named_modules() for rule in names[name]]
+    selected = [(rule, name, module) for name, module in model.named_modules() for rule in names[name]]
     # An identity computes nothing; the tokens are recorded at that before the blocks.
-    chosen = [item for item in chosen if item[0].name == "tokens" or not isinstance(item[2], nn.Identity)]
-    chosen += [(_rule_of_child(name), name, module) for name, module in unnamed]
+    selected = [item for item in selected if item[0].name == "tokens" or not isinstance(item[2], nn.Identity)]
+    selected += [(_rule_of_child(name), name, module) for name, module in unnamed]
     stated = isinstance(backbone, ViT)
-    return [(rule, name, module, _source(rule, module, stated)) for rule, name, module in chosen]
+    return [(rule, name, module, _source(rule, module, stated)) for rule, name, module in selected]
 
 
 def _source(rule: Rule, module: nn.Module, is_plain: bool) -> str:

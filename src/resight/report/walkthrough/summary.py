@@ -12,7 +12,7 @@ from resight.report.walkthrough.evaluation import evaluation_steps
 from resight.report.walkthrough.example import make_example, plain_run, uses_modalities
 from resight.report.walkthrough.html import as_html
 from resight.report.walkthrough.markdown import as_markdown
-from resight.report.walkthrough.measure import TrainedStep, pictures_of, train_one_step
+from resight.report.walkthrough.measure import TrainedStep, thumbnails_of, train_one_step
 from resight.report.walkthrough.record import count
 from resight.report.walkthrough.rules import Part
 from resight.report.walkthrough.steps import batch_steps, loss_steps, module_steps, optimizer_steps, token_parameters
@@ -48,8 +48,8 @@ class Summary(Walkthrough):
         return writers[form](self)
 
     def document(self) -> dict[str, Any]:
-        """Return all fields but the pictures by name, for JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pictures"}
+        """Return all fields but the thumbnails by name, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "thumbnails"}
 
 
 def summarize(run: Run) -> Summary:
@@ -85,7 +85,7 @@ def summarize(run: Run) -> Summary:
         axes=measured_axes([step for section in sections for step in section.steps]),
         sections=sections,
         modalities=example.vocabulary.modalities,
-        pictures=pictures_of(trained.batch),
+        thumbnails=thumbnails_of(trained.batch),
     )
 
 
@@ -125,7 +125,7 @@ def _shares(trained: TrainedStep) -> list[Step]:
     if weights is None:
         return []
     text = "The share of each modality in the fused feature: 0 where it is absent, and each row sums to 1."
-    content = [[round(share, 4) for share in row] for row in weights.tolist()]
+    content = [[round(weight, 4) for weight in row] for row in weights.tolist()]
     return [Step("share of each modality", text, tuple(weights.shape), ("B", "M"), "float32", content,
                  source="models/fusion.py Fusion.forward")]  # fmt: skip
 

@@ -64,7 +64,7 @@ class Walkthrough:
     axes: tuple[Axis, ...]
     sections: tuple[Section, ...]
     modalities: tuple[str, ...]
-    pictures: tuple[tuple[bytes | None, ...], ...] = field(default=(), repr=False)
+    thumbnails: tuple[tuple[bytes | None, ...], ...] = field(default=(), repr=False)
     """PNG files of the training batch, for each sighting one for each modality; None where it is absent."""
 
     @property

@@ -48,6 +48,17 @@ def test_a_page_states_what_the_card_has_and_invents_nothing(model):
         assert absent not in page, absent
 
 
+def test_a_page_of_several_modalities_says_how_they_are_fused(tmp_path):
+    options = {"modalities": ("rgb", "tir"), "sie": ("modality",)}
+    page = page_of(small_model(tmp_path / "concatenated", **options))
+    assert "an embedding of 64 numbers for each modality of an image" in page
+    assert "| modalities | rgb, tir, fused by concat |" in page
+    assert "multimodal" in front_matter(page)["tags"]
+    page = page_of(small_model(tmp_path / "learned", **options, fusion="mean"))
+    assert "| embedding | 64 numbers, before BNNeck |" in page
+    assert "| modalities | rgb, tir, fused by learned |" in page
+
+
 def test_figures_are_those_of_the_files(model, tmp_path):
     measured = MEASURED | {"embedding_id": resight.load(model, "cpu").embedding_id}
     (tmp_path / "market.json").write_text(json.dumps(measured))

@@ -1,24 +1,22 @@
 """The page of a published model: Markdown with the Hub's front matter, from its card and from measured figures."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from resight.config.run import Run
-from resight.config.section import Section, explain
-from resight.errors import ConfigError
+from resight.config.section import Section
 from resight.models.checkpoint import ModelCard, effective_fusion
 from resight.models.transreid import TransReID
 from resight.progress import counted, percent
+from resight.report.measured_figures import Figures
 from resight.retrieval.calibration import Calibration
 
-Rate = Annotated[float, Field(ge=0, le=1)]
 _METRICS: Final = {"mAP": "mAP", "mINP": "mINP", "R1": "Rank-1", "R5": "Rank-5", "R10": "Rank-10"}
 _USE: Final = (
     "Ranking images of a gallery by how likely they show the same object as a query image, for objects and cameras "
@@ -41,24 +39,6 @@ class Details(Section):
     """What it cannot do, or must not be used for, besides what holds for every model."""
 
 
-class Figures(Section):
-    """The fields of a file of `resight evaluate --figures`, or of a run's `result.json`, that a page prints."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    dataset: str
-    protocol: str
-    queries: int
-    gallery: int
-    embedding_id: str
-    mAP: Rate  # noqa: N815
-    mINP: Rate | None = None  # noqa: N815
-    R1: Rate
-    R5: Rate | None = None
-    R10: Rate | None = None
-    interval_95: Mapping[str, tuple[float, float]] = {}
-
-
 @dataclass(frozen=True)
 class PageContent:
     """What a page is made of."""
@@ -73,28 +53,6 @@ class PageContent:
     figures: Sequence[Figures]
     calibration: Calibration | None
     details: Details
-
-
-def read_figures(file: Path, embedding_id: str) -> Figures:
-    """Read measured figures, and check that they are of this model's embeddings.
-
-    Raises:
-        ConfigError: it is no such file, or the figures are of other embeddings.
-    """
-    try:
-        read = Figures.model_validate(json.loads(file.read_bytes()))
-    except OSError as error:
-        raise ConfigError(f"the figures {file} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ConfigError(f"{file} is no file of resight evaluate --figures: {explain(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is no file of resight evaluate --figures: it is no JSON") from error
-    if read.embedding_id != embedding_id:
-        raise ConfigError(
-            f"{file} is of embeddings {read.embedding_id}, and the model's are {embedding_id}: evaluate this model "
-            "with the settings of its card"
-        )
-    return read
 
 
 def write_page(content: PageContent) -> str:
@@ -138,8 +96,8 @@ def _introduction(content: PageContent) -> str:
     height, width = content.card.preprocessing.size
     return (
         f"# {content.repository.partition('/')[2]}\n\nA model for re-identification: the network "
-        f"`{content.card.model.backbone}` makes an embedding of {content.model.width} numbers of an image "
-        f"({height}x{width} pixels). Made with [Resight](https://pypi.org/project/resight/)."
+        f"`{content.card.model.backbone}` makes an embedding of {_width(content)} of an image "
+        f"({height}x{width} pixels). Made with Resight."
     )
 
 
@@ -159,7 +117,7 @@ def _network(content: PageContent) -> str:
         "backbone": f"`{settings.backbone}`, {millions:.1f} million parameters",
         "images": f"{images.size[0]}x{images.size[1]} pixels, {images.test_interpolation} resizing",
         "mean, standard deviation": f"{_numbers(images.mean)}; {_numbers(images.std)}",
-        "embedding": f"{content.model.width} numbers, {settings.feature} BNNeck"
+        "embedding": f"{_width(content)}, {settings.feature} BNNeck"
         + (", mean with the mirrored image" if card.embedding.flip else ""),
         "modalities": f"{', '.join(known.modalities)}, fused by {effective_fusion(card.embedding.fusion, settings)}"
         if _modalities(content) > 1
@@ -219,7 +177,7 @@ def _calibration(content: PageContent) -> str:
 
 def _limits(content: PageContent) -> str:
     texts = [content.details.limits, _LIMITS]
-    if content.card.model.sie:
+    if content.card.model.sie and content.card.embedding.unknown == "mean":
         texts.append(
             "Images of cameras or views that were not in training get the mean of the learned side information."
         )
@@ -234,6 +192,15 @@ def _licence(details: Details) -> str:
     return (
         f"## Licence\n\nThe weights: `{details.licence}`. The data sets of the training may restrict their use further."
     )
+
+
+def _width(content: PageContent) -> str:
+    """The numbers of an embedding, as `Embedder.width` has them."""
+    fusion = effective_fusion(content.card.embedding.fusion, content.card.model)
+    if fusion == "learned":
+        return f"{content.model.fused_width} numbers"
+    each = " for each modality" if fusion == "concat" and _modalities(content) > 1 else ""
+    return f"{content.model.width} numbers{each}"
 
 
 def _modalities(content: PageContent) -> int:

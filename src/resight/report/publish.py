@@ -10,7 +10,8 @@ from resight.models.checkpoint import CALIBRATION, CARD, WEIGHTS, embedding_id, 
 from resight.models.hub.address import parse_repository, require_revision
 from resight.models.hub.download import PAGE
 from resight.models.hub.upload import upload_files
-from resight.report.model_page import Details, Figures, PageContent, read_figures, write_page
+from resight.report.measured_figures import Figures, read_figures
+from resight.report.model_page import Details, PageContent, write_page
 
 _RESULT = "result.json"
 

@@ -1,8 +1,8 @@
 """Distil a ViT-S into a small student on the real CUHK03-NP: `python benchmarks/distillation/run.py [FOLDER]`.
 
 Trains the teacher, a student with it, a student without it for as many epochs, and one without it for as much time;
-exports each student to int8; measures all of them; and stores the figures beside this file. Each step whose result is in
-FOLDER (runs/distillation) is skipped, and an interrupted training is resumed. Needs ../shared beside the checkout.
+exports each student to int8; measures all of them; and stores the figures beside this file. Each step whose result is
+in FOLDER (runs/distillation) is skipped, and an interrupted training is resumed. Needs ../shared beside the checkout.
 """
 
 import json

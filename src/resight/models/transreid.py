@@ -4,6 +4,7 @@ each branch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +136,7 @@ class TransReID(nn.Module):
         if self.feature == "after":
             with torch.autocast(features[0].device.type, enabled=False):
                 branches = zip(features, self.necks, strict=True)
-                features = [neck.of_batch(feature) for feature, neck in branches]
+                features = [cast(BNNeck, neck).of_batch(feature) for feature, neck in branches]
         return self.backbone.combine(features)
 
 

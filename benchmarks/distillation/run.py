@@ -15,12 +15,15 @@ HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"
 ROOT = SHARED / "data" / "cuhk03-np" / "detected"
 WEIGHTS = SHARED / "weights" / "vit_small_patch14_dinov2.fp16.safetensors"
-DATA = ["--dataset", "cuhk03", "--root", str(ROOT)]
-TEACHER = ["cuhk03", "--root", str(ROOT), "--weights", str(WEIGHTS), "--preprocessing.size", "98", "42"]
-TEACHER += ["--schedule.epochs", "3"]
-STUDENT = ["edge", *DATA, "--weights", "None", "--model.backbone", "osnet_x0_25", "--preprocessing.size", "96", "48"]
-STUDENT += ["--augmentation.pad", "4", "--optimizer.lr", "0.002", "--schedule.warmup-epochs", "1"]
-STUDENT += ["--validation-fraction", "0", "--evaluate-every", "0"]
+TEACHER = [
+    "cuhk03", "--root", str(ROOT), "--weights", str(WEIGHTS), "--preprocessing.size", "98", "42",
+    "--schedule.epochs", "3",
+]  # fmt: skip
+STUDENT = [
+    "edge", "--dataset", "cuhk03", "--root", str(ROOT), "--weights", "None", "--model.backbone", "osnet_x0_25",
+    "--preprocessing.size", "96", "48", "--augmentation.pad", "4", "--optimizer.lr", "0.002",
+    "--schedule.warmup-epochs", "1", "--validation-fraction", "0", "--evaluate-every", "0",
+]  # fmt: skip
 EPOCHS = 4
 LONGER = 3
 """How many times the epochs of the student with a teacher one without it gets for the same time: the ratio of the CPU

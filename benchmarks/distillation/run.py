@@ -1,8 +1,8 @@
 """Distil a ViT-S into a small student on the real CUHK03-NP: `python benchmarks/distillation/run.py [FOLDER]`.
 
 Trains the teacher, a student with it, a student without it for as many epochs, and one without it for as much time;
-exports each student to int8; measures all of them; and stores the figures beside this file. Each step whose result is in
-FOLDER (runs/distillation) is skipped, and an interrupted training is resumed. Needs ../shared beside the checkout.
+exports each student to int8; measures all of them; and stores the figures beside this file. Each step whose result is
+in FOLDER (runs/distillation) is skipped, and an interrupted training is resumed. Needs ../shared beside the checkout.
 """
 
 import json
@@ -11,17 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 ROOT = SHARED / "data" / "cuhk03-np" / "detected"
 WEIGHTS = SHARED / "weights" / "vit_small_patch14_dinov2.fp16.safetensors"
-DATA = ["--dataset", "cuhk03", "--root", str(ROOT)]
-TEACHER = ["cuhk03", "--root", str(ROOT), "--weights", str(WEIGHTS), "--preprocessing.size", "98", "42"]
-TEACHER += ["--schedule.epochs", "3"]
-STUDENT = ["edge", *DATA, "--weights", "None", "--model.backbone", "osnet_x0_25", "--preprocessing.size", "96", "48"]
-STUDENT += ["--augmentation.pad", "4", "--optimizer.lr", "0.002", "--schedule.warmup-epochs", "1"]
-STUDENT += ["--validation-fraction", "0", "--evaluate-every", "0"]
-EPOCHS = 4
+TEACHER = [
+    "cuhk03", "--root", str(ROOT), "--weights", str(WEIGHTS), "--preprocessing.size", "98", "42",
+    "--schedule.epochs", "3",
+]  # fmt: skip
+STUDENT = [
+    "edge", "--dataset", "cuhk03", "--root", str(ROOT), "--weights", "None", "--model.backbone", "osnet_x0_25",
+    "--preprocessing.size", "96", "48", "--augmentation.pad", "4", "--optimizer.lr", "0.002",
+    "--schedule.warmup-epochs", "1", "--validation-fraction", "0", "--evaluate-every", "0",
+]  # fmt: skip
+EPOCHS = 3
 LONGER = 3
 """How many times the epochs of the student with a teacher one without it gets for the same time: the ratio of the CPU
 seconds of a step, measured on one core."""
@@ -78,19 +81,19 @@ def main(folder: str = "runs/distillation") -> None:
         "without": ["--schedule.epochs", str(EPOCHS)],
         "without-longer": ["--schedule.epochs", str(LONGER * EPOCHS)],
     }
-    rows = {"teacher": figures(runs / "teacher")}
-    for name, options in students.items():
-        train(runs / name, [*STUDENT, *options])
-        int8 = measure_int8(runs / name / "best", runs / f"{name}-int8")
-        rows[name] = figures(runs / name) | {"int8": int8}
-        print(f"{name}: mAP {100 * rows[name]['mAP']:.2f} %, in int8 {100 * int8['mAP']:.2f} %", flush=True)
     machine = {
         "processor": processor_kind(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    (HERE / "results.json").write_text(json.dumps({"machine": machine, **rows}, indent=2) + "\n")
+    rows = {"teacher": figures(runs / "teacher")}
+    for name, options in students.items():
+        train(runs / name, [*STUDENT, *options])
+        int8 = measure_int8(runs / name / "best", runs / f"{name}-int8")
+        rows[name] = figures(runs / name) | {"int8": int8}
+        print(f"{name}: mAP {100 * rows[name]['mAP']:.2f} %, in int8 {100 * int8['mAP']:.2f} %", flush=True)
+        (HERE / "results.json").write_text(json.dumps({"machine": machine, **rows}, indent=2) + "\n")
     print(f"figures in {HERE / 'results.json'}")
 
 

@@ -23,6 +23,7 @@ from fake_hub import TOKEN, FakeHub
 from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 
+import resight
 from resight.cli import main
 from resight.cli.run_options import parse_run
 from resight.cli.train import Train
@@ -188,6 +189,9 @@ def test_every_block_of_backbones(mine):
     torch.save(golden_cases.load("deit_small_baseline").state, mine / "personvit.pth")
     names = run_page(ROOT / "docs" / "backbones.md")
     assert names["conversion"].card.model.pooling == "mean"
+    assert (
+        resight.load(mine / "models" / "osnet-2").embedding_id == resight.load(mine / "models" / "osnet").embedding_id
+    )
 
 
 @pytest.mark.slow
@@ -302,11 +306,13 @@ def test_every_block_of_the_service(mine, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_block_of_training(desk):
-    (desk / "Market-1501-v15.09.15").rename(desk / "Market")
-    shutil.copytree(desk / "Market", desk / "Duke", ignore=shutil.ignore_patterns("-1*"))
+def test_every_block_of_training(mine):
+    (mine / "Market-1501-v15.09.15").rename(mine / "Market")
+    shutil.copytree(mine / "Market", mine / "Duke", ignore=shutil.ignore_patterns("-1*"))
     run_page(ROOT / "docs" / "training.md")
-    assert (desk / "runs" / "both" / "result.json").exists()
+    assert (mine / "runs" / "both" / "result.json").exists()
+    assert (mine / "runs" / "edge" / "teacher.json").exists()
+    assert '"int8":true' in (mine / "exported" / "export.json").read_text().replace(" ", "")
 
 
 @pytest.mark.slow

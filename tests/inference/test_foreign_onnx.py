@@ -258,7 +258,7 @@ def test_osnet_of_msmt17_on_a_part_of_cuhk03(tmp_path):
     (benchmarks/distillation/README.md)."""
     import onnxruntime
 
-    model = import_onnx(OSNET, tmp_path / "osnet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    model = import_onnx(OSNET, tmp_path / "osnet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), None, "bicubic")
     whole = resight.read_dataset("cuhk03", CUHK03)
     known = whole.query.values("identity")[:12]
     split = Split(whole.name, whole.train, whole.query.of_identities(known), whole.gallery.of_identities(known))
@@ -267,7 +267,7 @@ def test_osnet_of_msmt17_on_a_part_of_cuhk03(tmp_path):
     session = onnxruntime.InferenceSession(str(OSNET))
 
     def rows(table):
-        images = [np.asarray(Image.open(s.images["rgb"]).resize((128, 256), Image.Resampling.BILINEAR)) for s in table]
+        images = [np.asarray(Image.open(s.images["rgb"]).resize((128, 256), Image.Resampling.BICUBIC)) for s in table]
         pixels = (np.stack(images) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         vectors = session.run(None, {session.get_inputs()[0].name: pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

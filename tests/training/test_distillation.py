@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from conftest import small_model, varied_model
-from test_distributed import VOCABULARY, batch, close, grads
+from test_distributed import VOCABULARY, alone, batch, close, grads, losses, torchrun
 from torch.nn import functional as F
 from training_helpers import context_of, run_to, same, small, weights
 
@@ -155,6 +155,19 @@ def test_a_run_is_resumed_to_the_bit(teacher, painted, tmp_path, monkeypatch):
     assert same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
     states = [torch.load(tmp_path / name / "last" / "training.pt", weights_only=True) for name in ("broken", "whole")]
     assert torch.equal(*(state["distillation"]["weight"] for state in states))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_a_teacher_as_one(teacher, painted, tmp_path):
+    options = ("--teacher", str(teacher), "--schedule.epochs", "3", "--optimizer.clip", "1")
+    process = torchrun(painted, tmp_path / "two", *options)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    alone(painted, tmp_path / "one", "--micro-batch-size", "36", *options)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    figures = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
+    assert figures[0]["distillation"] == pytest.approx(figures[1]["distillation"], abs=1e-4)
+    assert (tmp_path / "two" / "teacher.json").read_text() == (tmp_path / "one" / "teacher.json").read_text()
 
 
 def test_a_run_is_not_resumed_with_another_teacher(teacher, painted, tmp_path, capsys):

@@ -96,9 +96,9 @@ class TrackerFeatures:
         if len(frames) != len(detections):
             raise PictureError(f"{len(frames)} frames and {len(detections)} detections are given: one for each frame")
         rows = list[Tensor]()
-        for frame, found in zip(frames, detections, strict=True):
+        for frame, boxes in zip(frames, detections, strict=True):
             image, is_bgr = _image_of(frame, self.bgr)
-            rows.append(torch.from_numpy(self._embed(image, _boxes_of(found), is_bgr)))
+            rows.append(torch.from_numpy(self._embed(image, _boxes_of(boxes), is_bgr)))
         return rows
 
     @property

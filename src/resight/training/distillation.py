@@ -76,7 +76,7 @@ class Distiller:
     @property
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The names and parameters that are trained."""
-        return [] if self.projection is None else [("projection.weight", cast(nn.Parameter, self.projection.weight))]
+        return [] if self.projection is None else list(self.projection.named_parameters("projection"))
 
     def targets(self, images: Tensor, side_info: Mapping[str, Tensor], size: int | None) -> Tensor:
         """Embed the student's images by the teacher: float32 [R, E] of unit length.

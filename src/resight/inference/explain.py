@@ -73,16 +73,16 @@ class Explanation:
         """
         terms = self.contributions.copy()
         columns = tuple(attention.shape[1] for attention in self.attention)
-        chosen = list[PatchPair]()
-        while len(chosen) < count and terms.max(initial=0.0) > 0:
+        pairs = list[PatchPair]()
+        while len(pairs) < count and terms.max(initial=0.0) > 0:
             row, column = np.unravel_index(int(terms.argmax()), terms.shape)
             i, j = int(row), int(column)
             first, second = divmod(i, columns[0]), divmod(j, columns[1])
             pair = PatchPair(first, second, float(self.similarities[i, j]), float(terms[i, j]))
-            chosen.append(pair)
-            terms[_near(first, self.attention[0].shape)] = 0
-            terms[:, _near(second, self.attention[1].shape)] = 0
-        return chosen
+            pairs.append(pair)
+            terms[_neighborhood(first, self.attention[0].shape)] = 0
+            terms[:, _neighborhood(second, self.attention[1].shape)] = 0
+        return pairs
 
 
 def explain(
@@ -142,7 +142,7 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
     return F.normalize(first - common, dim=1) @ F.normalize(second - common, dim=1).T
 
 
-def _near(cell: Cell, shape: tuple[int, ...]) -> np.ndarray:
+def _neighborhood(cell: Cell, shape: tuple[int, ...]) -> np.ndarray:
     """The rows of a patch and its eight neighbors in a grid."""
     rows, columns = np.indices(shape)
     return np.flatnonzero((np.abs(rows - cell[0]) <= 1) & (np.abs(columns - cell[1]) <= 1))

@@ -16,7 +16,7 @@ from resight.progress import percent
 
 COLOURS: Final = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 """Of pairs, in the order of their contributions: distinct for colour-blind readers too (Okabe and Ito 2008)."""
-_DARKEST: Final = 0.2  # brightness of a patch without weight
+_DARKEST: Final = 0.3  # brightness of a patch without weight
 _MAX_SIDE: Final = 512  # pixels of a drawn picture
 _DISPLAY_RULE: Final = ("percentiles", 1.0, 99.0)  # of an image of more than 8 bits, for a viewer
 

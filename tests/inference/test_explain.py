@@ -107,6 +107,8 @@ def test_pairs_are_the_largest_terms_and_do_not_overlap():
     terms = [pair.contribution for pair in pairs]
     assert terms == sorted(terms, reverse=True)
     assert terms[0] == pytest.approx(float(result.contributions.max()))
+    assert terms[-1] >= 0.1 * terms[0]
+    assert len(pairs) > 2
     for n, pair in enumerate(pairs):
         (i, j), (k, m) = pair.first, pair.second
         assert pair.similarity == similarities[4 * i + j, 4 * k + m]

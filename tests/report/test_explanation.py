@@ -16,9 +16,9 @@ def test_the_heaviest_patch_keeps_its_brightness_and_others_are_darker():
     lit = light(white, weights)
     assert lit.shape == white.shape
     assert lit[-1, 0, 0] == 200
-    assert lit[-1, -1, 0] == 40, "a negative weight counts as none"
-    assert lit[0, 0, 0] == pytest.approx(200 * (0.2 + 0.8 * 0.5), abs=12), "brightness follows the square root"
-    assert (light(white, np.zeros((2, 2), np.float32)) == 40).all()
+    assert lit[-1, -1, 0] == 60, "a negative weight counts as none"
+    assert lit[0, 0, 0] == pytest.approx(200 * (0.3 + 0.7 * 0.5), abs=12), "brightness follows the square root"
+    assert (light(white, np.zeros((2, 2), np.float32)) == 60).all()
 
 
 def test_a_drawing_has_both_pictures_and_the_pairs(tmp_path):

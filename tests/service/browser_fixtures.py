@@ -2,22 +2,22 @@
 
 import asyncio
 import shutil
-from pathlib import Path
 
 import pytest
+from browser_helpers import LAYOUT_GATE
 from service_helpers import jpeg
 
 CHROMIUM = shutil.which("chromium")
-AXE = (Path(__file__).parent / "axe.min.js").read_text()
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 class FastLayouts:
-    """Stands for UMAP, which compiles itself for half a minute; slow enough that the page shows the progress."""
+    """Stands for UMAP, which compiles itself for half a minute."""
 
     async def of(self, ids, vectors):
-        await asyncio.sleep(1.5)
+        while not LAYOUT_GATE.is_set():
+            await asyncio.sleep(0.02)
         places = vectors[:, :2] - vectors[:, :2].min(0)
         return places / places.max()
 
@@ -63,33 +63,3 @@ def page(browser, address):
     yield opened
     context.close()
     assert not faults
-
-
-def picture(identity=0, shot=0, size=(32, 64)):
-    return {"name": "picture.jpg", "mimeType": "image/jpeg", "buffer": jpeg(identity, shot, size)}
-
-
-def uploaded(page, name="rgb"):
-    """The size in bytes of the file in a slot."""
-    return page.evaluate(f"document.getElementById('file-{name}').files[0]?.size ?? 0")
-
-
-def search(page):
-    with page.expect_response("**/search") as answered:
-        page.click("#search > button.primary")
-    page.wait_for_selector("#results h2:focus")
-    return answered.value
-
-
-def until(page, expression):
-    """Wait until an expression is true: the page's policy does not let a script evaluate it there."""
-    for _ in range(200):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(expression)
-
-
-def require_accessible(page):
-    found = page.evaluate(f"{AXE}; axe.run().then(result => result.violations)")
-    assert not [(v["id"], [n["html"] for n in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")]

@@ -2,7 +2,7 @@
 
 import re
 
-from browser_fixtures import picture, require_accessible, search, until, uploaded
+from browser_helpers import picture, require_accessible, search, until, uploaded
 from service_helpers import jpeg
 
 pytest_plugins = ("service_fixtures", "browser_fixtures")

@@ -66,7 +66,7 @@ def test_a_task_that_fails_is_one_sentence(tasks, error, sentence):
             raise error
 
         task = tasks.start("Failing", "/", function)
-        await task.wait(5)
+        await task.has_ended_within(5)
         with pytest.raises(ServiceError) as refused:
             progress.result_of(task)
         return refused.value
@@ -87,9 +87,9 @@ def test_few_tasks_run_and_few_are_remembered(tasks, monkeypatch):
             tasks.start("One more", "/", function)
         release.set()
         for task in running:
-            assert await task.wait(5)
+            assert await task.has_ended_within(5)
         for _ in range(background._MAX_ENDED):
-            await tasks.start("Quick", "/", function).wait(5)
+            await tasks.start("Quick", "/", function).has_ended_within(5)
         with pytest.raises(ServiceError, match="no such task") as refused:
             tasks.find(running[0].id)
         assert refused.value.status == 404

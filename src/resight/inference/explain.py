@@ -1,6 +1,7 @@
 """Why two pictures are similar: where the model looks in each, and which patches of both resemble each other."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from resight.inference.inputs import Label, as_inputs
 from resight.inference.similarity import Similarity, similarity
 from resight.models.attention import TokenMap, map_tokens
 
+_SHARE: Final = 0.1
 Cell = tuple[int, int]
 """Row and column of a patch, from 0."""
 
@@ -69,20 +71,21 @@ class Explanation:
         """Return the pairs that contribute most, largest first; each patch, and its neighbors, are in one pair alone.
 
         Args:
-            count: greatest number of pairs; pairs that do not contribute are left out.
+            count: greatest number of pairs; pairs that contribute less than a tenth of the first are left out.
         """
         terms = self.contributions.copy()
         columns = tuple(attention.shape[1] for attention in self.attention)
-        chosen = list[PatchPair]()
-        while len(chosen) < count and terms.max(initial=0.0) > 0:
+        pairs = list[PatchPair]()
+        lowest = max(_SHARE * float(terms.max(initial=0.0)), 1e-12)
+        while len(pairs) < count and terms.max(initial=0.0) >= lowest:
             row, column = np.unravel_index(int(terms.argmax()), terms.shape)
             i, j = int(row), int(column)
             first, second = divmod(i, columns[0]), divmod(j, columns[1])
             pair = PatchPair(first, second, float(self.similarities[i, j]), float(terms[i, j]))
-            chosen.append(pair)
-            terms[_near(first, self.attention[0].shape)] = 0
-            terms[:, _near(second, self.attention[1].shape)] = 0
-        return chosen
+            pairs.append(pair)
+            terms[_neighborhood(first, self.attention[0].shape)] = 0
+            terms[:, _neighborhood(second, self.attention[1].shape)] = 0
+        return pairs
 
 
 def explain(
@@ -142,7 +145,7 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
     return F.normalize(first - common, dim=1) @ F.normalize(second - common, dim=1).T
 
 
-def _near(cell: Cell, shape: tuple[int, ...]) -> np.ndarray:
+def _neighborhood(cell: Cell, shape: tuple[int, ...]) -> np.ndarray:
     """The rows of a patch and its eight neighbors in a grid."""
     rows, columns = np.indices(shape)
     return np.flatnonzero((np.abs(rows - cell[0]) <= 1) & (np.abs(columns - cell[1]) <= 1))

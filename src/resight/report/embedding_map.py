@@ -110,7 +110,7 @@ def project(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     layout = np.nan_to_num(np.asarray(layout, np.float32))
     low = layout.min(0)
     extent = max(float((layout.max(0) - low).max()), 1e-6)
-    centred = (1 - (layout.max(0) - low) / extent) / 2  # the shorter axis lies in the middle
+    centred = (1 - (layout.max(0) - low) / extent) / 2  # the shorter axis is centred
     return (layout - low) / extent + centred
 
 

@@ -16,7 +16,7 @@ from resight.progress import percent
 
 COLOURS: Final = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 """Of pairs, in the order of their contributions: distinct for colour-blind readers too (Okabe and Ito 2008)."""
-_DARKEST: Final = 0.2  # brightness of a patch without weight
+_DARKEST: Final = 0.3  # brightness of a patch without weight
 _MAX_SIDE: Final = 512  # pixels of a drawn picture
 _DISPLAY_RULE: Final = ("percentiles", 1.0, 99.0)  # of an image of more than 8 bits, for a viewer
 
@@ -52,16 +52,16 @@ def draw_explanation(explanation: Explanation, first: ArrayPicture, second: Arra
         PictureError: a picture cannot be decoded.
         StorageError: the file cannot be written.
     """
-    pictures = [_shown(picture) for picture in (first, second)]
+    images = [_displayed(picture) for picture in (first, second)]
     figure = matplotlib.figure.Figure(figsize=(9, 5.2), layout="constrained")
-    axes: Any = figure.subplots(1, 4, width_ratios=[picture.shape[1] / picture.shape[0] for picture in pictures] * 2)
+    axes: Any = figure.subplots(1, 4, width_ratios=[picture.shape[1] / picture.shape[0] for picture in images] * 2)
     titles = ("attention", "attention", "patches that resemble", "patches that resemble")
     weights = (*explanation.attention, *explanation.maps)
     for number, (axis, title) in enumerate(zip(axes, titles, strict=True)):
-        axis.imshow(light(pictures[number % 2], weights[number]))
+        axis.imshow(light(images[number % 2], weights[number]))
         axis.set_title(f"{'first' if number % 2 == 0 else 'second'} picture:\n{title}", fontsize=9)
         axis.set_axis_off()
-    _draw_pairs(figure, axes[2], axes[3], explanation, pictures)
+    _draw_pairs(figure, axes[2], axes[3], explanation, images)
     figure.suptitle(_caption(explanation), fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -69,11 +69,11 @@ def draw_explanation(explanation: Explanation, first: ArrayPicture, second: Arra
     write_file(path, buffer.getvalue())
 
 
-def _draw_pairs(figure: Any, left: Any, right: Any, explanation: Explanation, pictures: list[np.ndarray]) -> None:
+def _draw_pairs(figure: Any, left: Any, right: Any, explanation: Explanation, images: list[np.ndarray]) -> None:
     for number, (pair, colour) in enumerate(zip(explanation.pairs(len(COLOURS)), COLOURS, strict=False), start=1):
         points = [
             _centre(cell, attention.shape, picture)
-            for cell, attention, picture in zip((pair.first, pair.second), explanation.attention, pictures, strict=True)
+            for cell, attention, picture in zip((pair.first, pair.second), explanation.attention, images, strict=True)
         ]
         line = ConnectionPatch(
             points[0], points[1], "data", "data", axesA=left, axesB=right, color=colour, linewidth=1.2
@@ -98,7 +98,7 @@ def _caption(explanation: Explanation) -> str:
     return f"{text}; of the patches {explanation.patch_similarity:.4f}"
 
 
-def _shown(picture: ArrayPicture) -> np.ndarray:
+def _displayed(picture: ArrayPicture) -> np.ndarray:
     """A picture as it is drawn: uint8 [h, w, 3], not larger than a drawing needs."""
     image = Image.fromarray(as_array(picture, _DISPLAY_RULE))
     image.thumbnail((_MAX_SIDE, _MAX_SIDE))

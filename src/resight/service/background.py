@@ -1,4 +1,4 @@
-"""Work that goes on after a request is answered, and its progress; and explanations, a few of which may wait.
+"""Tasks that continue after a request is answered, their progress, and explanations, a few of which may wait.
 
 A task is a coroutine of the server's event loop. Tasks that read the whole gallery have a thread and a connection of
 their own, so that no search and no page waits for them.
@@ -58,7 +58,7 @@ class Task:
         self.completed = completed
         self.total = total
 
-    async def wait(self, seconds: float) -> bool:
+    async def has_ended_within(self, seconds: float) -> bool:
         """Wait for the end, at most some seconds; return whether it has ended."""
         try:
             await asyncio.wait_for(self.ended.wait(), seconds)

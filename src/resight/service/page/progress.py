@@ -24,7 +24,7 @@ async def current_task(
         task = service.background.find(task_id or "")
     except ServiceError:
         task = service.background.start(title, address, function)
-    await task.wait(SOON)
+    await task.has_ended_within(SOON)
     return task
 
 
@@ -55,5 +55,5 @@ async def events(service: Service, task: Task) -> AsyncGenerator[str]:
             yield "event: end\ndata: end\n\n"
             return
         before = text
-        await task.wait(_POLL)
+        await task.has_ended_within(_POLL)
         remaining -= _POLL

@@ -54,21 +54,21 @@ def why_values(explained: Explained, names: tuple[str, str]) -> dict[str, Any]:
         explained: of two pictures.
         names: what the page calls them.
     """
-    pictures = [np.asarray(Image.open(BytesIO(small)).convert("RGB")) for small in explained.thumbnails]
+    images = [np.asarray(Image.open(BytesIO(small)).convert("RGB")) for small in explained.thumbnails]
     explanation = explained.explanation
-    attention = _drawing(pictures, explanation.attention)
-    patches = _drawing(pictures, explanation.maps)
+    attention = _drawing(images, explanation.attention)
+    patches = _drawing(images, explanation.maps)
     return {
         "comparison": explanation.comparison, "reason": None, "names": names, "attention": attention,
         "patches": patches, "lines": _lines(explanation, patches),
     }  # fmt: skip
 
 
-def _drawing(pictures: list[np.ndarray], weights: tuple[np.ndarray, np.ndarray]) -> Drawing:
+def _drawing(images: list[np.ndarray], weights: tuple[np.ndarray, np.ndarray]) -> Drawing:
     addresses = list[str]()
     boxes = list[tuple[float, float, float]]()
     left = 0.0
-    for picture, weight in zip(pictures, weights, strict=True):
+    for picture, weight in zip(images, weights, strict=True):
         scale = min(_HEIGHT / picture.shape[0], _MAX_WIDTH / picture.shape[1])
         boxes.append((left, picture.shape[1] * scale, picture.shape[0] * scale))
         left += picture.shape[1] * scale + _GAP

@@ -41,11 +41,10 @@ async def add_many_page(request: Request, service: ServiceOf) -> HTMLResponse:
     """Show the form for many pictures."""
     vocabulary = service.embedder.card.vocabulary
     values: dict[str, Any] = {
-        "cameras": vocabulary.cameras,
-        "modalities": vocabulary.modalities,
-        "chosen": service.default_modality,
-    }
-    return await page(request, "add_many.html", **values, max_megabytes=service.settings.max_body_megabytes)
+        "cameras": vocabulary.cameras, "modalities": vocabulary.modalities, "chosen": service.default_modality,
+        "max_megabytes": service.settings.max_body_megabytes,
+    }  # fmt: skip
+    return await page(request, "add_many.html", **values)
 
 
 @router.post("/add/many", dependencies=[FormToken])
@@ -55,25 +54,25 @@ async def add_many(
     """Accept pictures, and go to the page of their progress."""
     if not form.images:
         raise ServiceError(422, "choose at least one picture")
-    pictures = [await file.read() for file in form.images]
+    images = [await file.read() for file in form.images]
     labels = {"identity": form.identity, "camera": form.camera, "time": form.time}
     modality = form.modality or service.default_modality
-    counts["accepted"] = len(pictures)
+    counts["accepted"] = len(images)
 
     async def store(task: Task) -> Added:
-        return await _store(service, task, pictures, modality, labels)
+        return await _store(service, task, images, modality, labels)
 
-    title = f"Adding {len(pictures):,} picture{'' if len(pictures) == 1 else 's'}"
+    title = f"Adding {len(images):,} picture{'' if len(images) == 1 else 's'}"
     task = service.background.start(title, "/tasks/{task}", store, must_finish=True)
     return RedirectResponse(task.address, 303)
 
 
-async def _store(service: Service, task: Task, pictures: list[bytes], modality: str, labels: dict[str, Any]) -> Added:
+async def _store(service: Service, task: Task, images: list[bytes], modality: str, labels: dict[str, Any]) -> Added:
     """Add pictures, some at a time; those that cannot be decoded are left out."""
     result = Added()
-    for first in range(0, len(pictures), _AT_ONCE):
-        task.report("Embedding and storing", first, len(pictures))
-        part = pictures[first : first + _AT_ONCE]
+    for first in range(0, len(images), _AT_ONCE):
+        task.report("Embedding and storing", first, len(images))
+        part = images[first : first + _AT_ONCE]
         outcomes = await asyncio.gather(*(_add(service, data, modality, labels) for data in part))
         for number, outcome in enumerate(outcomes, start=first + 1):
             if isinstance(outcome, str):

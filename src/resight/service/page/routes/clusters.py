@@ -51,10 +51,10 @@ async def clusters_page(
         return await service.background.with_gallery(lambda gallery: _grouped(gallery, used))
 
     address = f"/clusters?threshold={used:.6g}&task={{task}}"
-    shown = await current_task(service, task, "Grouping the unassigned sightings", address, group)
-    if not shown.ended.is_set():
-        return await page(request, "task.html", task=shown)
-    groups: _Groups = result_of(shown)
+    current = await current_task(service, task, "Grouping the unassigned sightings", address, group)
+    if not current.ended.is_set():
+        return await page(request, "task.html", task=current)
+    groups: _Groups = result_of(current)
     counts["groups"] = groups.total + groups.single
     return await page(request, "clusters.html", **vars(groups), threshold=used)
 

@@ -54,10 +54,10 @@ async def map_page(
         return _Layout(ids, await service.background.layouts.of(ids, vectors), total)
 
     title = "Drawing the map of the gallery"
-    shown = await current_task(service, task, title, f"/map?colour={colour}&task={{task}}", compute)
-    if not shown.ended.is_set():
-        return await page(request, "task.html", task=shown)
-    layout: _Layout = result_of(shown)
+    current = await current_task(service, task, title, f"/map?colour={colour}&task={{task}}", compute)
+    if not current.ended.is_set():
+        return await page(request, "task.html", task=current)
+    layout: _Layout = result_of(current)
     records = await service.with_reader(lambda gallery: gallery.engine.get(layout.ids))
     place = dict(zip(layout.ids, layout.positions.tolist(), strict=True))
     counts["answers"] = len(records)

@@ -56,8 +56,8 @@ async def compare(
         explained = await explain_sides(service, sides[0], sides[1])
         values["why"] = why_values(explained, ("the first picture", "the second picture"))
     except ConfigError as error:  # the model has no tokens: the similarity alone
-        pictures = [{side.modality or "image": side.picture or b""} for side in sides]
-        comparison = await service.compare(pictures[0], pictures[1], (sides[0].camera, sides[1].camera))
+        images = [{side.modality or "image": side.picture or b""} for side in sides]
+        comparison = await service.compare(images[0], images[1], (sides[0].camera, sides[1].camera))
         values["why"] = {"comparison": comparison, "reason": str(error)}
     if is_fragment(request):
         return await page(request, "why.html", **values)

@@ -78,6 +78,9 @@ def test_weights_are_those_of_the_fusion_and_0_for_what_is_missing(gate, split):
     assert_allclose(weights.sum(1), 1, rtol=1e-6)
     assert not weights[:, 1].any()
     matrix = evaluate_matrix(gate, split)
+    assert matrix.cost.keys() == set(matrix.subsets)
+    assert matrix.cost["rgb+tir"].flops == 2 * matrix.cost["tir"].flops
+    assert all(cost.images_per_second > 1 for cost in matrix.cost.values())
     assert_allclose(matrix.weights["tir"], [0, 0, 1])
     full = modality_weights(gate, split.query)
     assert_allclose(matrix.weights["rgb+nir+tir"], full.mean(0), rtol=1e-4)

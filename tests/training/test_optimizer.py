@@ -69,3 +69,13 @@ def test_layer_decay_and_vectors():
     undecayed = {name for name, group in by_name.items() if group["weight_decay"] == 0}
     vectors = {name for name, p in model.named_parameters() if p.requires_grad and p.ndim == 1}
     assert undecayed == vectors | {"backbone.pos_embed", "backbone.cls_token", "backbone.sie.table"}
+
+
+def test_necks_and_heads_of_fused_features_have_the_rate_of_heads():
+    model = TransReID(Model(backbone="test_vit", fusion="concat"), (64, 32), 2, {"modality": 3})
+    options = Optimizer(lr=1.0, head_lr_factor=5, classifier_lr_factor=2, bias_lr_factor=1)
+    rates = {
+        name: group["lr"] for group in parameter_groups(model.named_parameters(), options) for name in group["names"]
+    }
+    assert rates["fused_necks.0.weight"] == rates["necks.0.weight"] == 5
+    assert rates["fused_heads.0.weight"] == rates["heads.0.weight"] == 10

@@ -53,14 +53,26 @@ def run(arguments: list[str]) -> None:
     calibration = result.calibration
     errors = {name: error for name, (_, error) in result.checked.items()}
     rows = [{"curve": name, "calibration error, unseen identities": percent(error)} for name, error in errors.items()]
+    subsets = [
+        {"query": query, "gallery": gallery, "calibration error": percent(error)}
+        for (query, gallery), (_, error) in result.checked_subsets.items()
+    ]
+    between = [row_table("isotonic curves between subsets of modalities, unseen identities", subsets)]
+    document = {**calibration.model_dump(), "calibration_error": errors, "file": result.file}
+    if subsets:
+        document["calibration_error_subsets"] = [
+            {"query": query, "gallery": gallery, "error": error}
+            for (query, gallery), (_, error) in result.checked_subsets.items()
+        ]
     show(
         options,
-        {**calibration.model_dump(), "calibration_error": errors, "file": result.file},
+        document,
         f"{counted(calibration.same, 'same-identity pair')} and "
         f"{counted(calibration.different, 'different-identity pair')}; threshold {calibration.threshold:.4f}: "
         f"{100 * calibration.false_match_rate:g} % of different-identity pairs pass, "
         f"{percent(calibration.true_match_rate)} of same-identity pairs",
         row_table("reliability", rows),
+        *(between if subsets else []),
         f"calibration: {result.file}",
     )
     if options.plot is not None:

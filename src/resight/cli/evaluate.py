@@ -197,7 +197,16 @@ def _matrix_items(matrix: ModalityMatrix) -> list[str | Table]:
             for name, values in matrix.weights.items()
         ]
         items.append(row_table("mean share of each modality in the query's embedding", weights))
-    return items
+    costs = [
+        {
+            "sighting": name,
+            "parameters": f"{cost.parameters:,}",
+            "MFLOPs": f"{cost.flops / 1e6:,.1f}",
+            "images/s": "none" if math.isnan(cost.images_per_second) else f"{cost.images_per_second:,.0f}",
+        }
+        for name, cost in matrix.cost.items()
+    ]
+    return [*items, row_table("cost of embedding a sighting (a multiply-add counts as two operations)", costs)]
 
 
 def _open_set_name(row: OpenSetRow) -> str:

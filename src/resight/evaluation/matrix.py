@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -12,12 +13,22 @@ from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to
 from resight.device import autocast
 from resight.errors import EvaluationError
+from resight.evaluation.cost import SubsetCost, subset_cost
 from resight.evaluation.evaluate import describe, measure
 from resight.evaluation.result import Result
 from resight.inference.decoding import decoded_batches
 from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings
 from resight.inference.inputs import as_inputs
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Query and gallery, reduced to a subset of modalities."""
+
+    query: Embeddings
+    gallery: Embeddings
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class ModalityMatrix:
     """float64 [S, S], from 0 to 1."""
     weights: dict[str, list[float]]
     """The mean share of each modality in the query's embedding, by query subset; empty without a learned fusion."""
+    cost: dict[str, SubsetCost]
+    """Of embedding a sighting, by subset."""
 
     @property
     def missing(self) -> tuple[float, float]:
@@ -76,7 +89,8 @@ def evaluate_matrix(
     subsets = _possible(embedder, all_subsets(modalities))
     shape = (len(subsets), len(subsets))
     mean_ap, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
-    for query, gallery, result in measure_subsets(embedder, split, settings, progress):
+    embedded = _embed_subsets(embedder, split, subsets, progress)
+    for query, gallery, result in _measure(embedded, split, settings):
         cell = subsets.index(query), subsets.index(gallery)
         summary = result.summary()
         mean_ap[cell], rank1[cell] = summary["mAP"], summary["R1"]
@@ -86,7 +100,8 @@ def evaluate_matrix(
     if embedder.fusion == "learned":
         reduced = {name: reduce_to(split.query, name) for name in subsets}
         weights = {n: modality_weights(embedder, table).mean(0).tolist() for n, table in reduced.items() if len(table)}
-    return ModalityMatrix(modalities, tuple(subsets), mean_ap, rank1, weights)
+    cost = {name: subset_cost(embedder, name, embedded[name].images_per_second) for name in subsets}
+    return ModalityMatrix(modalities, tuple(subsets), mean_ap, rank1, weights, cost)
 
 
 def measure_subsets(
@@ -100,11 +115,16 @@ def measure_subsets(
     The arguments and exceptions are those of `evaluate_matrix`.
     """
     subsets = _possible(embedder, all_subsets(embedder.card.vocabulary.modalities))
-    embedded = _embed_subsets(embedder, split, subsets, progress)
-    for query in subsets:
-        for gallery in subsets:
+    yield from _measure(_embed_subsets(embedder, split, subsets, progress), split, settings)
+
+
+def _measure(
+    embedded: dict[str, _Embedded], split: Split, settings: Evaluation | None
+) -> Iterator[tuple[str, str, Result]]:
+    for query, queries in embedded.items():
+        for gallery, items in embedded.items():
             try:
-                result = measure(embedded[query][0], embedded[gallery][1], settings or Evaluation(), split.protocol)
+                result = measure(queries.query, items.gallery, settings or Evaluation(), split.protocol)
             except EvaluationError:  # nothing in common, or no match among the sightings that have these modalities
                 continue
             yield query, gallery, result
@@ -122,14 +142,17 @@ def _possible(embedder: Embedder, subsets: list[str]) -> list[str]:
 
 def _embed_subsets(
     embedder: Embedder, split: Split, subsets: list[str], progress: Callable[[int], None]
-) -> dict[str, tuple[Embeddings, Embeddings]]:
+) -> dict[str, _Embedded]:
     """Embed query and gallery reduced to each subset; one table for both is embedded once."""
-    embedded: dict[str, tuple[Embeddings, Embeddings]] = {}
+    embedded: dict[str, _Embedded] = {}
     count = 0
     for name in subsets:
         parts = [split.query] if split.gallery is split.query else [split.query, split.gallery]
+        started = perf_counter()
         items = [_embed(embedder, reduce_to(table, name), split) for table in parts]
-        embedded[name] = (items[0], items[-1])
+        images = sum(len(item.sightings) for item in items) * len(name.split("+"))
+        rate = images / (perf_counter() - started) if images else float("nan")
+        embedded[name] = _Embedded(items[0], items[-1], rate)
         count += sum(map(len, parts))
         progress(count)
     return embedded

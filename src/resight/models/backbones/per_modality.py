@@ -29,7 +29,11 @@ class PerModality(Backbone):
             f"nets.{number}.{name}": layer for number in range(modalities) for name, layer in nets[0].layers.items()
         }
         self.token_width = nets[0].token_width
-        self.first = nets[0]
+
+    @property
+    def first(self) -> Backbone:
+        """The first backbone; a module must be registered once, or its weights would be stored twice."""
+        return cast(Backbone, self.nets[0])
 
     @property
     def embedding_width(self) -> int:

@@ -1,0 +1,148 @@
+"""The trainings that are compared, and the figures that are stored of each.
+
+P x K sightings a batch; an image pass is one image that passes the backbone once in training, forward and backward.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from resight.config.evaluation import Evaluation
+from resight.config.recipes import vary
+from resight.config.run import Run
+from resight.config.sections import Augmentation, Loss, Model, Optimizer, Preprocessing, Sampling, Schedule
+from resight.data.sightings import SightingTable, Split
+from resight.data.subsets import all_subsets, reduce_to
+from resight.evaluation.evaluate import measure
+from resight.evaluation.matrix import measure_subsets
+from resight.inference.embeddings import Embeddings
+from resight.inference.load import load
+from resight.training.loop import train
+from resight.training.run_folder import RunFolder
+
+MODALITIES: Final = ("rgb", "nir", "tir")
+FUSIONS: Final = ("mean", "gate", "attention")
+KINDS: Final = (*MODALITIES, "concat", *FUSIONS)
+PASSES: Final = 9_600
+"""Image passes of each training, as nearly as complete epochs allow."""
+_DROP: Final = 0.3
+"""Probability that a sighting loses some of its modalities, where the fusion allows it."""
+_IMAGES: Final = 24
+"""Images of a batch, as nearly as possible: singles and fusions take the same number of steps."""
+WEIGHTS: Final = Path(__file__).parents[3] / "shared" / "weights" / "vit_small_patch14_dinov2.fp16.safetensors"
+
+Figures = dict[str, list[float]]
+"""mAP and R1, from 0 to 1, by query and gallery subset, such as `tir in rgb+nir`."""
+
+
+def configuration(kind: str, seed: int, folder: Path) -> Run:
+    """Return the configuration of a training: the same in every kind, but for what a fusion needs.
+
+    Args:
+        kind: of `KINDS`.
+        seed: of all random numbers.
+        folder: of the runs.
+    """
+    single = kind in MODALITIES
+    drop = _DROP if kind in FUSIONS else 0.0
+    images = 1 if single else 3 - 1.5 * drop  # of a sighting, on average
+    model: dict[str, Any] = {} if single else {"fusion": kind}
+    base = Run(
+        recipe=f"{kind}-{seed}",
+        dataset="synthetic-hard",
+        weights=str(WEIGHTS),
+        out=folder / f"{kind}-{seed}",
+        seed=seed,
+        preprocessing=Preprocessing(size=(56, 28), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        model=Model(backbone="vit_small_patch14_dinov2", drop_path=0.0, feature="after", **model),
+        augmentation=Augmentation(pad=3, erase=0.0, drop_modality=drop),
+        sampling=Sampling(identities=round(_IMAGES / images / 2), instances=2),
+        loss=Loss(triplet_within="modality"),
+        optimizer=Optimizer(
+            name="adamw", lr=4e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5,
+            layer_decay=0.8,
+        ),
+        schedule=Schedule(warmup_epochs=1, every="step"),
+    )  # fmt: skip
+    return vary(base, schedule={"epochs": round(PASSES / images / 960)})
+
+
+def only(split: Split, modality: str) -> Split:
+    """Return the data set with the images of one modality alone."""
+    query = reduce_to(split.query, modality)
+    return replace(split, train=reduce_to(split.train, modality), query=query, gallery=query)
+
+
+def run_training(kind: str, seed: int, folder: Path, split: Split) -> dict[str, Any]:
+    """Train one kind and measure it; returns the line that is stored.
+
+    Args:
+        kind: of `KINDS`.
+        seed: of all random numbers.
+        folder: of the runs.
+        split: the data set.
+    """
+    run = configuration(kind, seed, folder)
+    if kind in MODALITIES:
+        split = only(split, kind)
+    started, processor = time.perf_counter(), time.process_time()
+    train(run, split, RunFolder.new(folder / f"{kind}-{seed}"))
+    minutes = [(time.perf_counter() - started) / 60, (time.process_time() - processor) / 60]
+    return {
+        "kind": kind,
+        "seed": seed,
+        **_epochs(folder / f"{kind}-{seed}"),
+        "minutes": round(minutes[0], 2),
+        "processor_minutes": round(minutes[1], 2),
+        "figures": figures_of(folder / f"{kind}-{seed}", kind, split),
+    }
+
+
+def figures_of(run: Path, kind: str, split: Split) -> Figures:
+    """Measure every subset of modalities that a trained model can embed, as query and as gallery."""
+    embedder = load(run / "best")
+    if kind in MODALITIES:
+        return {f"{kind} in {kind}": _pair(_embeddings([embedder.embed(split.query)], split.query), split)}
+    pairs = measure_subsets(embedder, split)
+    return {f"{query} in {gallery}": _rounded(result.summary()) for query, gallery, result in pairs}
+
+
+def three_models(seed: int, folder: Path, split: Split) -> dict[str, Any]:
+    """Measure three separately trained models, whose embeddings of the modalities that are present are concatenated.
+
+    Args:
+        seed: of the trainings, which are finished.
+        folder: of the runs.
+        split: the data set.
+    """
+    vectors = {m: load(folder / f"{m}-{seed}" / "best").embed(reduce_to(split.query, m)) for m in MODALITIES}
+    figures: Figures = {}
+    for subset in all_subsets(MODALITIES):
+        parts = [vectors[modality] for modality in subset.split("+")]
+        figures[f"{subset} in {subset}"] = _pair(_embeddings(parts, split.query), split)
+    return {"kind": "three models", "seed": seed, "figures": figures}
+
+
+def _embeddings(parts: Sequence[np.ndarray], table: SightingTable) -> Embeddings:
+    """Concatenate embeddings of unit length to embeddings of unit length."""
+    return Embeddings(np.concatenate(parts, 1) / np.sqrt(len(parts)).astype(np.float32), table)
+
+
+def _pair(embeddings: Embeddings, split: Split) -> list[float]:
+    return _rounded(measure(embeddings, embeddings, Evaluation(), split.protocol).summary())
+
+
+def _rounded(summary: dict[str, float]) -> list[float]:
+    return [round(summary["mAP"], 4), round(summary["R1"], 4)]
+
+
+def _epochs(run: Path) -> dict[str, Any]:
+    """Count the image passes of a run, and return its last loss."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    passes = sum(round(line["images_per_second"] * line["seconds"]) for line in lines)
+    return {"image_passes": passes, "epochs": len(lines), "loss": round(lines[-1]["loss"], 3)}

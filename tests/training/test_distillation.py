@@ -19,11 +19,12 @@ from resight.errors import CheckpointError, ConfigError
 from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
 from resight.training import loop
+from resight.training.inputs import Inputs
 from resight.training.loop import train
 from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder
 from resight.training.state import start
-from resight.training.step import Inputs, gradients
+from resight.training.step import gradients
 
 MODALITIES = ("nir", "rgb", "tir")
 

@@ -21,8 +21,9 @@ from resight.errors import ConfigError
 from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
 from resight.training.distributed import DistributedContext, embed_distributed
+from resight.training.inputs import Inputs
 from resight.training.state import start
-from resight.training.step import Inputs, gradients, reseed
+from resight.training.step import gradients, reseed
 
 VOCABULARY = Vocabulary(tuple("abcd"), ("1", "2"), (), ("rgb",))
 EPOCHS = 12

@@ -13,11 +13,12 @@ from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.losses.objective import objective
 from resight.progress import Progress
+from resight.training.inputs import Inputs
 from resight.training.loop import train
 from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder
 from resight.training.state import start
-from resight.training.step import Inputs, gradients, train_step
+from resight.training.step import gradients, train_step
 
 VOCABULARY = Vocabulary(tuple("abcd"), ("1", "2"), (), ("rgb", "nir", "tir"))
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1], [1, 0, 0]]).bool()

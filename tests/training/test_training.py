@@ -31,12 +31,13 @@ from resight.models.checkpoint import load_model
 from resight.progress import Progress
 from resight.training import loop
 from resight.training import state as state_module
+from resight.training.inputs import Inputs
 from resight.training.loop import train
 from resight.training.optimizer import update_ema
 from resight.training.resolve import resolve
 from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
-from resight.training.step import Inputs, gradients, reseed
+from resight.training.step import gradients, reseed
 
 pytestmark = pytest.mark.slow
 

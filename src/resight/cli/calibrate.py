@@ -53,17 +53,13 @@ def run(arguments: list[str]) -> None:
     calibration = result.calibration
     errors = {name: error for name, (_, error) in result.checked.items()}
     rows = [{"curve": name, "calibration error, unseen identities": percent(error)} for name, error in errors.items()]
-    subsets = [
-        {"query": query, "gallery": gallery, "calibration error": percent(error)}
-        for (query, gallery), (_, error) in result.checked_subsets.items()
-    ]
+    of_subsets = {pair: error for pair, (_, error) in result.checked_subsets.items()}
+    checked = [{"query": a, "gallery": b, "error": error} for (a, b), error in of_subsets.items()]
+    subsets = [{"query": a, "gallery": b, "calibration error": percent(e)} for (a, b), e in of_subsets.items()]
     between = [row_table("isotonic curves between subsets of modalities, unseen identities", subsets)]
     document = {**calibration.model_dump(), "calibration_error": errors, "file": result.file}
     if subsets:
-        document["calibration_error_subsets"] = [
-            {"query": query, "gallery": gallery, "error": error}
-            for (query, gallery), (_, error) in result.checked_subsets.items()
-        ]
+        document["calibration_error_subsets"] = checked
     show(
         options,
         document,

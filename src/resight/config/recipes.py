@@ -54,8 +54,7 @@ def transreid_occluded_duke() -> Run:
 def deit_market() -> Run:
     """TransReID over DeiT-B on Market-1501, with a higher probability of erasing."""
     model = {"backbone": "deit_base_patch16_224"}
-    erase = {"erase": 0.8}
-    return vary(transreid_market(), recipe="deit-market", model=model, augmentation=erase)
+    return vary(transreid_market(), recipe="deit-market", model=model, augmentation={"erase": 0.8})
 
 
 def deit_duke() -> Run:
@@ -89,16 +88,8 @@ def deit_small_msmt17() -> Run:
 def transreid_veri() -> Run:
     """TransReID on VeRi-776: square images, SIE(camera x view), a longer shift."""
     model = {"stride": 12, "sie": ("camera", "view"), "jpm": True, "jpm_shift": 8}
-    optimizer = {"lr": 0.01}
-    preprocessing = {"size": (256, 256)}
-    return vary(
-        baseline_market(),
-        recipe="transreid-veri",
-        dataset="veri776",
-        model=model,
-        optimizer=optimizer,
-        preprocessing=preprocessing,
-    )
+    square = vary(baseline_market(), preprocessing={"size": (256, 256)}, optimizer={"lr": 0.01})
+    return vary(square, recipe="transreid-veri", dataset="veri776", model=model)
 
 
 def transreid_vehicleid() -> Run:

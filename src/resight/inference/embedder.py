@@ -1,7 +1,7 @@
 """The one path from pictures and sightings to embeddings."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.config.scaling import Scaling
-from resight.config.sections import Embedding, Fusion, UnknownSideInfo
+from resight.config.sections import Embedding, Fusion
 from resight.data.augment.augment import normalize
 from resight.data.image import Picture
 from resight.data.sightings import Sighting, SightingTable
@@ -20,7 +20,7 @@ from resight.inference.compiled import compile_network
 from resight.inference.decoding import decoded_batches
 from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
 from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, weights_digest
-from resight.models.sie import SIE
+from resight.models.sie import evaluation_mode
 from resight.models.transreid import TransReID
 from resight.retrieval.calibration import Calibration
 
@@ -236,20 +236,6 @@ class Embedder:
                 embeddings = unit(embeddings + mirrored) if normalize else (embeddings + mirrored) / 2
         return embeddings.cpu()
 
-    @contextmanager
-    def evaluation_mode(self) -> Generator[None]:
+    def evaluation_mode(self) -> AbstractContextManager[None]:
         """The model in evaluation mode, with the settings' answer to unknown side information; then as it was."""
-        training = [module for module in self.model.modules() if module.training]
-        tables = [module for module in self.model.modules() if isinstance(module, SIE)]
-        before: list[UnknownSideInfo] = [table.unknown for table in tables]
-        try:
-            if training:
-                self.model.eval()
-            for table in tables:
-                table.unknown = self.settings.unknown
-            yield
-        finally:
-            for module in training:
-                module.training = True
-            for table, unknown in zip(tables, before, strict=True):
-                table.unknown = unknown
+        return evaluation_mode(self.model, self.settings.unknown)

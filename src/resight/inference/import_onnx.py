@@ -53,14 +53,9 @@ def import_onnx(
     if not source.is_file():
         raise CheckpointError(f"there is no file {source}")
     graph = open_graph(source)
-    size = size or graph.size
-    if size is None:
-        raise ConfigError(f"{source} takes images of any size: state the height and width it was trained with (size)")
-    if graph.size not in (None, size):
-        raise ConfigError(
-            f"{source} takes images of {graph.size[0]}x{graph.size[1]} pixels, not {size[0]}x{size[1]}: leave size out"
-        )
-    images = Preprocessing().changed(size=size, mean=mean, std=std, test_interpolation=interpolation)
+    images = Preprocessing().changed(
+        size=_size_of(graph, size, source), mean=mean, std=std, test_interpolation=interpolation
+    )
     row_width = _try(graph, images, source)
 
     def fill(partial: Path) -> None:
@@ -82,6 +77,17 @@ def import_onnx(
 
     write_folder(folder, fill)
     return load(folder)
+
+
+def _size_of(graph: Graph, stated: tuple[int, int] | None, source: Path) -> tuple[int, int]:
+    size = stated or graph.size
+    if size is None:
+        raise ConfigError(f"{source} takes images of any size: state the height and width it was trained with (size)")
+    if graph.size not in (None, size):
+        raise ConfigError(
+            f"{source} takes images of {graph.size[0]}x{graph.size[1]} pixels, not {size[0]}x{size[1]}: leave size out"
+        )
+    return size
 
 
 def _try(graph: Graph, images: Preprocessing, source: Path) -> int:

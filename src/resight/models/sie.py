@@ -1,6 +1,7 @@
 """Side information embedding, SIE (He et al. 2021, section 3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -66,3 +67,22 @@ class SIE(nn.Module):
 def used_counts(kinds: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:
     """Return the counts of the chosen kinds that have two labels or more, in the order that rows are numbered."""
     return {kind: counts[kind] for kind in ("camera", "view", "modality") if kind in kinds and counts[kind] > 1}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module, unknown: UnknownSideInfo) -> Generator[None]:
+    """Put a model into evaluation mode, with an answer to unknown side information; leave it as it was."""
+    training = [module for module in model.modules() if module.training]
+    tables = [module for module in model.modules() if isinstance(module, SIE)]
+    before: list[UnknownSideInfo] = [table.unknown for table in tables]
+    try:
+        if training:
+            model.eval()
+        for table in tables:
+            table.unknown = unknown
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for table, stated in zip(tables, before, strict=True):
+            table.unknown = stated

@@ -12,10 +12,9 @@ batch: they pass BNNeck, head and losses as an image's features do.
 B images of the whole batch, R of this process; N sightings of this process; M modalities, D width, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,68 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from resight.data.augment.augment import augment, drop_modalities
 from resight.data.loader import Batch
 from resight.device import autocast
-from resight.losses.distillation import DistillationLoss
-from resight.losses.objective import Objective, add, objective
+from resight.losses.objective import add, objective
 from resight.models.transreid import Outputs
 from resight.training.context import TrainContext
 from resight.training.fsdp import clip
+from resight.training.inputs import Inputs, Learned
 from resight.training.optimizer import freeze, update_ema
 from resight.training.state import State
-
-SideInfo = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What this process's part of a batch gives the network."""
-
-    images: Tensor
-    """Float32 [R, 3, H, W]."""
-    side_info: SideInfo
-    """int64 [R] by kind of side information."""
-    identity: Tensor
-    """int64 [R]."""
-    rows: Tensor | None = None
-    """int64 [N, M], the image of each modality of each sighting, or -1; None where the network does not fuse."""
-
-    def parts(self, size: int | None) -> list[tuple[slice, slice]]:
-        """Divide the images, and the sightings where they are fused, into micro-batches of at most `size` images."""
-        count = len(self.images)
-        size = size or count
-        if self.rows is None:
-            return [(slice(start, min(start + size, count)), slice(0, 0)) for start in range(0, count, size)]
-        parts: list[tuple[slice, slice]] = []
-        first_image = first_sighting = end = 0
-        for sighting, images in enumerate((self.rows >= 0).sum(1).tolist()):
-            if end + images - first_image > size and end > first_image:
-                parts.append((slice(first_image, end), slice(first_sighting, sighting)))
-                first_image, first_sighting = end, sighting
-            end += images
-        return [*parts, (slice(first_image, end), slice(first_sighting, len(self.rows)))]
-
-    def of(self, images: slice, sightings: slice) -> tuple[Any, ...]:
-        """Return the arguments of the network for some of the images, and for their sightings where they are fused."""
-        side_info = {kind: labels[images] for kind, labels in self.side_info.items()}
-        if self.rows is None:
-            return self.images[images], side_info
-        rows = self.rows[sightings]
-        return self.images[images], side_info, torch.where(rows < 0, rows, rows - images.start)
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a step computed, of the whole batch."""
-
-    loss: Objective
-    outputs: Outputs
-    identity: Tensor
-    """int64 of each row of the outputs."""
-    distillation: DistillationLoss | None = None
-    """The losses against the teacher, which the total has too; None without a teacher."""
-
-    def distilled(self, loss: DistillationLoss) -> "Learned":
-        """Add the loss against the teacher."""
-        return replace(self, loss=replace(self.loss, total=self.loss.total + loss.total), distillation=loss)
 
 
 def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[slice, int]) -> dict[str, Tensor]:
@@ -134,13 +78,9 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     if state.average is not None:
         update_ema(state.average, state.model, run.optimizer.ema)
 
-    loss = learned.loss
-    accuracy = (learned.outputs.logits[0].argmax(1) == learned.identity).float().mean()
-    values = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
+    values = learned.figures()
     if state.center is not None:
-        values["center"] = loss.center
-    if learned.distillation is not None:
-        values |= learned.distillation.figures
+        values["center"] = learned.loss.center
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
 
 

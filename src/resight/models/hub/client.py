@@ -2,11 +2,11 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from resight.errors import CheckpointError, ResightError, StorageError
 
-USER: Final = {"library_name": "resight"}
+USER: Final[dict[str, Any]] = {"library_name": "resight"}
 """What the client says to the Hub of who uses it."""
 _LOG_IN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 

@@ -17,7 +17,7 @@ from resight.inference.inputs import Label, as_inputs
 from resight.inference.similarity import Similarity, similarity
 from resight.models.attention import TokenMap, map_tokens
 
-_SHARE: Final = 0.1
+_MIN_FRACTION: Final = 0.1
 Cell = tuple[int, int]
 """Row and column of a patch, from 0."""
 
@@ -76,7 +76,7 @@ class Explanation:
         terms = self.contributions.copy()
         columns = tuple(attention.shape[1] for attention in self.attention)
         pairs = list[PatchPair]()
-        lowest = max(_SHARE * float(terms.max(initial=0.0)), 1e-12)
+        lowest = max(_MIN_FRACTION * float(terms.max(initial=0.0)), 1e-12)
         while len(pairs) < count and terms.max(initial=0.0) >= lowest:
             row, column = np.unravel_index(int(terms.argmax()), terms.shape)
             i, j = int(row), int(column)

@@ -43,7 +43,7 @@ def test_the_map_appears_after_its_progress_and_opens_an_identity(page):
         require_accessible(page)
     finally:
         LAYOUT_GATE.set()
-    page.locator("figure.map").wait_for()
+    page.locator("figure.map.is-watched").wait_for(timeout=30_000)
     assert page.locator("figure.map a").count() == page.locator("figure.map circle").count() > 0
     require_accessible(page)
     named = page.locator("figure.map a[href*='identity']").last  # no other point lies over the last one
@@ -103,7 +103,7 @@ def test_crop_by_touch(browser, address):
     assert 22 < size[0] < 36
     assert 46 < size[1] < 70
     assert page.evaluate("window.scrollY") == before, "a drag on the picture crops, and does not scroll"
-    page.get_by_role("button", name="Whole picture: Colour").tap()
+    page.get_by_role("button", name="Whole picture: Colour").click()
     until(page, f"document.getElementById('file-rgb').files[0].size == {whole}")
     context.close()
 

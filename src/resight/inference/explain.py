@@ -98,13 +98,14 @@ def explain(
 ) -> Explanation:
     """Explain the similarity of two pictures: attention, and the patches that resemble each other. No gradient is used.
 
-    With the tokens p_i and q_j of the patches as they enter the last block, their mean m over both pictures, and the
-    attention a_i and b_j of the class token to them (the mean over the heads, without what other tokens get):
+    With the tokens p_i and q_j of the patches as they enter the last block, their means p and q over each picture, and
+    the attention a_i and b_j of the class token to them (the mean over the heads, without what other tokens get):
 
-        s_ij = cos(p_i - m, q_j - m),    patch similarity = sum over i, j of a_i b_j s_ij
+        s_ij = cos(p_i - p, q_j - q),    patch similarity = sum over i, j of a_i b_j s_ij
 
-    The mean is taken off because what all tokens have in common says nothing about a pair. Pictures are explained as
-    they are, without the mirror image that `Embedding.flip` may add.
+    The means are taken off because what all tokens of a picture have in common, such as the side information of its
+    camera, says nothing about a pair. Pictures are explained as they are, without the mirror image that
+    `Embedding.flip` may add.
 
     Args:
         model: of a vision transformer.
@@ -140,9 +141,8 @@ def explain(
 
 
 def _cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosines of tokens [N, D] and [N', D] without what all have in common: [N, N']."""
-    common = torch.cat([first, second]).mean(0)
-    return F.normalize(first - common, dim=1) @ F.normalize(second - common, dim=1).T
+    """Cosines of tokens [N, D] and [N', D] without what those of one picture have in common: [N, N']."""
+    return F.normalize(first - first.mean(0), dim=1) @ F.normalize(second - second.mean(0), dim=1).T
 
 
 def _neighborhood(cell: Cell, shape: tuple[int, ...]) -> np.ndarray:

@@ -43,4 +43,13 @@ function watchMap(figure) {
   }
 }
 
-for (const figure of document.querySelectorAll("figure.map")) watchMap(figure);
+// The map is there when the page is loaded, or comes when it has been computed.
+function watchNewMap() {
+  const figure = document.querySelector("figure.map:not(.is-watched)");
+  if (!figure) return;
+  figure.classList.add("is-watched");
+  watchMap(figure);
+}
+
+watchNewMap();
+document.addEventListener("htmx:after:swap", watchNewMap);

@@ -86,8 +86,9 @@ def test_a_bad_picture_is_explained(browser, address):
 
 def test_confirm_a_cluster_and_remove_the_identity(page):
     page.goto("/clusters?threshold=-1")
-    require_accessible(page)
     cluster = page.locator(".cluster").first
+    cluster.wait_for(timeout=30_000)  # on a busy machine, after the progress
+    require_accessible(page)
     shown = cluster.locator("input[type=checkbox]").count()
     cluster.get_by_role("button", name="Split").click()
     until(page, "document.querySelectorAll('.cluster').length >= 2")

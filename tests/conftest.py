@@ -91,6 +91,21 @@ def varied_model(folder: Path, spread: float = 0.3, **options) -> Path:
     return folder
 
 
+def write_onnx(file: Path) -> None:
+    """A network of another program, which takes images of 16x8 pixels."""
+    import onnx  # only a few tests need it
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["means"], ["rows"]),
+    ]
+    takes = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("batch", 3, 16, 8))
+    gives = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ("batch", 24))
+    graph = helper.make_graph(nodes, "net", [takes], [gives])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+
+
 class Log:
     """Stands for a `Progress`: collects the lines and the steps that it would print."""
 

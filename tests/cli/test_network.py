@@ -12,7 +12,7 @@ import sys
 import golden_cases
 import pytest
 import torch
-from conftest import picture, small_model
+from conftest import picture, small_model, write_onnx
 
 from resight.cli import VERBS
 
@@ -107,6 +107,7 @@ def folder(tmp_path):
     for n in range(12):
         picture(tmp_path / "images" / f"id{n % 4}" / f"{n}.jpg", n % 4, n)
     torch.save(golden_cases.load("deit_small_baseline").state, tmp_path / "reference.pth")
+    write_onnx(tmp_path / "net.onnx")
     (tmp_path / "reference.yml").write_text(
         "MODEL:\n  TRANSFORMER_TYPE: deit_small_patch16_224_TransReID\n  SIE_CAMERA: True\n"
     )
@@ -160,6 +161,7 @@ def commands(painted):
         ["serve", "model", "--gallery", "g", *CPU, "--port", str(free_port())],
         ["export", "model", "--to", "onnx", "--out", "onnx"],
         ["export", "model", "--to", "openvino", "--out", "openvino"],
+        ["import-onnx", "net.onnx", "--out", "imported", *"--mean 0.5 0.5 0.5 --std 0.5 0.5 0.5".split()],
         ["convert", "reference.pth", "--config", "reference.yml", "--out", "converted"],
     ]
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import picture, small_model
+from conftest import picture, small_model, write_onnx
 
 from resight.cli import VERBS, main
 
@@ -101,6 +101,10 @@ REFUSED = [
     *options(CONVERT, "--options noequals", "--options A=[1", "--options A=*a", "--options A=!!python/object:os.system",
              "--config folder", "--config binary", "--config deep", "--options A=1 --dataset x", "--options A=1"),
     [*CONVERT, "--options", "A=" + "[" * 20_000], CONVERT,
+    *([*"import-onnx --mean 0 0 0 --std 1 1 1 --out new".split(), name] for name in ("file", "folder", "nowhere", LONG)),
+    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 0 --out new".split()],
+    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 1 --out folder".split()],
+    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 1 --size 8 8 --out new".split()],
     ["models"], ["models", "x"], ["models", "list", "--bogus"],
     # galleries
     *options(SEARCH, "--k 0", "--k -3", "--k 1.5", "--prior 0", "--prior 2", "--prior nan", "--metadata x", "--group x",
@@ -140,6 +144,7 @@ def folder(tmp_path_factory):
         picture(root / "images" / f"id{n % 4}" / f"{n}.jpg", n % 4, n)
     for name in ("a.jpg", "b.jpg"):
         picture(root / name)
+    write_onnx(root / "net.onnx")
     (root / "file").write_text("x")
     (root / "folder").mkdir()
     (root / "empty").write_text("")

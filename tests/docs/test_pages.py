@@ -13,11 +13,9 @@ from pathlib import Path
 
 import golden_cases
 import numpy as np
-import onnx
 import pytest
 import torch
-from conftest import picture
-from onnx import TensorProto, helper
+from conftest import picture, write_onnx
 from safetensors.torch import save_file
 
 import resight
@@ -85,18 +83,6 @@ def stock(tmp_path_factory) -> Path:
     (folder / "vit_transreid_stride.yml").write_text(yaml)
     (folder / "hall.txt").write_text("".join(f"{n},1,{n},5,20,40,0.9\n" for n in range(1, 6)))
     return folder
-
-
-def write_onnx(file: Path) -> None:
-    """A network of another program, which takes images of 16x8 pixels."""
-    nodes = [
-        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
-        helper.make_node("Flatten", ["means"], ["rows"]),
-    ]
-    takes = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("batch", 3, 16, 8))
-    gives = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ("batch", 24))
-    graph = helper.make_graph(nodes, "net", [takes], [gives])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def commands(painted):
         ["serve", "model", "--gallery", "g", *CPU, "--port", str(free_port())],
         ["export", "model", "--to", "onnx", "--out", "onnx"],
         ["export", "model", "--to", "openvino", "--out", "openvino"],
-        ["import-onnx", "net.onnx", "--out", "imported", *"--mean 0.5 0.5 0.5 --std 0.5 0.5 0.5".split()],
+        ["import-onnx", "net.onnx", "--out", "imported", "--mean", "0", "0", "0", "--std", "1", "1", "1"],
         ["convert", "reference.pth", "--config", "reference.yml", "--out", "converted"],
     ]
 

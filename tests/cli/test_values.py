@@ -34,6 +34,7 @@ ADD = ["gallery", "add", "g", "--quiet", *CPU]
 CLUSTER = ["gallery", "cluster", "g", "--all"]
 SERVE = ["serve", "model", "--port", "0", *CPU, "--gallery", "g"]
 EXPORT = ["export", "model", "--to", "onnx", "--out"]
+IMPORT = ["import-onnx", "--mean", "0", "0", "0"]
 CONVERT = ["convert", "file", "--out", "new"]
 LONG = "n" * 300
 
@@ -101,10 +102,9 @@ REFUSED = [
     *options(CONVERT, "--options noequals", "--options A=[1", "--options A=*a", "--options A=!!python/object:os.system",
              "--config folder", "--config binary", "--config deep", "--options A=1 --dataset x", "--options A=1"),
     [*CONVERT, "--options", "A=" + "[" * 20_000], CONVERT,
-    *([*"import-onnx --mean 0 0 0 --std 1 1 1 --out new".split(), name] for name in ("file", "folder", "nowhere", LONG)),
-    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 0 --out new".split()],
-    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 1 --out folder".split()],
-    [*"import-onnx net.onnx --mean 0 0 0 --std 1 1 1 --size 8 8 --out new".split()],
+    *last([*IMPORT, "--std", "1", "1", "1", "--out", "new"], "file", "folder", "nowhere", LONG),
+    *options([*IMPORT, "net.onnx"], "--std 1 1 0 --out new", "--std 1 1 1 --out folder",
+             "--std 1 1 1 --size 8 8 --out new"),
     ["models"], ["models", "x"], ["models", "list", "--bogus"],
     # galleries
     *options(SEARCH, "--k 0", "--k -3", "--k 1.5", "--prior 0", "--prior 2", "--prior nan", "--metadata x", "--group x",

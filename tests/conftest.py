@@ -32,6 +32,14 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """A test that trains or loads a model may set the threads of its run: the next one computes with one again."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
     """A painted data set of a few identities, in RGBNT201's layout."""
@@ -89,6 +97,21 @@ def varied_model(folder: Path, spread: float = 0.3, **options) -> Path:
             parameter.data.add_(spread * torch.randn(parameter.shape, generator=generator))
     write_folder(folder, lambda path: fill_model_folder(path, model.state_dict(), card))
     return folder
+
+
+def write_onnx(file: Path) -> None:
+    """A network of another program, which takes images of 16x8 pixels."""
+    import onnx  # only a few tests need it
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["means"], ["rows"]),
+    ]
+    takes = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("batch", 3, 16, 8))
+    gives = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ("batch", 24))
+    graph = helper.make_graph(nodes, "net", [takes], [gives])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
 class Log:

@@ -160,7 +160,7 @@ def test_data_inspect(market, tmp_path, capsys):
 
 def test_unknown_names_list_the_known(capsys, market):
     assert "no verb named 'trian'; known are: demo, train, lr-find" in refused(capsys, "trian")
-    assert "known are: tiny, own, cuhk03" in refused(capsys, "train", "tinny")
+    assert "known are: tiny, own, edge, cuhk03" in refused(capsys, "train", "tinny")
     assert "known are: market1501" in refused(capsys, "train", "tiny", "--dataset", "market")
     assert "known are: market1501" in refused(capsys, "data", "inspect", "market", market)
     says = refused(capsys, "train", "tiny", "--dataset", "market1501", "--root", market, "--model.backbone", "vit_hug",

@@ -12,7 +12,7 @@ import sys
 import golden_cases
 import pytest
 import torch
-from conftest import picture, small_model
+from conftest import picture, small_model, write_onnx
 
 from resight.cli import VERBS
 
@@ -107,6 +107,7 @@ def folder(tmp_path):
     for n in range(12):
         picture(tmp_path / "images" / f"id{n % 4}" / f"{n}.jpg", n % 4, n)
     torch.save(golden_cases.load("deit_small_baseline").state, tmp_path / "reference.pth")
+    write_onnx(tmp_path / "net.onnx")
     (tmp_path / "reference.yml").write_text(
         "MODEL:\n  TRANSFORMER_TYPE: deit_small_patch16_224_TransReID\n  SIE_CAMERA: True\n"
     )
@@ -153,6 +154,7 @@ def commands(painted):
         ["compare", "a.json", "b.json"],
         ["calibrate", "model", *data, "--false-match-rate", "0.1", *CPU],
         ["similarity", "images/id0/0.jpg", "images/id1/1.jpg", "--model", "model", *CPU],
+        ["explain", "images/id0/0.jpg", "images/id1/1.jpg", "--model", "model", "--out", "why.png", *CPU],
         ["extract", "model", "images", "--identity-from-folder", "--out", "e.parquet", "--workers", "2", *CPU],
         *(["gallery", *action] for action in of_gallery),
         ["keys", "create", "state"],
@@ -160,6 +162,7 @@ def commands(painted):
         ["serve", "model", "--gallery", "g", *CPU, "--port", str(free_port())],
         ["export", "model", "--to", "onnx", "--out", "onnx"],
         ["export", "model", "--to", "openvino", "--out", "openvino"],
+        ["import-onnx", "net.onnx", "--out", "imported", "--mean", "0", "0", "0", "--std", "1", "1", "1"],
         ["convert", "reference.pth", "--config", "reference.yml", "--out", "converted"],
         ["push", "model", "org/name", "--dry-run"],
     ]

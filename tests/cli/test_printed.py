@@ -129,7 +129,7 @@ def test_calibrate(capsys, monkeypatch, tmp_path, few):
     monkeypatch.setattr(EmbeddingOptions, "load", lambda self, folder: calls.append((self, folder)) or embedder)
     monkeypatch.setattr("resight.data.catalog.read_dataset", lambda *a: calls.append(a) or few)
     written = tmp_path / "m" / "calibration.json"
-    fitted = SimpleNamespace(calibration=calibration, checked=checked, file=written)
+    fitted = SimpleNamespace(calibration=calibration, checked=checked, checked_subsets={}, file=written)
     monkeypatch.setattr(
         "resight.evaluation.calibrate.calibrate", lambda *a, progress: progress(1) or calls.append(a) or fitted
     )

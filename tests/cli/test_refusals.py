@@ -17,7 +17,7 @@ def test_a_verb_with_recipes_lists_them(capsys, verb):
     command = [verb, "--help"] if verb == "summary" else [verb]
     printed = lines(capsys, *command)
     assert printed[0] == f"usage: resight {verb} RECIPE [OPTIONS]"
-    assert printed[1:-22] == [
+    assert printed[1:-23] == [
         f"       resight {verb} --config CONFIG.json [OPTIONS]",
         *(["       resight train --resume RUN_FOLDER"] if verb == "train" else []), "",
         f"resight {verb} RECIPE --help lists the options with the recipe's values. The recipes:", "",
@@ -31,7 +31,7 @@ def test_a_verb_with_recipes_lists_them(capsys, verb):
 def test_listings(capsys):
     printed = lines(capsys, "recipes", "list")
     says = "CUHK03-NP on two CPU cores in half an hour: ViT-S/14 (DINOv2) at 154x70, layer-wise learning rates."
-    assert printed[2] == f"cuhk03                   {says}"
+    assert printed[3] == f"cuhk03                   {says}"
     document = json.loads("\n".join(lines(capsys, "recipes", "list", "--json")))
     assert [f"{name:25s}{words}" for name, words in document.items()] == printed
     for flags in (["list", "--help"], ["--help"], ["-h"]):

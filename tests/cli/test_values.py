@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import picture, small_model
+from conftest import picture, small_model, write_onnx
 
 from resight.cli import VERBS, main
 
@@ -34,6 +34,9 @@ ADD = ["gallery", "add", "g", "--quiet", *CPU]
 CLUSTER = ["gallery", "cluster", "g", "--all"]
 SERVE = ["serve", "model", "--port", "0", *CPU, "--gallery", "g"]
 EXPORT = ["export", "model", "--to", "onnx", "--out"]
+EXPLAIN = ["explain", "a.jpg", "b.jpg", "--model", "model", "--out", "why.png", *CPU]
+PUSH = ["push", "model", "--dry-run"]
+IMPORT = ["import-onnx", "--mean", "0", "0", "0"]
 CONVERT = ["convert", "file", "--out", "new"]
 LONG = "n" * 300
 
@@ -101,6 +104,14 @@ REFUSED = [
     *options(CONVERT, "--options noequals", "--options A=[1", "--options A=*a", "--options A=!!python/object:os.system",
              "--config folder", "--config binary", "--config deep", "--options A=1 --dataset x", "--options A=1"),
     [*CONVERT, "--options", "A=" + "[" * 20_000], CONVERT,
+    *last([*IMPORT, "--std", "1", "1", "1", "--out", "new"], "file", "folder", "nowhere", LONG),
+    *options([*IMPORT, "net.onnx"], "--std 1 1 0 --out new", "--std 1 1 1 --out folder",
+             "--std 1 1 1 --size 8 8 --out new"),
+    *options(EXPLAIN, "--out folder", "--out file/x", "--cameras x", "--modalities rgb x", "--model nowhere", "--prior 2"),
+    ["explain", "a.jpg", "file", *EXPLAIN[3:]],
+    *last(["push"], "nowhere", "folder", "model"), ["push", "nowhere", "org/name", "--dry-run"],
+    *options(PUSH, "org", "org/name/x", "org/name@main", "org/name --revision ..", "org/name --figures file",
+             "org/name --figures nowhere"),
     ["models"], ["models", "x"], ["models", "list", "--bogus"],
     # galleries
     *options(SEARCH, "--k 0", "--k -3", "--k 1.5", "--prior 0", "--prior 2", "--prior nan", "--metadata x", "--group x",
@@ -140,6 +151,7 @@ def folder(tmp_path_factory):
         picture(root / "images" / f"id{n % 4}" / f"{n}.jpg", n % 4, n)
     for name in ("a.jpg", "b.jpg"):
         picture(root / name)
+    write_onnx(root / "net.onnx")
     (root / "file").write_text("x")
     (root / "folder").mkdir()
     (root / "empty").write_text("")

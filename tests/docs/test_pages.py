@@ -14,13 +14,11 @@ from pathlib import Path
 
 import golden_cases
 import numpy as np
-import onnx
 import pytest
 import timm
 import torch
-from conftest import picture
+from conftest import picture, write_onnx
 from fake_hub import TOKEN, FakeHub
-from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 
 import resight
@@ -35,6 +33,7 @@ from resight.losses import margins
 from resight.models.backbones.build import build_backbone
 from resight.models.backbones.vit import plain_vit
 from resight.retrieval import junk, protocols
+from resight.service.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,18 +88,6 @@ def stock(tmp_path_factory) -> Path:
     (folder / "vit_transreid_stride.yml").write_text(yaml)
     (folder / "hall.txt").write_text("".join(f"{n},1,{n},5,20,40,0.9\n" for n in range(1, 6)))
     return folder
-
-
-def write_onnx(file: Path) -> None:
-    """A network of another program, which takes images of 16x8 pixels."""
-    nodes = [
-        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
-        helper.make_node("Flatten", ["means"], ["rows"]),
-    ]
-    takes = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("batch", 3, 16, 8))
-    gives = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ("batch", 24))
-    graph = helper.make_graph(nodes, "net", [takes], [gives])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
 @pytest.fixture
@@ -303,6 +290,14 @@ def test_every_block_of_the_service(mine, capsys, monkeypatch):
     page = (ROOT / "docs" / "service.md").read_text()
     for path in re.findall(r"/v1/[a-z/]+[a-z]", page[page.index("## Routes") : page.index("To repeat")]):
         assert f'"{path}' in settings, path
+
+
+def test_every_block_of_the_deployment(mine):
+    """Its commands start servers; tests/service/test_deploy.py runs them."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    run_page(ROOT / "docs" / "deployment.md")
+    for name in re.findall(r"RESIGHT_[A-Z_]+", text):
+        assert name.removeprefix("RESIGHT_").lower() in ServiceSettings.model_fields, name
 
 
 @pytest.mark.slow

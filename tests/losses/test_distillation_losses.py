@@ -18,6 +18,11 @@ def unit(rows):
     return [[x / math.sqrt(sum(y * y for y in row)) for x in row] for row in rows.tolist()]
 
 
+def centered(rows):
+    mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return unit(torch.tensor([[x - m for x, m in zip(row, mean, strict=True)] for row in rows], dtype=torch.float64))
+
+
 def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
@@ -38,11 +43,12 @@ def test_each_loss_is_its_formula():
     student, projected, teacher = batch()
     s, p, t = unit(student), unit(projected), unit(teacher)
     n = len(s)
-    embedding = sum(1 - dot(a, b) for a, b in zip(p, t, strict=True)) / n
+    embedding = sum(1 - dot(a, b) for a, b in zip(centered(p), centered(t), strict=True)) / n
     of_student, of_teacher = relative(s), relative(t)
     distance = sum(huber(of_student[pair] - of_teacher[pair]) for pair in of_student) / len(of_student)
     pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
-    similarity = sum((dot(s[i], s[j]) - dot(t[i], t[j])) ** 2 for i, j in pairs) / len(pairs)
+    c, d = centered(s), centered(t)
+    similarity = sum((dot(c[i], c[j]) - dot(d[i], d[j])) ** 2 for i, j in pairs) / len(pairs)
     settings = Distillation(embedding_weight=2, distance_weight=3, similarity_weight=0.5)
     loss = distillation_loss(student, projected, teacher, settings)
     assert loss.embedding.item() == pytest.approx(embedding, abs=1e-6)
@@ -52,6 +58,21 @@ def test_each_loss_is_its_formula():
     names = ["distillation", "distillation_embedding", "distillation_distance", "distillation_similarity"]
     assert list(loss.figures) == names
     assert loss.figures["distillation"] is loss.total
+
+
+def test_a_direction_that_all_embeddings_share_is_left_out():
+    """Else a student that gives one vector for all images would agree with a teacher whose embeddings are close."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(8, 6, generator=generator)
+    teacher = torch.nn.functional.normalize(spread * 0.01 + 5)
+    assert (teacher @ teacher.T).min() > 0.999
+    constant = torch.ones(8, 6) + 1e-3 * torch.randn(8, 6, generator=generator)
+    settings = Distillation(similarity_weight=1.0)
+    ignorant = distillation_loss(constant, constant, teacher, settings)
+    informed = distillation_loss(spread, spread, teacher, settings)
+    assert ignorant.embedding > 0.5
+    assert informed.embedding < 0.2
+    assert informed.similarity < 0.2 * ignorant.similarity
 
 
 def test_the_distance_loss_uses_both_parts_of_the_huber_loss():

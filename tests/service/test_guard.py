@@ -64,25 +64,15 @@ def test_large_bodies_are_refused(services):
 def test_a_slow_answer_ends(services, monkeypatch):
     client = services(request_seconds=0.3)
     forward = client.service.embedder.embed
-    monkeypatch.setattr(client.service, "embedder", Slow(client.service.embedder, forward))
+
+    def slow(*arguments):
+        time.sleep(1)
+        return forward(*arguments)
+
+    monkeypatch.setattr(client.service.batcher, "_embed", slow)
     began = time.monotonic()
     refused(client.post("/v1/embed", files={"image": jpeg()}), 504, "0.3 seconds")
     assert time.monotonic() - began < 1.5
-
-
-class Slow:
-    """An embedder that takes its time."""
-
-    def __init__(self, embedder, embed):
-        self._embedder = embedder
-        self._embed = embed
-
-    def __getattr__(self, name):
-        return getattr(self._embedder, name)
-
-    def embed(self, *arguments):
-        time.sleep(1)
-        return self._embed(*arguments)
 
 
 def test_the_rate_is_limited(services):

@@ -70,7 +70,7 @@ def test_clusters_show_their_progress_until_they_are_there(filled, monkeypatch):
 
 
 def test_sigterm_ends_streams_and_stores_accepted_pictures(model, embedder, tmp_path):
-    service = Process(model, tmp_path / "g")
+    service = Process(model, "--gallery", tmp_path / "g")
     with httpx.Client(base_url=service.url, headers=HTML) as client:
         files = [("images", ("a.jpg", jpeg(n, n))) for n in range(24)]
         answer = client.post("/add/many", data={"token": token(client)}, files=files)

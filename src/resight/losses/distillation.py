@@ -29,6 +29,10 @@ class DistillationLoss:
 def distillation_loss(student: Tensor, projected: Tensor, teacher: Tensor, settings: Distillation) -> DistillationLoss:
     """Compute the embedding loss and the relation losses of a batch, and their weighted sum, in float32.
 
+    The embedding and similarity losses compare embeddings from which the batch's mean is taken off. The embeddings of a
+    re-ID model often share a direction: cosines of all pairs near 1, of which a student would learn that direction and
+    nothing else.
+
     Args:
         student: [B, D], the student's embeddings, of any length.
         projected: [B, E], the same embeddings, mapped to the width of the teacher's.
@@ -37,15 +41,20 @@ def distillation_loss(student: Tensor, projected: Tensor, teacher: Tensor, setti
     """
     with torch.autocast(student.device.type, enabled=False):
         student, projected, teacher = (F.normalize(x.float()) for x in (student, projected, teacher))
-        embedding = (1 - (projected * teacher).sum(1)).mean()
+        embedding = (1 - (centered(projected) * centered(teacher)).sum(1)).mean()
         distance = distance_loss(student, teacher)
-        similarity = similarity_loss(student, teacher)
+        similarity = similarity_loss(centered(student), centered(teacher))
     total = (
         settings.embedding_weight * embedding
         + settings.distance_weight * distance
         + settings.similarity_weight * similarity
     )
     return DistillationLoss(total, embedding, distance, similarity)
+
+
+def centered(embeddings: Tensor) -> Tensor:
+    """Take the batch's mean off embeddings, float32 [B, D], and give them unit length."""
+    return F.normalize(embeddings - embeddings.mean(0))
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ REFUSED = [
     *last([*IMPORT, "--std", "1", "1", "1", "--out", "new"], "file", "folder", "nowhere", LONG),
     *options([*IMPORT, "net.onnx"], "--std 1 1 0 --out new", "--std 1 1 1 --out folder",
              "--std 1 1 1 --size 8 8 --out new"),
-    *options(EXPLAIN, "--out folder", "--out file/x", "--cameras x", "--modalities rgb x", "--model nowhere", "--prior 2"),
+    *options(EXPLAIN, "--out folder", "--out file/x", "--cameras x", "--modalities rgb x", "--model nowhere"),
     ["explain", "a.jpg", "file", *EXPLAIN[3:]],
     *last(["push"], "nowhere", "folder", "model"), ["push", "nowhere", "org/name", "--dry-run"],
     *options(PUSH, "org", "org/name/x", "org/name@main", "org/name --revision ..", "org/name --figures file",

@@ -85,7 +85,7 @@ class Learned:
     """The losses against the teacher, which the total has too; None without a teacher."""
 
     def distilled(self, loss: DistillationLoss) -> "Learned":
-        """Add the loss against the teacher."""
+        """Add the losses against the teacher."""
         return replace(self, loss=replace(self.loss, total=self.loss.total + loss.total), distillation=loss)
 
 
@@ -134,11 +134,10 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     if state.average is not None:
         update_ema(state.average, state.model, run.optimizer.ema)
 
-    loss = learned.loss
     accuracy = (learned.outputs.logits[0].argmax(1) == learned.identity).float().mean()
-    values = {"loss": loss.total, "id": loss.id, "triplet": loss.triplet, "accuracy": accuracy}
+    values = {"loss": learned.loss.total, "id": learned.loss.id, "triplet": learned.loss.triplet, "accuracy": accuracy}
     if state.center is not None:
-        values["center"] = loss.center
+        values["center"] = learned.loss.center
     if learned.distillation is not None:
         values |= learned.distillation.figures
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}

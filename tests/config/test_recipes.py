@@ -35,8 +35,9 @@ EXPECTED = {
         "schedule.epochs": 30,
     },
     "edge": PRETRAINED | IMAGENET | ADAMW | {
-        "dataset": "own", "validation_fraction": 0.1, "evaluate_every": 10, "model.backbone": "vit_tiny_patch16_224",
-        "optimizer.lr": 1e-3, "optimizer.head_lr_factor": 2, "schedule.epochs": 60, "schedule.warmup_epochs": 3,
+        "dataset": "own", "validation_fraction": 0.1, "evaluate_every": 5, "model.backbone": "vit_tiny_patch16_224",
+        "augmentation.pad": 6, "optimizer.lr": 1e-3, "optimizer.head_lr_factor": 2, "schedule.epochs": 60,
+        "schedule.warmup_epochs": 3,
     },
     "cuhk03": CUHK03,
     "cuhk03-jpm": CUHK03 | {"model.jpm": True, "model.sie": ("camera",)},

@@ -178,19 +178,10 @@ def own() -> Run:  # words: ok
 
 def edge() -> Run:
     """A small network for weak processors, on your own images; exported to int8. A teacher makes it better."""
-    return Run(
-        recipe="edge",
-        dataset="own",
-        weights="timm",
-        preprocessing=Preprocessing(mean=_MEAN, std=_STD),
-        model=Model(backbone="vit_tiny_patch16_224"),
-        optimizer=Optimizer(
-            name="adamw", lr=1e-3, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=2
-        ),
-        schedule=Schedule(epochs=60, warmup_epochs=3, every="step"),
-        validation_fraction=0.1,
-        evaluate_every=10,
-    )
+    optimizer = {"lr": 1e-3, "head_lr_factor": 2, "layer_decay": 1}
+    changed = vary(own(), recipe="edge", optimizer=optimizer, schedule={"epochs": 60, "warmup_epochs": 3})
+    model = {"backbone": "vit_tiny_patch16_224"}
+    return vary(changed, model=model, preprocessing={"size": (256, 128)}, embedding={"flip": False})
 
 
 def tiny() -> Run:

@@ -85,11 +85,6 @@ class Embedder:
         return self.settings.scaling or self.card.preprocessing.scaling
 
     @property
-    def row_width(self) -> int:
-        """D, the numbers of one image's embedding."""
-        return self.model.width
-
-    @property
     def width(self) -> int:
         """E, the numbers of an embedding: those of the model, for each modality where they are concatenated."""
         if self.fusion == "learned":

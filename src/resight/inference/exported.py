@@ -61,11 +61,6 @@ class ExportedEmbedder(Embedder):
         return f"{stated.kind} on the CPU, {arithmetic}; images of {height}x{width}, batches of {self.batch_size}"
 
     @property
-    def row_width(self) -> int:
-        """D, the numbers of one image's embedding."""
-        return self.exported.metadata.row_width
-
-    @property
     def width(self) -> int:
         """E, the numbers of an embedding."""
         return self.exported.width

@@ -47,8 +47,9 @@ class Distiller:
         self.numbers = _label_numbers(student.vocabulary, teacher.card.vocabulary)
         self.projection: nn.Linear | None = None
         """From the width of the student's embedding to that of the teacher's; None where they are equal."""
-        if width != teacher.row_width:
-            self.projection = nn.Linear(width, teacher.row_width, bias=False).to(teacher.device)
+        teacher_width = teacher.embed_tensor(torch.zeros(1, 3, *teacher.card.preprocessing.size)).shape[1]
+        if width != teacher_width:
+            self.projection = nn.Linear(width, teacher_width, bias=False).to(teacher.device)
 
     @classmethod
     def create(cls, run: Run, card: ModelCard, model: TransReID, compute: Compute) -> "Distiller | None":

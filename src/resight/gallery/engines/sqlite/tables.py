@@ -3,14 +3,14 @@
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from resight.errors import GalleryError
 from resight.gallery.identities import entry_to_text
-from resight.gallery.record import LABELS, Assignment, Filter, Record, Value, images_from_text, images_to_text
+from resight.gallery.record import LABELS, Assignment, Filter, Record, images_from_text, images_to_text
 
 APPLICATION: Final = 0x52455347  # "RESG"
 FORMAT: Final = 3
@@ -55,7 +55,8 @@ neither ids nor names; what `undo` needs of an assignment is in `assignments`, a
 
 def checksum(*values: Any) -> int:
     """Return the CRC-32 of some columns, which are texts, numbers or NULL."""
-    text = "\x1f".join(["\0" if value is None else str(value) for value in values])
+    texts = [value if value.__class__ is str else "\0" if value is None else str(value) for value in values]
+    text = "\x1f".join(texts)
     return zlib.crc32(text.encode(errors="surrogatepass"))
 
 
@@ -101,12 +102,11 @@ def to_record(row: Sequence[Any], width: int) -> Record:
             f"record {row[1]!r} is corrupt: its checksum does not match; resight gallery repair copies the records "
             "that are whole to a new gallery"
         )
-    values = dict(zip(("id", *LABELS, "time"), fields[1:], strict=False))
-    metadata: Mapping[str, Value] = json.loads(fields[-1])
-    images = images_from_text(fields[-2])
+    _, record_id, identity, camera, modality, tracklet, time, images, metadata = fields
     return Record(
-        **values, vector=np.frombuffer(vector, "<f4").copy(), images=images, metadata=metadata, thumbnail=jpeg
-    )
+        record_id, np.frombuffer(vector, "<f4").copy(), identity, camera, modality, tracklet, time,
+        images_from_text(images), jpeg, json.loads(metadata) if metadata != "{}" else {},
+    )  # fmt: skip
 
 
 def conditions(where: Filter) -> tuple[str, list[Any]]:

@@ -36,7 +36,7 @@ from resight.gallery.engines.sqlite.tables import (
 from resight.gallery.identities import new_assignment, require_assignable
 from resight.gallery.record import Assignment, Filter, GalleryInfo, Hit, Record, read_gallery_info
 
-_PAGE: Final = 2000
+_PAGE: Final = 250  # records: their vectors stay in a core's cache while they are checked
 _OLD: Final = "gallery.json"  # of formats 1 and 2
 
 

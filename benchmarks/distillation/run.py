@@ -43,7 +43,12 @@ BUDGETS = {
         epochs=3,
         longer=3,
     ),
-    "long": Budget(("--preprocessing.size", "126", "56", "--schedule.epochs", "6"), (), epochs=10, longer=2),
+    "long": Budget(
+        ("--preprocessing.size", "98", "42", "--schedule.epochs", "6", "--sampling.identities", "8"),
+        ("--sampling.identities", "8"),
+        epochs=8,
+        longer=2,
+    ),
 }
 
 

@@ -17,8 +17,8 @@ from resight.models.backbones.eva import Eva
 from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 from resight.models.jpm import rearrange
-from resight.models.pretrained import load_pretrained
 from resight.models.meta import on_meta
+from resight.models.pretrained import load_pretrained
 from resight.models.transreid import TransReID, build_empty
 from resight.training import loop
 from resight.training.optimizer import parameter_groups

@@ -49,7 +49,9 @@ class Worker:
         self._reader.close()
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        # Torch is imported once, by a server that each process is a copy of, and not for seconds by each of them.
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._reader, self._writer = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _initialize, (self._reader, self.threads))
 

@@ -1,12 +1,14 @@
-"""Trainings of several processes, as torchrun starts them, without the seconds in which each process imports torch.
+"""Trainings in processes of their own, without the seconds in which each process imports torch.
 
-`python launcher.py` imports everything once. For each line of words on its standard input, it forks a process that has
-the agent of torchrun, which forks the processes of the training. Its answers are lines, too: the id of the agent, and,
-for `wait ID`, the agent's exit status. One test starts `torchrun` itself.
+`python launcher.py` imports everything once, and forks a process for each training that it reads on its standard input:
+one that trains, or the agent of torchrun, which forks the processes that train. It answers with the id of that process
+and, when it is to wait for one, with its exit status. One test starts `torchrun` itself.
 """
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,25 +21,27 @@ class Launcher:
     def __init__(self):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen([sys.executable, __file__], env=environment, **pipes)
+        command = [sys.executable, __file__]
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        os.killpg(self._process.pid, signal.SIGKILL)  # trainings that did not end, too
+        self._process.communicate()
 
-    def start(self, words, errors: Path) -> int:
-        """Start two processes that run the words of a command; what they print as errors is written to a file."""
-        return self._ask({"words": [str(word) for word in words], "errors": str(errors)})
+    def start(self, words, errors: Path, processes: int = 2) -> int:
+        """Start processes that run the words of a command; what they print as errors is written to a file."""
+        return self._ask({"words": [str(word) for word in words], "errors": str(errors), "processes": processes})
 
-    def wait(self, agent: int) -> int:
+    def wait(self, process: int) -> int:
         """Wait for the end of a training, and return its exit status."""
-        return self._ask({"wait": agent})
+        return self._ask({"wait": process})
 
     def _ask(self, question: dict) -> int:
         print(json.dumps(question), file=self._process.stdin, flush=True)
+        assert select.select([self._process.stdout], [], [], 300)[0], "there is no answer for 300 seconds"
         return int(self._process.stdout.readline())
 
 
@@ -50,21 +54,21 @@ def _serve() -> None:
         else:
             answer = os.fork()
             if not answer:
-                _run(question["words"], question["errors"])
+                _run(**question)
         print(answer, flush=True)
 
 
-def _run(words: list[str], errors: str) -> None:
+def _run(words: list[str], errors: str, processes: int) -> None:
     status = 1
     try:
         with open(errors, "wb") as file, open(os.devnull, "r+b") as nothing:
             for stream, number in ((nothing, 0), (nothing, 1), (file, 2)):
                 os.dup2(stream.fileno(), number)
         config = LaunchConfig(  # as of torchrun --standalone --nproc-per-node 2 --max-restarts 2
-            1, 1, 2, run_id=str(uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2,
+            1, 1, processes, run_id=str(uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2,
             start_method="fork",
         )  # fmt: skip
-        elastic_launch(config, _train)(words)
+        elastic_launch(config, _train)(words) if processes > 1 else _train(words)
         status = 0
     except BaseException:
         traceback.print_exc()

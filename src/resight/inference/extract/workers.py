@@ -32,10 +32,10 @@ class Worker:
     def submit(self, task: Task) -> Future[int]:
         """Start a task."""
         try:
-            return self._pool.submit(write_shard, task)
+            return self._submit(task)
         except BrokenProcessPool:  # it died after its last task
             self.replace()
-            return self._pool.submit(write_shard, task)
+            return self._submit(task)
 
     def replace(self) -> None:
         """Use a new process from now on."""
@@ -47,6 +47,14 @@ class Worker:
         self._writer.close()
         self._pool.shutdown(cancel_futures=True)
         self._reader.close()
+
+    def _submit(self, task: Task) -> Future[int]:
+        try:
+            return self._pool.submit(write_shard, task)
+        except (BrokenPipeError, EOFError) as error:  # a new process died before it was told what to do
+            failed = Future[int]()
+            failed.set_exception(BrokenProcessPool(str(error)))
+            return failed
 
     def _start(self) -> None:
         # Torch is imported once, by a server that each process is a copy of, and not for seconds by each of them.

@@ -576,7 +576,7 @@ def test_workers_end_with_their_parent(folder, table, tmp_path, busy):
             time.sleep(0.01)
         parent.kill()
         parent.wait()
-        deadline = time.monotonic() + 120  # on a machine that is busy
+        deadline = time.monotonic() + 30
         while any(map(is_running, processes)) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not any(map(is_running, processes))

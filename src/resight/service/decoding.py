@@ -165,7 +165,9 @@ class DecodePool:
         jobs = [job]
         share = min(_TOGETHER, 1 + self._tasks.qsize() // len(self._workers))
         size = 0
-        while job is not None and job.task.encoded and len(jobs) < share and (size := size + job.size) < _TOGETHER_BYTES:
+        while (
+            job is not None and job.task.encoded and len(jobs) < share and (size := size + job.size) < _TOGETHER_BYTES
+        ):
             try:
                 job = self._tasks.get_nowait()
             except queue.Empty:

@@ -18,7 +18,15 @@ from resight.service.routes.dependencies import (
     form_of,
     json_response,
 )
-from resight.service.schemas import AnswerOut, CompareOut, EmbeddingsOut, ExplainOut, SearchOut, answer_fields, answer_out
+from resight.service.schemas import (
+    AnswerOut,
+    CompareOut,
+    EmbeddingsOut,
+    ExplainOut,
+    SearchOut,
+    answer_fields,
+    answer_out,
+)
 from resight.service.types import Count, Group
 
 router = APIRouter(tags=["pictures"], responses=ERRORS)

@@ -44,7 +44,7 @@ def test_any_body_is_read_or_refused(parts):
         (PART + b"y", "cut short"),
         (PART + b"y\r\n--bb--", "without headers"),
         (b"--b\r\nx\r\n--b--", "without headers"),
-        (b"--b\r\n\r\nx\r\n--b--", "without headers"),
+        (b"--b\r\n\r\nx\r\n--b--", "without a name"),
         (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--", "without a name"),
         (b'--b\r\nContent-Disposition: form-data; name=""\r\n\r\nx\r\n--b--', "without a name"),
         (b'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--b--', "not UTF-8"),

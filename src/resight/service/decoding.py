@@ -20,8 +20,8 @@ SECONDS: Final = 10.0
 """Longest time for the pictures of one request."""
 _START_SECONDS: Final = 120.0  # to import torch on a machine that is busy
 _ATTEMPTS: Final = 2  # processes that try a task: the first one may have been ended by something else
-_TOGETHER: Final = 8  # tasks that are sent to a process at once: a message takes as long as to decode a small picture
-_TOGETHER_BYTES: Final = 1 << 18  # of files; larger ones are sent alone
+_MAX_GROUP: Final = 8  # tasks that are sent to a process at once: a message takes as long as to decode a small picture
+_MAX_GROUP_BYTES: Final = 1 << 18  # of files; larger ones are sent alone
 _CONTEXT: Final = get_context("forkserver")  # a process that replaces another starts at once, and inherits no thread
 
 
@@ -163,10 +163,10 @@ class DecodePool:
         """The oldest task; with it, this process's share of those that wait, if their files are small."""
         job = self._tasks.get()
         jobs = [job]
-        share = min(_TOGETHER, 1 + self._tasks.qsize() // len(self._workers))
+        count = min(_MAX_GROUP, 1 + self._tasks.qsize() // len(self._workers))
         size = 0
         while (
-            job is not None and job.task.encoded and len(jobs) < share and (size := size + job.size) < _TOGETHER_BYTES
+            job is not None and job.task.encoded and len(jobs) < count and (size := size + job.size) < _MAX_GROUP_BYTES
         ):
             try:
                 job = self._tasks.get_nowait()

@@ -120,7 +120,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))
-            given = {name for name, _ in headers}  # ASGI has names in lower case
-            added = [pair for pair in _ENCODED_HEADERS if pair[0] not in given]
+            present = {name for name, _ in headers}  # ASGI has names in lower case
+            added = [pair for pair in _ENCODED_HEADERS if pair[0] not in present]
             message["headers"] = [*headers, *added, (b"x-request-id", self.request_id.encode())]
         await self._send(message)

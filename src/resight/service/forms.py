@@ -160,16 +160,16 @@ def as_sightings(files: Mapping[str, Sequence[bytes]]) -> list[dict[str, bytes]]
     Raises:
         ServiceError: there is no picture, or fields exclude each other or have different numbers of files (422).
     """
-    given = {name: part for name, part in files.items() if part}
-    if not given:
+    files_of_field = {name: part for name, part in files.items() if part}
+    if not files_of_field:
         raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
-    if DEFAULT in given and len(given) > 1:
+    if DEFAULT in files_of_field and len(files_of_field) > 1:
         raise ServiceError(422, "the field image excludes rgb, nir and tir")
-    if len({len(part) for part in given.values()}) > 1:
-        counts = ", ".join(f"{len(part)} of {name}" for name, part in given.items())
+    if len({len(part) for part in files_of_field.values()}) > 1:
+        counts = ", ".join(f"{len(part)} of {name}" for name, part in files_of_field.items())
         raise ServiceError(422, f"each sighting needs a picture of each modality, and there are {counts}")
-    number = len(next(iter(given.values())))
-    return [{name: part[n] for name, part in given.items()} for n in range(number)]
+    number = len(next(iter(files_of_field.values())))
+    return [{name: part[n] for name, part in files_of_field.items()} for n in range(number)]
 
 
 def read_metadata(text: str | None) -> dict[str, Any]:

@@ -61,10 +61,10 @@ def boundary_of(content_type: str) -> bytes:
     """
     if content_type.partition(";")[0].strip().lower() != _KIND:
         raise ServiceError(415, f"send the body as {_KIND}")
-    found = _BOUNDARY.search(content_type)
-    if found is None:
+    match = _BOUNDARY.search(content_type)
+    if match is None:
         raise ServiceError(400, "the Content-Type header names no boundary")
-    return (found[1] or found[2]).encode("latin-1")
+    return (match[1] or match[2]).encode("latin-1")
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Fields:
@@ -96,8 +96,8 @@ def parse_multipart(body: bytes, boundary: bytes) -> Fields:
 
 def _named(headers: bytes) -> tuple[str, bool]:
     """The name of a part, and whether it is a file."""
-    found = _DISPOSITION.search(headers)
-    pairs = _PARAMETER.findall(found[1]) if found else []
+    match = _DISPOSITION.search(headers)
+    pairs = _PARAMETER.findall(match[1]) if match else []
     parameters = {key.lower(): quoted or plain for key, quoted, plain in pairs}
     if not parameters.get(b"name"):
         raise ServiceError(400, "the form has a part without a name")

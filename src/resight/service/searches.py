@@ -14,7 +14,7 @@ from resight.service.errors import overloaded
 from resight.service.gallery_threads import GalleryThread
 
 Answers = list[list[Answer]]
-_MAX_TOGETHER: Final = 64  # queries in one search
+_MAX_QUERIES: Final = 64  # queries in one search
 _MAX_WAITING: Final = 512  # searches
 
 
@@ -59,29 +59,29 @@ class Searches:
         with self._lock:
             waiting = self._waiting.pop(key)
         started = [search for search in waiting if search.future.set_running_or_notify_cancel()]
-        together = list[_Search]()
+        batch = list[_Search]()
         for search in started:
-            if together and sum(len(other.vectors) for other in (*together, search)) > _MAX_TOGETHER:
-                _search(gallery, together, options)
-                together = []
-            together.append(search)
-        if together:
-            _search(gallery, together, options)
+            if batch and sum(len(other.vectors) for other in (*batch, search)) > _MAX_QUERIES:
+                _search(gallery, batch, options)
+                batch = []
+            batch.append(search)
+        if batch:
+            _search(gallery, batch, options)
 
 
-def _search(gallery: Gallery, together: Sequence[_Search], options: SearchOptions) -> None:
-    vectors = np.concatenate([search.vectors for search in together])  # [Q, E]
+def _search(gallery: Gallery, batch: Sequence[_Search], options: SearchOptions) -> None:
+    vectors = np.concatenate([search.vectors for search in batch])  # [Q, E]
     exclude = tuple(options.exclude)
     try:
         answers = gallery.search(vectors, options.k, options.where, options.group, options.rerank, exclude=exclude)
     except Exception as error:
-        if len(together) == 1:
-            together[0].future.set_exception(error)
+        if len(batch) == 1:
+            batch[0].future.set_exception(error)
             return
-        for search in together:  # an error of one request must not fail the others
+        for search in batch:  # an error of one request must not fail the others
             _search(gallery, [search], options)
         return
     first = 0
-    for search in together:
+    for search in batch:
         search.future.set_result(answers[first : first + len(search.vectors)])
         first += len(search.vectors)

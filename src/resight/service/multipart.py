@@ -4,16 +4,20 @@ The body is in memory, and the guard limits its size. A file is told from a text
 is ignored.
 """
 
-import re
-from typing import Final, TypeVar, get_origin
+from typing import TYPE_CHECKING, Final, TypeVar, get_origin
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from resight.service.errors import ServiceError
 from resight.service.types import Body
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 F = TypeVar("F", bound=Body)
 Fields = dict[str, list[str | bytes]]
@@ -21,10 +25,6 @@ Fields = dict[str, list[str | bytes]]
 
 _KIND: Final = "multipart/form-data"
 _MAX_PARTS: Final = 1000
-_MAX_HEADERS: Final = 4096  # bytes of the headers of a part
-_BOUNDARY: Final = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
-_DISPOSITION: Final = re.compile(rb"content-disposition:[ \t]*form-data[ \t]*(;.*)", re.IGNORECASE)
-_PARAMETER: Final = re.compile(rb';[ \t]*([a-z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s";]+))', re.IGNORECASE)
 
 
 async def read_form(request: Request, form: type[F]) -> F:
@@ -59,49 +59,68 @@ def boundary_of(content_type: str) -> bytes:
     Raises:
         ServiceError: the body is of another type (415), or the header names no boundary (400).
     """
-    if content_type.partition(";")[0].strip().lower() != _KIND:
+    kind, options = parse_options_header(content_type)
+    if kind.decode("latin-1").lower() != _KIND:
         raise ServiceError(415, f"send the body as {_KIND}")
-    match = _BOUNDARY.search(content_type)
-    if match is None:
+    if not options.get(b"boundary"):
         raise ServiceError(400, "the Content-Type header names no boundary")
-    return (match[1] or match[2]).encode("latin-1")
+    return options[b"boundary"]
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Fields:
-    """Split a body at its boundary.
+    """Read the parts of a form.
 
     Raises:
         ServiceError: it is malformed, cut short, or has too many parts (400).
     """
-    delimiter = b"--" + boundary
-    fields: Fields = {}
-    if not body.startswith(delimiter):
-        raise ServiceError(400, "the body does not begin with the boundary that its header names")
-    place = len(delimiter)
-    for _ in range(_MAX_PARTS + 1):
-        if body.startswith(b"--", place):
-            return fields
-        head_end = body.find(b"\r\n\r\n", place, place + _MAX_HEADERS)
-        if head_end < 0 or not body.startswith(b"\r\n", place):
-            raise ServiceError(400, "the form has a part without headers, or with very long ones")
-        end = body.find(b"\r\n" + delimiter, head_end + 4)
-        if end < 0:
-            raise ServiceError(400, "the form is cut short: its last part does not end")
-        name, is_file = _named(body[place:head_end])
-        content = body[head_end + 4 : end]
-        fields.setdefault(name, []).append(content if is_file else _decoded(content))
-        place = end + 2 + len(delimiter)
-    raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks)
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise ServiceError(400, f"the form cannot be read: {error}") from error
+    if not form.is_complete:
+        raise ServiceError(400, "the form is cut short")
+    return form.fields
 
 
-def _named(headers: bytes) -> tuple[str, bool]:
-    """The name of a part, and whether it is a file."""
-    match = _DISPOSITION.search(headers)
-    pairs = _PARAMETER.findall(match[1]) if match else []
-    parameters = {key.lower(): quoted or plain for key, quoted, plain in pairs}
-    if not parameters.get(b"name"):
-        raise ServiceError(400, "the form has a part without a name")
-    return _decoded(parameters[b"name"]), b"filename" in parameters or b"filename*" in parameters
+class _Form:
+    """Collects what the parser reads: each part's headers, then its content."""
+
+    def __init__(self) -> None:
+        self.fields: Fields = {}
+        self.is_complete = False
+        self._count = 0
+        self._name, self._value, self._content = bytearray(), bytearray(), bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self.callbacks: MultipartCallbacks = {
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": lambda data, start, end: self._content.extend(data[start:end]),
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _end_header(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name, self._value = bytearray(), bytearray()
+
+    def _end_part(self) -> None:
+        self._count += 1
+        if self._count > _MAX_PARTS:
+            raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if not options.get(b"name"):
+            raise ServiceError(400, "the form has a part without a name")
+        content = bytes(self._content)
+        value = content if b"filename" in options else _decoded(content)
+        self.fields.setdefault(_decoded(options[b"name"]), []).append(value)
+        self._headers, self._content = {}, bytearray()
+
+    def _end(self) -> None:
+        self.is_complete = True
 
 
 def _decoded(text: bytes) -> str:

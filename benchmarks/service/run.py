@@ -2,13 +2,16 @@
 
     python benchmarks/service/run.py MODEL [--seconds 60] [--connections 32] [--images FOLDER]
 
-The client runs in a process of its own, whose CPU time is reported apart from that of the service and its processes.
+Searches with 1 and with 16 pictures a request. The client runs in a process of its own, whose CPU time is reported
+apart from that of the service and its processes. The CPU time of a picture, of the model alone and of the service,
+says the same as the rates where nothing else runs, and is less disturbed where something does.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,7 +20,6 @@ import time
 from io import BytesIO
 from pathlib import Path
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -27,6 +29,10 @@ from timing import describe_machine
 import resight
 
 TICKS = os.sysconf("SC_CLK_TCK")
+BOUNDARY = "between-the-parts-of-the-form"
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+WARM_UP_SECONDS = 3
+QUEUE = 1024  # pictures: 32 connections with 16 pictures each are never refused
 
 
 def pictures(folder: Path | None, count: int = 64) -> list[bytes]:
@@ -42,16 +48,16 @@ def pictures(folder: Path | None, count: int = 64) -> list[bytes]:
     return made
 
 
-def batched_rate(model: Path, images: list[bytes], seconds: float) -> float:
-    """Pictures a second that the model embeds from bytes in full batches, with the same cores."""
+def batched_rate(model: Path, images: list[bytes], seconds: float) -> tuple[float, float]:
+    """Pictures a second that the model embeds from bytes in full batches, with the same cores; CPU time of each."""
     embedder = resight.load(model)
     batch = (images * embedder.batch_size)[: 4 * embedder.batch_size]
     embedder.embed(batch)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     count = 0
     while time.perf_counter() - began < seconds:
         count += len(embedder.embed(batch))
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), (time.process_time() - cpu) / count
 
 
 def cpu_seconds(process: int) -> float:
@@ -82,32 +88,78 @@ def start(model: Path, folder: Path, *options: str) -> tuple[subprocess.Popen[st
         time.sleep(0.1)
 
 
-async def load(url: str, images: list[bytes], connections: int, seconds: float) -> list[tuple[float, int]]:
-    """Seconds and status of every search that ends before the time is over."""
-    done = list[tuple[float, int]]()
-    until = time.perf_counter() + seconds
-    limits = httpx.Limits(max_connections=connections)
+def request_of(images: list[bytes], host: str) -> bytes:
+    """A search with some pictures, as it is sent."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'.encode()
+    body = b"".join(head + image + b"\r\n" for image in images) + f"--{BOUNDARY}--\r\n".encode()
+    lines = ["POST /v1/search HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
+    lines.append(f"Content-Type: multipart/form-data; boundary={BOUNDARY}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
-    async def search(client: httpx.AsyncClient, first: int) -> None:
+
+async def load(
+    url: str, images: list[bytes], connections: int, seconds: float, per_request: int = 1
+) -> list[tuple[float, int]]:
+    """Seconds and status of every search that ends before the time is over, over connections that are kept."""
+    done = list[tuple[float, int]]()
+    host = url.removeprefix("http://")
+    address, _, port = host.rpartition(":")
+    starts = range(0, len(images), per_request)
+    requests = [request_of([images[(s + n) % len(images)] for n in range(per_request)], host) for s in starts]
+    until = time.perf_counter() + seconds
+
+    async def search(first: int) -> None:
+        reader, writer = await asyncio.open_connection(address, int(port), limit=1 << 22)
         number = first
         while time.perf_counter() < until:
             began = time.perf_counter()
-            answer = await client.post("/v1/search", files={"image": images[number % len(images)]})
-            done.append((time.perf_counter() - began, answer.status_code))
+            writer.write(requests[number % len(requests)])
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = LENGTH.search(head)
+            assert length is not None, head
+            await reader.readexactly(int(length[1]))
+            done.append((time.perf_counter() - began, int(head.split(maxsplit=2)[1])))
             number += 1
+        writer.close()
 
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
-        await asyncio.gather(*(search(client, n) for n in range(connections)))
+    await asyncio.gather(*(search(n) for n in range(connections)))
     return done
 
 
-def report(name: str, done: list[tuple[float, int]], seconds: float) -> float:
+def report(name: str, done: list[tuple[float, int]], seconds: float, per_request: int = 1) -> float:
+    """Print rates, times and statuses; return pictures a second."""
     times = np.array([t for t, status in done if status == 200])
     statuses = {status: sum(s == status for _, s in done) for status in sorted({s for _, s in done})}
-    rate = len(times) / seconds
+    rate = len(times) * per_request / seconds
     quantiles = np.quantile(times, (0.5, 0.99)) * 1000 if len(times) else (np.nan, np.nan)
-    print(f"{name}: {rate:.1f} searches/s, p50 {quantiles[0]:.0f} ms, p99 {quantiles[1]:.0f} ms, statuses {statuses}")
+    print(f"{name}: {rate:.1f} pictures/s, p50 {quantiles[0]:.0f} ms, p99 {quantiles[1]:.0f} ms, statuses {statuses}")
     return rate
+
+
+def client_seconds() -> float:
+    """CPU time of this process, which has the clients."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(process: int, url: str, images: list[bytes], options: argparse.Namespace, per_request: int) -> None:
+    """Load the service, and print what it reaches of the model's own rate."""
+    asyncio.run(load(url, images, options.connections, WARM_UP_SECONDS, per_request))
+    server, client, began = cpu_seconds(process), client_seconds(), time.perf_counter()
+    done = asyncio.run(load(url, images, options.connections, options.seconds, per_request))
+    seconds = time.perf_counter() - began
+    server, client = cpu_seconds(process) - server, client_seconds() - client
+    rate = report(f"{per_request} a request", done, seconds, per_request)
+    cores = os.cpu_count() or 1
+    share = server / (seconds * cores)
+    print(f"  CPU: service {server:.1f} s ({100 * share:.0f} % of {cores} cores), client {client:.1f} s")
+    print(
+        f"  {100 * rate / options.own_rate:.0f} % of the model's rate; "
+        f"{100 * rate / options.own_rate / share:.0f} % with the cores that the service had"
+    )
+    each = server / (rate * seconds)
+    ratio = 100 * options.own_cpu / each
+    print(f"  CPU time of a picture: {1000 * each:.2f} ms; that of the model alone is {ratio:.0f} % of it")
 
 
 def main() -> None:
@@ -119,30 +171,17 @@ def main() -> None:
     options = parser.parse_args()
     print(describe_machine())
     images = pictures(options.images)
-    own_rate = batched_rate(options.model, images, min(20.0, options.seconds))
-    print(f"the model alone, in full batches: {own_rate:.1f} pictures/s")
+    options.own_rate, options.own_cpu = batched_rate(options.model, images, min(20.0, options.seconds))
+    alone = f"{options.own_rate:.1f} pictures/s, {1000 * options.own_cpu:.2f} ms of CPU time each"
+    print(f"the model alone, in full batches: {alone}")
     with tempfile.TemporaryDirectory() as folder:
-        process, url = start(options.model, Path(folder))
+        process, url = start(options.model, Path(folder), "--max-queue", str(QUEUE))
         try:
             with resight.Client(url) as client:
                 for n, image in enumerate(images):
                     client.add(image, id=str(n))
-            asyncio.run(load(url, images, options.connections, 2))
-            server, usage = cpu_seconds(process.pid), resource.getrusage(resource.RUSAGE_SELF)
-            began = time.perf_counter()
-            done = asyncio.run(load(url, images, options.connections, options.seconds))
-            seconds = time.perf_counter() - began
-            server = cpu_seconds(process.pid) - server
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            client_seconds = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
-            rate = report("service", done, seconds)
-            cores = os.cpu_count() or 1
-            share = server / (seconds * cores)
-            print(f"CPU: service {server:.1f} s ({100 * share:.0f} % of {cores} cores), client {client_seconds:.1f} s")
-            print(
-                f"{100 * rate / own_rate:.0f} % of the model's rate; "
-                f"{100 * rate / own_rate / share:.0f} % with the cores that the service had"
-            )
+            for per_request in (1, 16):
+                measure(process.pid, url, images, options, per_request)
         finally:
             process.terminate()
             print(f"SIGTERM: exit status {process.wait(60)}")

@@ -283,6 +283,8 @@ def test_every_block_of_embedding(mine):
 def test_every_block_of_the_service(mine, capsys, monkeypatch):
     served = []
     monkeypatch.setattr("resight.service.server.serve", served.append)  # tests/service/test_process.py runs the process
+    # UMAP takes 20 seconds to be compiled; tests/report/test_embedding_map.py runs it.
+    monkeypatch.setattr("resight.report.embedding_map.project", lambda vectors, seed: vectors[:, :2].copy())
     run_page(ROOT / "docs" / "service.md")
     assert [(str(settings.model), settings.gallery) for settings in served] == [("runs/mine/best", "seen")]
     assert (mine / "state" / "keys.json").exists()

@@ -54,6 +54,13 @@ def test_means_and_difference_are_those_of_the_common_queries(write):
     assert mean_ap.p < 0.01
 
 
+def test_settings_that_differ_are_named_where_both_files_state_them(write):
+    plain, reranked = ({"settings": {"k1": 20, "rerank": rerank}} for rerank in (False, True))
+    files = [write(f"{n}.json", document(n, NAMES, **changes)) for n, changes in enumerate((plain, reranked, {}))]
+    assert compare(*files[:2]).unlike == ["rerank: False in the first, True in the second"]
+    assert compare(*files[1:]).unlike == []
+
+
 def test_a_run_is_no_better_than_itself(write):
     file = write("a.json", document(0, NAMES))
     for row in compare(file, file).rows:

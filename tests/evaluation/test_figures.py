@@ -124,6 +124,8 @@ def test_every_figure_of_the_document(result):
         assert document["interval_95"][name] == pytest.approx([bounds.low, bounds.high])
     assert {"format": 2, "dataset": "few", "embedding_id": "0123", "trials": len(trials)}.items() <= document.items()
     assert (document["protocol"], document["junk"]) == (result.protocol.name, "same-camera")
+    assert document["settings"]["rerank"] == result.settings.rerank
+    assert document["settings"].keys() == set(Evaluation.model_fields) - {"protocol", "junk", "trials"}
     assert document["queries"] == len(trials[0])
     assert document["gallery"] == max(len(ranking.gallery) for ranking in result.trials[0].rankings)
     assert document["compute"] == (None if result.compute is None else asdict(COMPUTE))

@@ -17,8 +17,9 @@ from resight.models.backbones.eva import Eva
 from resight.models.backbones.timm_net import TimmNet
 from resight.models.backbones.vit import ViT
 from resight.models.jpm import rearrange
+from resight.models.meta import on_meta
 from resight.models.pretrained import load_pretrained
-from resight.models.transreid import build_empty
+from resight.models.transreid import TransReID, build_empty
 from resight.training import loop
 from resight.training.optimizer import parameter_groups
 from resight.training.run_folder import RunFolder
@@ -118,6 +119,22 @@ def test_recomputed_blocks_give_the_same_gradients(monkeypatch):
         gradients.append(net.net.patch_embed.proj.weight.grad.clone())
     assert len(used) == 2
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "legacy_vit_small", "osnet_x0_25", "resnet18", "test_convnext", "clip_rn50"]
+)
+def test_an_empty_network_has_the_names_and_shapes_of_a_built_one(name):
+    """No value is computed: what draws weights is left out on the meta device, and only there."""
+    arguments = (Model(backbone=name, drop_path=0.0), SIZE, 3, {"camera": 0, "view": 0, "modality": 1})
+    built, empty = TransReID(*arguments), build_empty(*arguments)
+    expected = {key: (tensor.shape, tensor.dtype) for key, tensor in built.state_dict().items()}
+    assert {key: (tensor.shape, tensor.dtype) for key, tensor in empty.state_dict().items()} == expected
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    with on_meta():
+        drawn = torch.zeros(100, device="cpu").normal_().clamp_(min=-0.5)
+    assert drawn.min() == -0.5
+    assert len(drawn.unique()) > 10
 
 
 def test_tables_that_no_file_stores_are_computed():

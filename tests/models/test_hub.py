@@ -236,13 +236,13 @@ def test_environment_variables_name_the_hub(hub, tmp_path):
         **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    command = [sys.executable, "-m", "resight.cli", "push", str(model), NAME, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["repository"] == NAME
-    code = f"import resight; print(resight.load('hf://{NAME}', 'cpu').embedding_id)"
+    code = f"import resight.cli; status = resight.cli.main(['push', {str(model)!r}, '{NAME}', '--json'])"
+    code += f"; print(); print(status, resight.load('hf://{NAME}', 'cpu').embedding_id)"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == resight.load(model, "cpu").embedding_id, done.stderr
+    assert done.returncode == 0, done.stderr
+    printed, loaded = done.stdout.rsplit("\n\n", 1)
+    assert json.loads(printed)["repository"] == NAME
+    assert loaded.split() == ["0", resight.load(model, "cpu").embedding_id]
 
 
 # timm's names

@@ -248,4 +248,7 @@ def test_the_openapi_document_describes_every_route(client):
     json.dumps(document)
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert all(operation["summary"] and operation["description"] for operation in operations)
-    assert document["components"]["schemas"]["SearchForm"]["properties"]["k"]["description"]
+    content = document["paths"]["/v1/search"]["post"]["requestBody"]["content"]
+    fields = content["multipart/form-data"]["schema"]["properties"]
+    assert fields["k"]["description"]
+    assert fields["image"]["items"] == {"type": "string", "format": "binary"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from resight.service import batching
 from resight.service.batching import Batcher
 from resight.service.errors import ServiceError
 
@@ -133,3 +134,33 @@ def test_closing_computes_what_waits_and_refuses_what_comes(network, make):
     assert not batcher.is_running
     with pytest.raises(ServiceError, match="ending"):
         batcher.submit([sighting(1)])
+
+
+def test_a_batch_waits_for_pictures_that_are_being_decoded(network, make, monkeypatch):
+    monkeypatch.setattr(batching, "_PATIENCE", 30)
+    batcher = make()
+    with batcher.expected(2), batcher.expected(1):
+        first = batcher.submit([sighting(1)])
+        second = batcher.submit([sighting(2)])
+        assert not first.done()
+    assert [first.result(5)[0, 0], second.result(5)[0, 0]] == [1, 2]
+    assert [len(batch) for batch in network.batches] == [2]
+
+
+def test_a_batch_that_is_full_waits_for_nothing_and_another_not_for_long(make, monkeypatch):
+    batcher = make(batch_size=2)
+    with batcher.expected(9):
+        assert batcher.submit([sighting(1)]).result(5)[0, 0] == 1  # its patience has an end
+        monkeypatch.setattr(batching, "_PATIENCE", 30)
+        pair = batcher.submit([sighting(2), sighting(3)])
+        assert pair.result(5)[:, 0].tolist() == [2, 3]
+
+
+def test_a_batch_does_not_wait_for_pictures_that_could_not_be_decoded(make, monkeypatch):
+    monkeypatch.setattr(batching, "_PATIENCE", 30)
+    batcher = make()
+    with batcher.expected(1):
+        job = batcher.submit([sighting(1)])
+        with pytest.raises(ValueError, match="bad"), batcher.expected(1):
+            raise ValueError("bad")
+    assert job.result(5)[0, 0] == 1

@@ -66,3 +66,18 @@ def test_errors_are_sentences(served, tmp_path):
         len(stranger)
     with resight.Client("http://127.0.0.1:9") as nobody, pytest.raises(GalleryError, match="does not answer"):
         nobody.stats()
+
+
+def test_many_pictures_are_sent_in_several_requests(served, embedder):
+    client, _, url = served
+    images = [jpeg(n) for n in range(20)]  # a service takes 16 at once
+    np.testing.assert_allclose(client.embed(images), embedder.embed(images), atol=1e-5)
+    client.add(jpeg(0), id="many")
+    assert len(client.search(images, k=1)) == 20
+    with resight.Client(url, client._http.headers["authorization"].split()[1], per_request=4) as other:
+        sightings = [{"rgb": jpeg(n), "tir": jpeg(n + 1)} for n in range(5)]
+        np.testing.assert_allclose(other.embed(sightings), embedder.embed(sightings), atol=1e-5)
+        assert len(other.search(sightings, k=1)) == 5
+        assert len(other.search(images[:16], k=1, same_object=True)) == 1
+    with pytest.raises(GalleryError, match="no picture"):
+        client.embed([])

@@ -13,6 +13,7 @@ from service_helpers import jpeg
 
 from resight.config.sections import Preprocessing
 from resight.data.image import decode, resize
+from resight.service import decoding
 from resight.service.decode_worker import DecodeFailure, DecodeTask
 from resight.service.decoding import DecodePool
 from resight.service.errors import ServiceError
@@ -111,3 +112,32 @@ def test_too_many_tasks_are_refused():
         assert len(running.result(10)) == len(waiting.result(10)) == 1
     finally:
         small.close()
+
+
+def test_a_picture_that_ends_its_process_fails_no_other_of_its_group(pool, monkeypatch):
+    before = pool.replaced
+    for process in pool.process_ids:
+        os.kill(process, signal.SIGSTOP)
+    held = [pool.submit(DecodeTask((jpeg(n),), False)) for n in range(2)]
+    while pool.waiting:
+        time.sleep(0.001)
+    group = [pool.submit(DecodeTask((data,), False)) for data in (jpeg(2), b"GIF", jpeg(3), jpeg(4))]
+    real = decoding._Worker.decode
+    sizes = []
+
+    def decode(worker, tasks, seconds):
+        sizes.append(len(tasks))
+        if len(tasks) > 1:
+            os.kill(worker.process.pid, signal.SIGKILL)  # as if one of the pictures had done it
+        return real(worker, tasks, seconds)
+
+    monkeypatch.setattr(decoding._Worker, "decode", decode)
+    for process in pool.process_ids:
+        os.kill(process, signal.SIGCONT)
+    assert all(len(future.result(20)) == 1 for future in held)
+    results = [future.result(20) for future in group]
+    assert isinstance(results[1], DecodeFailure)
+    assert results[1].number == 0
+    assert [len(result) for result in results[:1] + results[2:]] == [1, 1, 1]
+    assert max(sizes) > 1
+    assert pool.replaced > before

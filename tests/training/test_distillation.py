@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from conftest import small_model, varied_model
-from test_distributed import VOCABULARY, alone, batch, close, grads, losses, torchrun
+from test_distributed import VOCABULARY, alone, batch, close, grads, launcher, losses, train_pair  # noqa: F401
 from torch.nn import functional as F
 from training_helpers import context_of, run_to, same, small, weights
 
@@ -161,11 +161,9 @@ def test_a_run_is_resumed_to_the_bit(teacher, painted, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_from_a_teacher_as_one(teacher, painted, tmp_path):
+def test_two_processes_learn_from_a_teacher_as_one(launcher, teacher, painted, tmp_path):  # noqa: F811
     options = ("--teacher", str(teacher), "--schedule.epochs", "3", "--optimizer.clip", "1")
-    process = torchrun(painted, tmp_path / "two", *options)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    train_pair(launcher, painted, tmp_path / "two", *options)
     alone(painted, tmp_path / "one", "--micro-batch-size", "36", *options)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     figures = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from launcher import Launcher
 from training_helpers import ALONE, CPU, context_of, weights
 
 from resight.cli import main
@@ -179,6 +180,19 @@ def torchrun(painted, out, *options):
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
 
 
+@pytest.fixture(scope="session")
+def launcher():
+    with Launcher() as launcher:
+        yield launcher
+
+
+def train_pair(launcher, painted, out, *options):
+    """Train with two processes until they end."""
+    errors = out.with_suffix(".err")
+    agent = launcher.start(command(painted, out, *options)[2:], errors)
+    assert launcher.wait(agent) == 0, errors.read_text()
+
+
 def losses(out):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return np.array([line["loss"] for line in lines if "loss" in line])
@@ -189,12 +203,10 @@ def all_weights(out):
 
 
 @pytest.fixture(scope="module")
-def pair(painted, tmp_path_factory):
+def pair(launcher, painted, tmp_path_factory):
     """An uninterrupted run of two processes: epochs of one step."""
     out = tmp_path_factory.mktemp("pair") / "run"
-    process = torchrun(painted, out)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    train_pair(launcher, painted, out)
     return out
 
 
@@ -212,24 +224,24 @@ def test_two_processes_learn_as_one(painted, pair, tmp_path):
     assert Run.model_validate_json((pair / "config.json").read_text()).schedule.epochs == EPOCHS
 
 
-def kill_one(run, out):
-    """Kill a process of a run after two steps; returns the messages of the run, which must end well."""
+def kill_one(agent, out):
+    """Kill a process of a run after two steps."""
     deadline = time.time() + 200
     while not (out / "metrics.jsonl").exists() or len(losses(out)) < 2:
         assert time.time() < deadline
-        assert run.poll() is None, run.stderr.read()
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=True).stdout.split()
+    children = subprocess.run(["pgrep", "-P", str(agent)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
-    return errors
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_replaced_and_the_weights_are_the_same(painted, pair, tmp_path):
+    """By torchrun itself."""
     out = tmp_path / "run"
-    errors = kill_one(torchrun(painted, out), out)
+    with torchrun(painted, out) as run:
+        kill_one(run.pid, out)
+        _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
     assert "Signal 9" in errors or "SIGKILL" in errors or "exitcode: -9" in errors
     assert "resumed in epoch" in errors
     np.testing.assert_array_equal(losses(out), losses(pair))
@@ -238,22 +250,23 @@ def test_a_killed_process_is_replaced_and_the_weights_are_the_same(painted, pair
 
 
 @pytest.mark.slow
-def test_sharded_weights_learn_as_whole_ones(painted, pair, tmp_path):
+def test_sharded_weights_learn_as_whole_ones(launcher, painted, pair, tmp_path):
     """Through FSDP2 and DCP; gradients are clipped, at a norm that none reaches."""
     out = tmp_path / "run"
-    process = torchrun(painted, out, "--fsdp", "--optimizer.clip", "1e9")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    train_pair(launcher, painted, out, "--fsdp", "--optimizer.clip", "1e9")
     require_same_run(out, pair)
 
 
 @pytest.mark.slow
-def test_sharded_weights_and_their_average_are_resumed(painted, tmp_path):
+def test_sharded_weights_and_their_average_are_resumed(launcher, painted, tmp_path):
     """A process is killed on the way; every gradient is clipped. One process with whole weights is the reference."""
     options = ("--optimizer.clip", "0.5", "--optimizer.ema", "0.5")
     alone(painted, tmp_path / "whole", "--micro-batch-size", "36", *options)
-    errors = kill_one(torchrun(painted, tmp_path / "run", "--fsdp", *options), tmp_path / "run")
-    assert "resumed in epoch" in errors
+    out, errors = tmp_path / "run", tmp_path / "errors"
+    agent = launcher.start(command(painted, out, "--fsdp", *options)[2:], errors)
+    kill_one(agent, out)
+    assert launcher.wait(agent) == 0, errors.read_text()
+    assert "resumed in epoch" in errors.read_text()
     require_same_run(tmp_path / "run", tmp_path / "whole")
 
 

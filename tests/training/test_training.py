@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from test_distributed import launcher  # noqa: F401
 from training_helpers import context_of, run_to, same, small, weights
 
 import resight
@@ -90,20 +90,18 @@ def test_the_same_seed_gives_the_same_weights(painted, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_killed_in_mid_epoch_it_ends_with_the_same_weights(painted, tmp_path, capsys):
+def test_killed_in_mid_epoch_it_ends_with_the_same_weights(launcher, painted, tmp_path, capsys):  # noqa: F811
     options = {"checkpoint_steps": 1, "schedule": {"epochs": 4}, "loss": {"center_weight": 0.01}, "root": painted}
     whole, killed = small(**options), small(**options, out=tmp_path / "killed")
     run_to(tmp_path / "whole", whole, painted)
     (tmp_path / "killed.json").write_text(killed.model_dump_json())
-    command = [sys.executable, "-m", "resight.cli", "train", "--config", tmp_path / "killed.json"]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = launcher.start(["train", "--config", tmp_path / "killed.json"], tmp_path / "errors", processes=1)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "checkpoints").glob("epoch-0002-step-*")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, (tmp_path / "errors").read_text()
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    assert launcher.wait(process) == -signal.SIGKILL, "it ended before it could be killed"
     assert not (tmp_path / "killed" / "result.json").exists()
     assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
     assert re.search(r"resumed in epoch [2-4] of 4, after \d+ steps?", capsys.readouterr().err)

@@ -58,7 +58,7 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
     common = [query for query in a["by_query"] if query in b["by_query"]]
     if not common:
         raise EvaluationError(f"{first} and {second} have no query in common")
-    names = ("dataset", "protocol", "junk")
+    names = [name for name in a if name != "by_query" and name in b]
     unlike = [f"{name}: {a[name]} in the first, {b[name]} in the second" for name in names if a[name] != b[name]]
     identity = np.unique([str(a["by_query"][q]["identity"]) for q in common], return_inverse=True)[1]
     rows = list[Difference]()
@@ -89,4 +89,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise EvaluationError(
             f"{file} holds no figures of each query; write it with resight evaluate --json"
         ) from error
-    return {"by_query": by_query, **{name: figures.get(name) for name in ("dataset", "protocol", "junk")}}
+    settings = figures.get("settings")
+    stated = {name: figures.get(name) for name in ("dataset", "protocol", "junk")}
+    return {"by_query": by_query, **stated, **(settings if isinstance(settings, dict) else {})}

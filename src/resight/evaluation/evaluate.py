@@ -149,7 +149,7 @@ def measure(
         return scores(_rows(query.vectors, query_rows), _rows(gallery.vectors, gallery_rows), settings, device)
 
     trials = measure_trials(used, rule, query_labels, gallery_labels, score)
-    return Result(used, rule, query, gallery, query_labels, gallery_labels, score, trials)
+    return Result(used, rule, query, gallery, query_labels, gallery_labels, score, settings, trials)
 
 
 def measured_by(settings: Evaluation, protocol: str) -> tuple[Protocol, Rule]:

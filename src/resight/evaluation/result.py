@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from resight.config.evaluation import Evaluation
 from resight.data.modalities import ordered
 from resight.data.sightings import Sighting
 from resight.device import Compute
@@ -36,6 +37,8 @@ class Result:
     gallery_labels: Labels
     score: Callable[[np.ndarray, np.ndarray], Scores]
     """Scores of some rows of both."""
+    settings: Evaluation
+    """How the ranking was computed."""
     trials: tuple[Trial, ...]
     compute: Compute | None = None
     """What the embeddings were computed with; None for embeddings from disk."""
@@ -145,6 +148,7 @@ def figures(result: Result, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "protocol": result.protocol.name,
         "junk": result.rule.name,
+        "settings": result.settings.model_dump(exclude={"protocol", "junk", "trials"}),
         "queries": len(result.trials[0].query_rows),
         "gallery": result.gallery_size,
         **result.summary(),

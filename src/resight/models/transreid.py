@@ -14,6 +14,7 @@ from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone
 from resight.models.fusion import Fused, Fusion
 from resight.models.heads import BNNeck, Head
+from resight.models.meta import on_meta
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Ma
     Raises:
         ConfigError: the settings exclude each other.
     """
-    with torch.device("meta"):
+    with on_meta():
         model = TransReID(settings, size, classes, counts)
     stored = model.state_dict().keys()
     if all(name in stored for name, _ in model.named_buffers()):

@@ -3,6 +3,8 @@
 The probability depends on the prior: how likely a pair is to be of one identity before its similarity is known. Both
 curves are fitted with the two kinds of pairs weighted to a prior of 1/2; `Calibration.of` converts them to another
 prior by Bayes' rule.
+
+SciPy takes 0.5 s to import, so only the functions that use it do: every model's folder is read through this module.
 """
 
 from itertools import pairwise
@@ -10,8 +12,6 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
-from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit
 
 from resight.config.document import Document
 from resight.config.section import Section
@@ -69,6 +69,8 @@ class Curve(Section):
         Returns:
             float64, of the same shape.
         """
+        from scipy.special import expit
+
         if method == "logistic":
             odds = self.slope * np.asarray(similarity, np.float64) + self.offset
         else:
@@ -128,6 +130,8 @@ def fit_curve(pairs: Pairs, false_match_rate: float) -> Curve:
     Raises:
         EvaluationError: there are too few pairs of different identities for such a false match rate.
     """
+    from scipy.optimize import isotonic_regression
+
     different = int(pairs.different.sum())
     if different * false_match_rate < 1:
         raise EvaluationError(
@@ -210,6 +214,8 @@ def _step_width(pairs: Pairs) -> int:
 
 def _logistic(fraction: np.ndarray, weight: np.ndarray, similarity: np.ndarray) -> tuple[float, float]:
     """Fit the slope and offset of least cross-entropy (Platt 1999), with targets clipped to the inside of 0 and 1."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     def loss(line: np.ndarray) -> float:
         odds = line[0] * similarity + line[1]

@@ -5,16 +5,21 @@ sparse sets of them are stored, so memory is O(N k) for N = Q + G; re-ranked dis
 at a time.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from resight.errors import EvaluationError
 from resight.retrieval.neighbors import nearest
 from resight.retrieval.scores import InnerProducts, compiled, in_threads
+
+if TYPE_CHECKING:  # 0.4 s to import, and every evaluation and gallery imports this module
+    from scipy import sparse
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ def rerank(
     Raises:
         EvaluationError: numba is not installed; or an embedding is not finite.
     """
+    from scipy import sparse
+
     if not compiled():
         raise EvaluationError("re-ranking needs numba, which is not installed in this Python: pip install numba")
     # Find the nearest neighbours of every image among all: [N, max(k1 + 1, k2)].
@@ -102,6 +109,8 @@ def rerank(
 
 def _weighted_sets(x: np.ndarray, largest: np.ndarray, neighbour_rows: np.ndarray, k1: int) -> sparse.csr_array:
     """Build the expanded sets of mutual neighbours, weighted by distance (equations 3, 5 and 7): sparse [N, N]."""
+    from scipy import sparse
+
     from resight.retrieval.kernels import reciprocal
 
     # Find mutual neighbours among k1 and among k1 / 2: int32 [N, k + 1].

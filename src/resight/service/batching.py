@@ -3,9 +3,11 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +19,7 @@ QuerySighting = Mapping[str, Tensor]
 Label = str | None
 Embed = Callable[[Sequence[QuerySighting], Sequence[Label], Sequence[Label]], np.ndarray]
 """Sightings, and the camera and view of each, to float32 [N, E]."""
+_PATIENCE: Final = 0.01  # seconds that a batch waits for pictures that are being decoded
 
 
 def _ignore(image_count: int, seconds: float) -> None:
@@ -36,7 +39,10 @@ class _Job:
 
 
 class Batcher:
-    """Embeds sightings in one thread. While a batch is computed, the next one collects; none waits to be full.
+    """Embeds sightings in one thread. While a batch is computed, the next one collects.
+
+    A batch that is not full waits for pictures that are being decoded, a few milliseconds at most: a network takes far
+    longer for several small batches than for a large one. It never waits for requests that have not arrived.
 
     Args:
         embed: computes a batch.
@@ -54,6 +60,7 @@ class Batcher:
         self._observe = observe
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
+        self._expected = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="resight-forward", daemon=True)
@@ -68,6 +75,18 @@ class Batcher:
     def is_running(self) -> bool:
         """Whether sightings are embedded: the thread lives, and the batcher is not closed."""
         return self._thread.is_alive() and not self._closed
+
+    @contextmanager
+    def expected(self, image_count: int) -> Generator[None]:
+        """Announce that so many pictures are being decoded; inside the block, they are submitted."""
+        with self._changed:
+            self._expected += image_count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= image_count
+                self._changed.notify()
 
     def submit(
         self, sightings: Sequence[QuerySighting], camera: Label = None, view: Label = None
@@ -105,6 +124,7 @@ class Batcher:
         """The oldest jobs, at most `batch_size` pictures together; none when the batcher is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
+            self._changed.wait_for(self._is_complete, _PATIENCE)
             batch = list[_Job]()
             size = 0
             while self._jobs and (not batch or size + self._jobs[0].image_count <= self._batch_size):
@@ -112,6 +132,10 @@ class Batcher:
                 size += batch[-1].image_count
             self._waiting -= size
             return batch
+
+    def _is_complete(self) -> bool:
+        """Whether no picture would join the next batch if it waited."""
+        return self._closed or self._expected == 0 or self._waiting >= self._batch_size
 
     def _compute(self, batch: list[_Job]) -> None:
         sightings = [sighting for job in batch for sighting in job.sightings]

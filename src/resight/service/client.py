@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -14,16 +13,14 @@ from pydantic import BaseModel, TypeAdapter
 from resight.errors import GalleryError, require_extra
 from resight.gallery.record import LABELS, Filter, Value
 from resight.service import schemas
+from resight.service.client_uploads import Picture, Query, picture_bytes, upload_files, upload_groups
 from resight.service.schemas_admin import ModelOut
 
 if TYPE_CHECKING:
     import httpx
 
-Picture = str | Path | bytes
-"""A picture: its file on this machine, or the bytes of a file."""
-Query = Picture | Mapping[str, Picture]
-"""A picture, or the pictures of one sighting by modality (`rgb`, `nir`, `tir`)."""
 M = TypeVar("M", bound=BaseModel)
+_PER_REQUEST: Final = 16  # pictures, as many as a service takes by default
 _ANSWERS = TypeAdapter(list[schemas.AnswerOut])
 
 
@@ -40,12 +37,22 @@ class Client(AbstractContextManager["Client"]):
         key: as `resight keys create` printed it; None where the service requires none.
         seconds: longest time for one answer.
         transport: of httpx, for those who have their own.
+        per_request: pictures in one request of `embed` and `search`, which send as many requests as they need; at most
+            the setting `max_images` of the service.
 
     Raises:
         ConfigError: httpx is not installed.
     """
 
-    def __init__(self, url: str, key: str | None = None, seconds: float = 60.0, transport: Any = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        seconds: float = 60.0,
+        transport: Any = None,
+        per_request: int = _PER_REQUEST,
+    ) -> None:
+        self._per_request = per_request
         self._httpx: ModuleType = require_extra("httpx", "service")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http: httpx.Client = self._httpx.Client(
@@ -65,8 +72,11 @@ class Client(AbstractContextManager["Client"]):
     def embed(self, images: Query | Sequence[Query], camera: str | None = None, view: str | None = None) -> np.ndarray:
         """Embed pictures or sightings: float32 [N, E] of unit length."""
         form = {"query_camera": camera, "query_view": view}
-        body = self._post("/v1/embed", schemas.EmbeddingsOut, form, _files(images))
-        return np.array(body.embeddings, np.float32)
+        bodies = (
+            self._post("/v1/embed", schemas.EmbeddingsOut, form, files)
+            for files in upload_groups(images, self._per_request)
+        )
+        return np.concatenate([np.array(body.embeddings, np.float32) for body in bodies])
 
     def search(
         self,
@@ -83,11 +93,12 @@ class Client(AbstractContextManager["Client"]):
             k: number of answers, or of groups.
             where: only records that match are searched.
             group: `identity` or `tracklet`: one answer for each.
-            options: other fields of the route `/v1/search`: `rerank`, `same_object`, `exclude`, `query_camera`,
-                `query_view`.
+            options: other fields of the route `/v1/search`: `rerank`, `same_object` (all images in one request),
+                `exclude`, `query_camera`, `query_view`.
         """
         form = {"k": k, "group": group, **_filter_form(where), **options}
-        return self._post("/v1/search", schemas.SearchOut, form, _files(images)).answers
+        groups = [upload_files(images)] if options.get("same_object") else upload_groups(images, self._per_request)
+        return [row for files in groups for row in self._post("/v1/search", schemas.SearchOut, form, files).answers]
 
     def similar(self, record_id: str, k: int = 10, group: str | None = None) -> list[schemas.AnswerOut]:
         """Search with a record of the gallery as the query; the record itself is left out of the answers."""
@@ -98,7 +109,7 @@ class Client(AbstractContextManager["Client"]):
         self, first: Picture, second: Picture, cameras: tuple[str | None, str | None] = (None, None)
     ) -> schemas.CompareOut:
         """Compare two pictures: similarity, and the probability of the same identity."""
-        files = [(name, ("picture", _bytes(image))) for name, image in (("first", first), ("second", second))]
+        files = [(name, ("picture", picture_bytes(image))) for name, image in (("first", first), ("second", second))]
         form = {"first_camera": cameras[0], "second_camera": cameras[1]}
         return self._post("/v1/compare", schemas.CompareOut, form, files)
 
@@ -114,7 +125,7 @@ class Client(AbstractContextManager["Client"]):
             labels: `id`, `identity`, `camera`, `view`, `tracklet`, `time` (seconds).
         """
         form = {**labels, "replace": replace, "metadata": json.dumps(dict(metadata)) if metadata else None}
-        return self._post("/v1/records", schemas.AddedOut, form, _files(image)).record
+        return self._post("/v1/records", schemas.AddedOut, form, upload_files(image)).record
 
     def record(self, record_id: str, vector: bool = False) -> schemas.RecordOut:
         """Return the record with an id, and its embedding where that is requested."""
@@ -204,19 +215,3 @@ def _filter_form(where: Filter | None) -> dict[str, Any]:
     labels = {name: list(getattr(where, name)) for name in LABELS if getattr(where, name)}
     metadata = json.dumps(dict(where.metadata)) if where.metadata else None
     return {**labels, "after": where.after, "before": where.before, "metadata": metadata}
-
-
-def _files(images: Query | Sequence[Query]) -> list[tuple[str, tuple[str, bytes]]]:
-    """Upload fields; the name of a file stays here."""
-    queries = [images] if isinstance(images, str | Path | bytes | Mapping) else list(images)
-    named = [query if isinstance(query, Mapping) else {"image": query} for query in queries]
-    return [(name, ("picture", _bytes(image))) for sighting in named for name, image in sighting.items()]
-
-
-def _bytes(image: Picture) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise GalleryError(f"{image} cannot be read: {error.strerror}") from error

@@ -34,6 +34,7 @@ from resight.service.record_ids import require_records
 from resight.service.retention import expired_ids, remove_expired
 from resight.service.schemas import UndoOut
 from resight.service.schemas_admin import RetentionOut
+from resight.service.searches import Searches
 from resight.service.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Service:
         self.default_modality = "rgb" if "rgb" in modalities else modalities[0]
         self.gallery = GalleryThread(open_gallery())
         self.reader = GalleryThread(open_gallery())
+        self._searches = Searches(self.gallery)
         processes = settings.decoders or min(_MAX_DECODERS, available_cores())
         self.pool = DecodePool(embedder.card.preprocessing, processes, settings.max_megapixels, settings.max_queue)
         self.batcher = Batcher(embedder.embed, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
@@ -122,11 +124,12 @@ class Service:
             raise ServiceError(
                 422, f"the request has {len(encoded)} pictures, and the limit is {self.settings.max_images}"
             )
-        decoded = await self.decode(DecodeTask(tuple(encoded), thumbnails))
-        rows = iter(decoded)
-        by_sighting = [{modality: next(rows) for modality in sighting} for sighting in named]
-        pixels = [{m: torch.from_numpy(row.pixels) for m, row in sighting.items()} for sighting in by_sighting]
-        vectors = await asyncio.wrap_future(self.batcher.submit(pixels, camera, view))
+        with self.batcher.expected(len(encoded)):
+            rows = iter(await self.decode(DecodeTask(tuple(encoded), thumbnails)))
+            by_sighting = [{modality: next(rows) for modality in sighting} for sighting in named]
+            pixels = [{m: torch.from_numpy(row.pixels) for m, row in sighting.items()} for sighting in by_sighting]
+            embedding = self.batcher.submit(pixels, camera, view)
+        vectors = await asyncio.wrap_future(embedding)
         small = [next(iter(sighting.values())).thumbnail for sighting in by_sighting]
         return Embedded(vectors, ["+".join(sighting) for sighting in named], small)
 
@@ -143,12 +146,7 @@ class Service:
     ) -> list[list[Answer]]:
         """Search the gallery with embeddings, float32 [N, E]; a `ConfigError` says which field no record has."""
         queries = mean_query(vectors) if same_object else vectors
-
-        def find(gallery: Gallery) -> list[list[Answer]]:
-            exclude = tuple(options.exclude)
-            return gallery.search(queries, options.k, options.where, options.group, options.rerank, exclude=exclude)
-
-        return await self.with_gallery(find)
+        return await asyncio.wrap_future(self._searches.submit(queries, options))
 
     async def compare(
         self, first: Mapping[str, bytes], second: Mapping[str, bytes], cameras: tuple[str | None, str | None]

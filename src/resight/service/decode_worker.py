@@ -55,7 +55,7 @@ def run_worker(connection: Connection, preprocessing: Preprocessing, max_megapix
     """Decode the tasks that arrive until the other end of the connection is closed.
 
     Args:
-        connection: takes `DecodeTask`, gives `DecodeResult`.
+        connection: takes a list of `DecodeTask`, gives a list of as many `DecodeResult`.
         preprocessing: of the model.
         max_megapixels: a larger picture is a failure.
     """
@@ -66,10 +66,10 @@ def run_worker(connection: Connection, preprocessing: Preprocessing, max_megapix
     limit_memory(_MEMORY)
     while True:
         try:
-            task: DecodeTask = connection.recv()
+            tasks: list[DecodeTask] = connection.recv()
         except (EOFError, OSError):  # the service has ended
             return
-        connection.send(decode_task(task, preprocessing))
+        connection.send([decode_task(task, preprocessing) for task in tasks])
 
 
 def decode_task(task: DecodeTask, preprocessing: Preprocessing) -> DecodeResult:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from resight.errors import StorageError
@@ -25,6 +25,7 @@ SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 """Of every answer that does not set them itself."""
+_ENCODED_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _REMEMBERED: Final = ("POST", "DELETE")
 
 
@@ -118,8 +119,8 @@ class Exchange:
     async def _send_with_headers(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            headers["X-Request-ID"] = self.request_id
+            headers = list(message.get("headers", ()))
+            present = {name for name, _ in headers}  # ASGI has names in lower case
+            added = [pair for pair in _ENCODED_HEADERS if pair[0] not in present]
+            message["headers"] = [*headers, *added, (b"x-request-id", self.request_id.encode())]
         await self._send(message)

@@ -1,10 +1,9 @@
 """The multipart forms of requests that send pictures. File names are ignored; nothing but the bytes is used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import UploadFile
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from resight.gallery.record import Filter
 from resight.service.errors import ServiceError
@@ -23,45 +22,37 @@ def _none_of_empty(value: Any) -> Any:
 
 OptionalText = Annotated[Text | None, BeforeValidator(_none_of_empty)]
 OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_none_of_empty)]
+Upload = Annotated[bytes, Strict()]
+"""The bytes of a file; a text is refused."""
 
 
 class ImagesForm(Body):
     """Pictures of one or several sightings: the n-th file of each field is of the n-th sighting."""
 
-    image: list[UploadFile] = Field(default=[])
+    image: list[Upload] = Field(default=[])
     """Pictures of the model's default modality; excludes the other three fields."""
-    rgb: list[UploadFile] = Field(default=[])
+    rgb: list[Upload] = Field(default=[])
     """Colour pictures."""
-    nir: list[UploadFile] = Field(default=[])
+    nir: list[Upload] = Field(default=[])
     """Near-infrared pictures."""
-    tir: list[UploadFile] = Field(default=[])
+    tir: list[Upload] = Field(default=[])
     """Thermal pictures."""
     query_camera: OptionalText = None
     """Camera of the pictures."""
     query_view: OptionalText = None
     """View of the pictures."""
 
-    async def sightings(self) -> list[dict[str, bytes]]:
+    def sightings(self) -> list[dict[str, bytes]]:
         """Return the bytes of each sighting's pictures by field name.
 
         Raises:
             ServiceError: there is no picture, or fields exclude each other or have different numbers of files (422).
         """
-        files: dict[str, list[UploadFile]] = {n: getattr(self, n) for n in (DEFAULT, *MODALITIES) if getattr(self, n)}
-        if not files:
-            raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
-        if DEFAULT in files and len(files) > 1:
-            raise ServiceError(422, "the field image excludes rgb, nir and tir")
-        if len({len(part) for part in files.values()}) > 1:
-            counts = ", ".join(f"{len(part)} of {name}" for name, part in files.items())
-            raise ServiceError(422, f"each sighting needs a picture of each modality, and there are {counts}")
-        content = {name: [await file.read() for file in part] for name, part in files.items()}
-        number = len(next(iter(content.values())))
-        return [{name: part[n] for name, part in content.items()} for n in range(number)]
+        return as_sightings({name: getattr(self, name) for name in (DEFAULT, *MODALITIES)})
 
 
-class SearchForm(ImagesForm):
-    """A search: the queries, how many answers, and which records are searched."""
+class SearchFields(Body):
+    """How many answers a search has, and which records are searched."""
 
     k: Count = 10
     """Number of answers for each query."""
@@ -98,16 +89,20 @@ class SearchForm(ImagesForm):
         return filter_of(labels, self.after, self.before, read_metadata(self.metadata))
 
 
+class SearchForm(SearchFields, ImagesForm):
+    """A search: the queries, how many answers, and which records are searched."""
+
+
 class AddForm(Body):
     """One sighting to store, with its labels."""
 
-    image: UploadFile | None = None
+    image: Upload | None = None
     """A picture of the model's default modality; excludes the other three fields."""
-    rgb: UploadFile | None = None
+    rgb: Upload | None = None
     """A colour picture."""
-    nir: UploadFile | None = None
+    nir: Upload | None = None
     """A near-infrared picture."""
-    tir: UploadFile | None = None
+    tir: Upload | None = None
     """A thermal picture."""
     id: OptionalText = None
     """Id of the record. None: from the Idempotency-Key header, or else from the content."""
@@ -122,26 +117,21 @@ class AddForm(Body):
     metadata: Annotated[str | None, BeforeValidator(_none_of_empty)] = None
     """Further fields: a JSON object, such as {"gate": "north"}."""
 
-    async def sighting(self) -> dict[str, bytes]:
+    def sighting(self) -> dict[str, bytes]:
         """Return the bytes of the sighting's pictures by field name.
 
         Raises:
             ServiceError: there is no picture, or fields exclude each other (422).
         """
-        files: Mapping[str, UploadFile | None] = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
-        content = {name: await file.read() for name, file in files.items() if file is not None}
-        if not content:
-            raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
-        if DEFAULT in content and len(content) > 1:
-            raise ServiceError(422, "the field image excludes rgb, nir and tir")
-        return content
+        files: Mapping[str, bytes | None] = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
+        return as_sightings({name: [] if file is None else [file] for name, file in files.items()})[0]
 
 
 class CompareForm(Body):
     """Two pictures to compare."""
 
-    first: UploadFile
-    second: UploadFile
+    first: Upload
+    second: Upload
     first_camera: OptionalText = None
     second_camera: OptionalText = None
     first_modality: OptionalText = None
@@ -152,8 +142,8 @@ class CompareForm(Body):
 class ExplainForm(Body):
     """Two pictures to explain: each a file, or the thumbnail of a record."""
 
-    first: UploadFile | None = None
-    second: UploadFile | None = None
+    first: Upload | None = None
+    second: Upload | None = None
     first_record: OptionalText = None
     """Id of a record whose thumbnail is the first picture."""
     second_record: OptionalText = None
@@ -162,6 +152,24 @@ class ExplainForm(Body):
     first_modality: OptionalText = None
     """Modality of the first file: rgb, nir or tir."""
     second_modality: OptionalText = None
+
+
+def as_sightings(files: Mapping[str, Sequence[bytes]]) -> list[dict[str, bytes]]:
+    """Return the pictures of each sighting by field name, from the pictures of each field.
+
+    Raises:
+        ServiceError: there is no picture, or fields exclude each other or have different numbers of files (422).
+    """
+    files_of_field = {name: part for name, part in files.items() if part}
+    if not files_of_field:
+        raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
+    if DEFAULT in files_of_field and len(files_of_field) > 1:
+        raise ServiceError(422, "the field image excludes rgb, nir and tir")
+    if len({len(part) for part in files_of_field.values()}) > 1:
+        counts = ", ".join(f"{len(part)} of {name}" for name, part in files_of_field.items())
+        raise ServiceError(422, f"each sighting needs a picture of each modality, and there are {counts}")
+    number = len(next(iter(files_of_field.values())))
+    return [{name: part[n] for name, part in files_of_field.items()} for n in range(number)]
 
 
 def read_metadata(text: str | None) -> dict[str, Any]:

@@ -205,30 +205,40 @@ class StatsOut(Body):
     embedding_id: str
 
 
+def record_fields(record: Record, vector: bool = False) -> dict[str, Any]:
+    """Return the fields of a `RecordOut`: paths of images are left out."""
+    return {
+        "id": record.id,
+        "identity": record.identity,
+        "camera": record.camera,
+        "modality": record.modality,
+        "tracklet": record.tracklet,
+        "time": record.time,
+        "metadata": dict(record.metadata),
+        "thumbnail": record.thumbnail is not None,
+        "vector": record.vector.tolist() if vector else None,
+    }
+
+
 def record_out(record: Record, vector: bool = False) -> RecordOut:
-    """Return what the API says of a record: paths of images are left out."""
-    return RecordOut(
-        id=record.id,
-        identity=record.identity,
-        camera=record.camera,
-        modality=record.modality,
-        tracklet=record.tracklet,
-        time=record.time,
-        metadata=dict(record.metadata),
-        thumbnail=record.thumbnail is not None,
-        vector=record.vector.tolist() if vector else None,
-    )
+    """Return what the API says of a record."""
+    return RecordOut(**record_fields(record, vector))
+
+
+def answer_fields(answer: Answer) -> dict[str, Any]:
+    """Return the fields of an `AnswerOut`."""
+    return {
+        "record": record_fields(answer.record),
+        "similarity": float(answer.similarity),
+        "probability": answer.probability,
+        "known": None if answer.known is None else bool(answer.known),
+        "members": answer.members,
+    }
 
 
 def answer_out(answer: Answer) -> AnswerOut:
     """Return what the API says of an answer."""
-    return AnswerOut(
-        record=record_out(answer.record),
-        similarity=float(answer.similarity),
-        probability=answer.probability,
-        known=None if answer.known is None else bool(answer.known),
-        members=answer.members,
-    )
+    return AnswerOut(**answer_fields(answer))
 
 
 def filter_of(labels: Mapping[str, list[str]], after: float | None, before: float | None, metadata: Any) -> Filter:

@@ -1,7 +1,7 @@
 """Fully sharded training (FSDP2), for backbones that do not fit on one device.
 
 Every process has one shard of the weights, the gradients and the optimizer's state, and writes it to disk itself (a DCP
-checkpoint).
+checkpoint). DCP takes 0.1 s to import, so only the functions that use it do; every training imports this module.
 """
 
 from collections.abc import Iterable
@@ -10,15 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -53,11 +44,15 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:  # words: ok
 
 def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:  # words: ok
     """Load unsharded weights: each process takes its shard."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
     set_model_state_dict(model, cast("dict[str, Any]", weights), options=StateDictOptions(full_state_dict=True))
 
 
 def write_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the weights and the optimizer's state, each process its shard. Every process must call it."""
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     save(_shards(model, optimizer), checkpoint_id=folder)
 
 
@@ -67,6 +62,9 @@ def read_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     Raises:
         CheckpointError: the shards are corrupt, or of another model.
     """
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     state = _shards(model, optimizer)
     try:
         load(state, checkpoint_id=folder)
@@ -77,6 +75,8 @@ def read_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def _shards(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+
     return {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
 
 

@@ -32,10 +32,10 @@ class Worker:
     def submit(self, task: Task) -> Future[int]:
         """Start a task."""
         try:
-            return self._pool.submit(write_shard, task)
+            return self._submit(task)
         except BrokenProcessPool:  # it died after its last task
             self.replace()
-            return self._pool.submit(write_shard, task)
+            return self._submit(task)
 
     def replace(self) -> None:
         """Use a new process from now on."""
@@ -48,8 +48,18 @@ class Worker:
         self._pool.shutdown(cancel_futures=True)
         self._reader.close()
 
+    def _submit(self, task: Task) -> Future[int]:
+        try:
+            return self._pool.submit(write_shard, task)
+        except (BrokenPipeError, EOFError) as error:  # a new process died before it was told what to do
+            failed = Future[int]()
+            failed.set_exception(BrokenProcessPool(str(error)))
+            return failed
+
     def _start(self) -> None:
-        context = get_context("spawn")
+        # Torch is imported once, by a server that each process is a copy of, and not for seconds by each of them.
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._reader, self._writer = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _initialize, (self._reader, self.threads))
 

@@ -4,7 +4,6 @@ from functools import cache, partial
 from typing import Any, Final, cast
 
 import timm
-import torch
 from timm.layers.attention import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
@@ -14,6 +13,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.stems import ICSPatchEmbed
 from resight.models.blocks import Block, OverlapPatchEmbed
+from resight.models.meta import on_meta
 
 LEGACY_SMALL: Final = "legacy_vit_small"
 COMMON: Final = (
@@ -76,7 +76,7 @@ def _patch_embed(settings: Model) -> Any:
 @cache
 def empty_net(name: str) -> nn.Module:
     """Build a timm network of that name without memory, to look at its parts."""
-    with torch.device("meta"):
+    with on_meta():
         return timm.create_model(name, num_classes=0)
 
 

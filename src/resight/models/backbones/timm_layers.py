@@ -10,6 +10,7 @@ from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
 from resight.errors import ConfigError
+from resight.models.meta import on_meta
 
 
 def layer_numbers(net: nn.Module) -> dict[str, int]:
@@ -45,8 +46,9 @@ def map_shape(name: str, size: tuple[int, int], global_pool: str) -> tuple[int, 
     Raises:
         ConfigError: the network cannot take images of that size, or gives neither a map nor tokens.
     """
-    with torch.device("meta"), torch.no_grad():
+    with on_meta():
         net = create_net(name, size, 0.0, global_pool).eval()
+    with torch.device("meta"), torch.no_grad():
         try:
             features = net.forward_features(torch.empty(1, 3, *size))
         except Exception as error:  # timm's networks raise exceptions of many types

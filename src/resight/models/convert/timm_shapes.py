@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import timm
-import torch
 from torch import Tensor
 
 from resight.errors import CheckpointError, ConfigError
+from resight.models.meta import on_meta
 
 
 def find_timm_name(tensors: Mapping[str, Tensor], names: Sequence[str], family: str) -> str:
@@ -41,7 +41,7 @@ def find_timm_name(tensors: Mapping[str, Tensor], names: Sequence[str], family: 
 
 @cache
 def _shapes(name: str) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with on_meta():
         net = timm.create_model(name, num_classes=0)
     return {key: tuple(tensor.shape) for key, tensor in net.named_parameters()}
 

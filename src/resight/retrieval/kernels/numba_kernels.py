@@ -65,7 +65,7 @@ def count_before(scores: ScoreBlock, matches: MatchBlock, first: int, last: int)
     items = approximate.shape[1]
     for group in range(first, last, _QUERY_GROUP):
         # Count the items that approximate scores decide, and list the others: doubts [count, 3].
-        count = 0
+        count = np.int64(0)  # of a 0 numba compiles _scan twice, for the literal too
         for i in range(group, min(group + _QUERY_GROUP, last)):
             match_first, match_last = start[i], start[i + 1]
             if match_first == match_last:

@@ -73,11 +73,16 @@ def expand(full_sets: Array, half_sets: Array, start: Array, members: Array, fir
                         mark[other] = 2 * i + 1
                         expanded[count] = other
                         count += 1
-        # Write the members, or only their number.
-        if len(members):
-            members[start[i] : start[i + 1]] = np.sort(expanded[:count])
-        else:
+        if not len(members):
             start[i] = count
+            continue
+        # Insert each of the few members at its place: numba takes seconds to compile np.sort and to assign a slice.
+        for n in range(count):
+            member, place = expanded[n], start[i] + n
+            while place > start[i] and members[place - 1] > member:
+                members[place] = members[place - 1]
+                place -= 1
+            members[place] = member
 
 
 @njit(cache=True, nogil=True)

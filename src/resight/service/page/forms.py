@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import UploadFile
 from pydantic import BeforeValidator, Field
 
-from resight.service.forms import OptionalText, SearchForm
+from resight.service.forms import DEFAULT, MODALITIES, OptionalText, SearchFields, as_sightings
 from resight.service.page.times import parse_time
 from resight.service.schemas_admin import KeyIn
 from resight.service.types import Body, Count, Seconds, Text
@@ -38,7 +38,7 @@ class PageForm(Body):
     token: str = ""
 
 
-class PageSearchForm(SearchForm, PageForm):
+class PageSearchForm(SearchFields, PageForm):
     """The search form: at most one picture of each modality."""
 
     k: Count = 24
@@ -46,6 +46,8 @@ class PageSearchForm(SearchForm, PageForm):
     rgb: Files = Field(default=[])
     nir: Files = Field(default=[])
     tir: Files = Field(default=[])
+    query_camera: OptionalText = None
+    query_view: OptionalText = None
     identity: Texts = Field(default=[])
     camera: Texts = Field(default=[])
     modality: Texts = Field(default=[])
@@ -54,6 +56,15 @@ class PageSearchForm(SearchForm, PageForm):
     add_identity: OptionalText = None
     """Of the sighting that the form's second button adds."""
     add_time: Time = None
+
+    async def sightings(self) -> list[dict[str, bytes]]:
+        """Return the bytes of each sighting's pictures by field name.
+
+        Raises:
+            ServiceError: as `resight.service.forms.as_sightings`.
+        """
+        files = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
+        return as_sightings({name: [await file.read() for file in part] for name, part in files.items()})
 
 
 class WhyForm(PageForm):

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Request, Response
+from pydantic_core import to_json
 
 from resight.service.core import Service
+from resight.service.multipart import read_form
 from resight.service.principal import Principal
-from resight.service.types import Problem, Text
+from resight.service.types import Body, Problem, Text
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description}
@@ -28,15 +30,16 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def _service(request: Request) -> Service:
+# FastAPI calls a dependency that is no coroutine in a thread, which takes longer than the rest of the request.
+async def _service(request: Request) -> Service:
     return request.app.state.service
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     return request.state.principal
 
 
-def _counts(request: Request) -> dict[str, int]:
+async def _counts(request: Request) -> dict[str, int]:
     return request.state.counts
 
 
@@ -45,3 +48,23 @@ Caller = Annotated[Principal, Depends(_principal)]
 Counts = Annotated[dict[str, int], Depends(_counts)]
 """Numbers for the log and the audit log, such as the number of queries."""
 RecordId = Annotated[Text, Path(description="Id of a record.")]
+
+
+def form_of(form: type[Body]) -> Any:
+    """Return the dependency that reads the multipart form of a request."""
+
+    async def read(request: Request) -> Body:
+        return await read_form(request, form)
+
+    return Depends(read)
+
+
+def form_document(form: type[Body]) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a route whose form `form_of` reads."""
+    content = {"multipart/form-data": {"schema": form.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def json_response(document: Any) -> Response:
+    """Return a document of plain values as an answer; the route states its type, which a test checks."""
+    return Response(to_json(document), media_type="application/json")

@@ -4,7 +4,7 @@ import time
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
 from resight.gallery.gallery import Gallery
@@ -13,7 +13,7 @@ from resight.service.errors import ServiceError
 from resight.service.forms import AddForm, read_metadata
 from resight.service.record_ids import find_record, record_id_of
 from resight.service.retention import ADDED
-from resight.service.routes.dependencies import ERRORS, Caller, Counts, RecordId, ServiceOf
+from resight.service.routes.dependencies import ERRORS, Caller, Counts, RecordId, ServiceOf, form_document, form_of
 from resight.service.schemas import AddedOut, CountOut, RecordOut, RecordsOut, RemoveIn, filter_of, record_out
 from resight.service.types import Body, Seconds, Text
 
@@ -41,13 +41,16 @@ class ListQuery(Body):
         return filter_of(labels, self.after, self.before, None)
 
 
-@router.post("/v1/records", status_code=201, responses={200: {"model": AddedOut, "description": "It existed."}})
+@router.post(
+    "/v1/records", status_code=201, responses={200: {"model": AddedOut, "description": "It existed."}},
+    openapi_extra=form_document(AddForm),
+)  # fmt: skip
 async def add(
     service: ServiceOf,
     caller: Caller,
     counts: Counts,
     response: Response,
-    form: Annotated[AddForm, Form(media_type="multipart/form-data")],
+    form: Annotated[AddForm, form_of(AddForm)],
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> AddedOut:
     """Store the sighting of some pictures. It is on disk when the answer arrives (201).
@@ -55,7 +58,7 @@ async def add(
     To repeat a request is safe: its record has the id that it gives, or one that follows from the header
     Idempotency-Key, or else from the content. A record that exists is not changed, and given back (200).
     """
-    sighting = await form.sighting()
+    sighting = form.sighting()
     metadata = read_metadata(form.metadata)
     labels = {name: getattr(form, name) for name in ("identity", "camera", "tracklet", "time")}
     key = None if idempotency_key is None else f"{caller.key} {idempotency_key}"

@@ -26,6 +26,7 @@ _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
 _COPIED: Final = 1 << 20  # bytes of rows that are copied at once
+_SMALL: Final = 1 << 20  # multiplications; fewer take less time than to wake the threads of the matrix product
 _RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
 
@@ -171,6 +172,8 @@ class Matrix:
 
 def _products(queries: np.ndarray, block: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Inner products with some rows of a block, [Q, n]."""
+    if len(queries) * len(rows) * block.shape[1] < _SMALL:
+        return np.einsum("qd,nd->qn", queries, block if len(rows) == len(block) else block[rows])
     if len(rows) == len(block):
         return queries @ block.T
     if 2 * len(rows) > len(block):  # a product with all is faster than a copy of more than half

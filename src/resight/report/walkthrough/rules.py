@@ -135,7 +135,7 @@ _HEADS: Final = (
     Rule("heads", r"necks\.(\d+)", "BNNeck {}", "Every number of the feature is normalised over the batch, because the "
          "two losses want features of different kinds; in a fusion, over the images of one modality.", ("S", "D"), counts_from=0),
     Rule("heads", r"heads\.(\d+)", "logits {}", "In training alone, a linear map gives one number for each of the C "
-         "identities; evaluation does not use it.", ("S", "C"), counts_from=0),
+         "identities; evaluation does not use it.", ("R", "C"), counts_from=0),
     Rule("heads", r"fused_heads\.(\d+)", "logits {} of the sightings", "The wider fused features have a classifier of "
          "their own.", ("B", "C"), counts_from=0),
 )  # fmt: skip

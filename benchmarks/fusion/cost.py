@@ -71,8 +71,10 @@ def _seconds(model: TransReID, images: Tensor, is_training: bool) -> float:
             model.embed(images, side_info, rows)
             return time.process_time() - started
         features, tokens = model.backbone.features_and_tokens(images, side_info)
-        fused = model.fusion(features, tokens, rows).features if model.fusion is not None else []
-        loss = sum(logits.square().mean() for logits in model.classify([torch.cat([features[0], *fused])], None))
+        assert model.fusion is not None
+        fused, modality = model.fusion(features, tokens, rows), side_info["modality"]
+        logits = model.classify_fused(features, modality, fused, rows >= 0, (modality, rows[:, 0]))
+        loss = sum(branch.square().mean() for of in logits for branch in of)
     assert isinstance(loss, Tensor)
     loss.backward()
     model.zero_grad()

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from cost import print_cost
 from show import show
-from trainings import FUSIONS, KINDS, MODALITIES, PASSES, WEIGHTS, run_training, three_models
+from trainings import COMPLETE, FUSIONS, KINDS, MODALITIES, PASSES, WEIGHTS, run_training, three_models
 
 from resight.data.subsets import all_subsets
 from resight.data.synthetic.synthetic import read_hard
@@ -81,7 +81,7 @@ def print_tables(results: Results) -> None:
     """Print three Markdown tables: every run, means of all subsets, and queries alone that lack modalities."""
     seeds = sorted({seed for _, seed in results})
     finished = {kind for kind, _ in results}
-    kinds = [kind for kind in (*MODALITIES, "three models", "concat", *FUSIONS) if kind in finished]
+    kinds = [kind for kind in (*MODALITIES, "three models", COMPLETE, *FUSIONS) if kind in finished]
     print("\n| | image passes | processor minutes | " + " | ".join(f"seed {s}" for s in seeds) + " | mean ± spread |")
     print("|---|---|---|" + "---|" * (len(seeds) + 1))
     for kind in kinds:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from resight.errors import ConfigError
 from resight.models.fusion import CrossModalAttention, Fusion
+from resight.models.heads import ModalityNeck
 
 WIDTH, TOKENS, MODALITIES = 16, 5, 3
 ROWS = torch.tensor([[0, 1, 2], [3, -1, 4], [-1, 5, -1], [-1, -1, 6]])
@@ -38,9 +39,12 @@ def test_the_mean_is_over_the_modalities_that_are_present():
 
 def test_concatenation_is_in_the_order_of_the_modalities():
     features, tokens = images(parts=1)
-    fused = fusion("concat", parts=1)(features, tokens, ROWS[:1])
+    fused = fusion("concat", parts=1)(features, tokens, ROWS)
+    absent = torch.zeros(WIDTH)
     for branch, feature in zip(fused.features, features, strict=True):
         assert torch.equal(branch[0], torch.cat([feature[0], feature[1], feature[2]]))
+        assert torch.equal(branch[1], torch.cat([feature[3], absent, feature[4]]))
+        assert torch.equal(branch[2], torch.cat([absent, feature[5], absent]))
 
 
 def test_a_gate_weighs_as_its_layers_say():
@@ -145,3 +149,34 @@ def test_attention_without_tokens_is_refused():
     with pytest.raises(ConfigError, match="needs a backbone with tokens"):
         Fusion("attention", [WIDTH], None, MODALITIES)
     assert Fusion("gate", [WIDTH], None, MODALITIES)([torch.randn(7, WIDTH)], None, ROWS).weights.shape == (4, 3)
+
+
+def test_each_modality_is_normalized_by_its_own_statistics():
+    neck = ModalityNeck(WIDTH, MODALITIES)
+    torch.nn.init.normal_(neck.weight)
+    norms = [torch.nn.BatchNorm1d(WIDTH) for _ in range(MODALITIES)]
+    for number, norm in enumerate(norms):
+        norm.weight.data.copy_(neck.weight[number])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        features = torch.randn(9, WIDTH, generator=generator) * 3 + 5
+        modality = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1])
+        normalized = neck(features, modality)
+        for number, norm in enumerate(norms):
+            mine = modality == number
+            torch.testing.assert_close(normalized[mine], norm(features[mine]))
+    neck.eval()
+    known = torch.stack([norms[number].eval()(features) for number in range(MODALITIES)], 1)  # [9, M, D]
+    torch.testing.assert_close(neck(features, modality), known[torch.arange(9), modality])
+    torch.testing.assert_close(neck(features, torch.full((9,), -1)), known.mean(1))  # an unknown modality
+    torch.testing.assert_close(neck.of_sightings(features[:, None].expand(-1, MODALITIES, -1)), known)
+
+
+def test_a_modality_with_one_image_in_a_batch_has_the_running_statistics():
+    neck = ModalityNeck(WIDTH, MODALITIES)
+    features = torch.randn(3, WIDTH) + 7
+    before = neck.running_mean.clone()
+    normalized = neck(features, torch.tensor([0, 0, 2]))
+    torch.testing.assert_close(normalized[2], features[2] / (1 + 1e-5) ** 0.5)
+    assert torch.equal(neck.running_mean[1:], before[1:])
+    assert not torch.equal(neck.running_mean[0], before[0])

@@ -52,25 +52,42 @@ def grads(state):
     return {name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None}
 
 
+def normalized_by_modality(neck, rows, modality):
+    """BatchNorm of each modality's rows, written out."""
+    result = torch.empty_like(rows)
+    for number in range(3):
+        mine = modality == number
+        part = rows[mine]
+        result[mine] = (part - part.mean(0)) / (part.var(0, unbiased=False) + 1e-5).sqrt() * neck.weight[number]
+    return result
+
+
 def naive_loss(context, state, batch):
-    """One graph over everything: each image's features, each sighting's, and the loss over all of them as rows."""
+    """One graph over everything: the loss of the images, and the loss of the sightings."""
     inputs, model = inputs_of(batch), state.model
     features, tokens = model.backbone.features_and_tokens(inputs.images, inputs.side_info)
-    fused = model.fusion(features, tokens, inputs.rows).features
-    if model.fusion.kind == "concat":
-        losses = []
-        for rows, identity, is_fused in ((features, inputs.identity, False), (fused, batch.identity, True)):
-            logits = model.classify(rows, identity, is_fused)
-            group = inputs.side_info["modality"] if not is_fused else None
-            settings = (
-                context.run.loss if group is not None else vary(context.run, loss={"triplet_within": "batch"}).loss
-            )
-            losses.append(objective(rows, logits, identity, settings, None, group).total)
-        return sum(losses)
-    rows = [torch.cat(pair) for pair in zip(features, fused, strict=True)]
-    identity = torch.cat([inputs.identity, batch.identity])
-    modality = torch.cat([inputs.side_info["modality"], torch.full((len(batch.identity),), 3)])
-    return objective(rows, model.classify(rows, identity), identity, context.run.loss, None, modality).total
+    fused = model.fusion(features, tokens, inputs.rows)
+    sighting, number = batch.present.nonzero(as_tuple=True)
+    of_images, of_sightings = [], []
+    for branch, feature in enumerate(features):
+        attended = fused.images[branch][sighting, number]
+        modality = torch.cat([inputs.side_info["modality"], number])
+        normalized = normalized_by_modality(model.necks[branch], torch.cat([feature, attended]), modality)
+        of_images.append(normalized[: len(feature)] @ model.heads[branch].weight.T)
+        is_wide = model.fusion.kind == "concat"
+        rows = [torch.zeros(feature.shape[1] * (3 if is_wide else 1))] * 8
+        for row, one, which in zip(normalized[len(feature) :], sighting, number, strict=True):
+            if is_wide:
+                parts = [torch.zeros_like(row)] * 3
+                parts[which] = row
+                rows[one] = rows[one] + torch.cat(parts)
+            else:
+                rows[one] = rows[one] + fused.weights[one, which] * row
+        heads = model.fused_heads if is_wide else model.heads
+        of_sightings.append(torch.stack(rows) @ heads[branch].weight.T)
+    settings, modality = context.run.loss, inputs.side_info["modality"]
+    loss = objective(features, of_images, inputs.identity, settings, None, modality).total
+    return loss + objective(fused.features, of_sightings, batch.identity, settings).total
 
 
 @pytest.mark.parametrize(
@@ -84,7 +101,7 @@ def naive_loss(context, state, batch):
     ],
 )
 def test_the_gradients_are_those_of_one_graph_over_everything(kind, micro_batch_size, jpm):
-    batch = batch_of() if kind != "concat" else batch_of(torch.ones(8, 3).bool())
+    batch = batch_of()
     context, state = state_of(kind, jpm=jpm)
     loss = naive_loss(context, state, batch)
     loss.backward()
@@ -195,9 +212,9 @@ def test_separate_backbones_learn_from_their_own_modality():
     assert moved == {"1"}
 
 
-def test_concatenation_and_dropped_modalities_exclude_each_other():
-    run = small(dataset="synthetic", model={"fusion": "concat"}, augmentation={"drop_modality": 0.1})
-    with pytest.raises(ConfigError, match="concat needs every modality"):
+def test_concatenation_and_a_search_across_modalities_exclude_each_other():
+    run = small(dataset="sysu-mm01", model={"fusion": "concat"})
+    with pytest.raises(ConfigError, match=r"searches one modality with another, and model\.fusion concat"):
         resolve(run)
     assert resolve(small(dataset="synthetic", model={"fusion": "gate"})).embedding.fusion == "learned"
     with pytest.raises(ConfigError, match=r"without model\.fusion"):

@@ -75,9 +75,9 @@ class Model(Section):
     """Whether an embedding is taken before or after BNNeck."""
     fusion: LearnedFusion | None = None
     """How the network makes one feature of a sighting's modalities (docs/modalities.md): `mean`, `gate` (weights from
-    the images), `attention` (class tokens attend to the other modalities) or `concat`. The losses are then on each
-    image and on the fused features. None: each image is embedded alone, and `embedding.fusion` says how they are
-    combined."""
+    the images), `attention` (class tokens attend to the other modalities) or `concat` (side by side, 0 where one is
+    absent). The losses are then on the images and on the fused features. None: each image is embedded alone, and
+    `embedding.fusion` says how they are combined."""
     separate_backbones: bool = False
     """Whether each modality has a backbone of its own. Off: one backbone for all modalities."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)

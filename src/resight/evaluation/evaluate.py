@@ -54,7 +54,7 @@ def evaluate(
     embedder = model if isinstance(model, Embedder) else load_as_trained(Path(model))
     embed = embed or (lambda table, report: embedder.embed(table, progress=report))
     protocol, _ = measured_by(settings, split.protocol)
-    if embedder.fusion == "concat":
+    if embedder.concatenates:
         require_shared_modality(split.query, split.gallery, embedder.card.vocabulary.modalities, protocol)
     info = describe(embedder, split)
     query = gallery = Embeddings(embed(split.query, progress), split.query, info)
@@ -86,7 +86,7 @@ def describe(embedder: Embedder, split: Split) -> EmbeddingsInfo:
     """What a file of these embeddings states."""
     return EmbeddingsInfo(
         embedding_id=embedder.embedding_id,
-        fusion=embedder.fusion,
+        fusion="concat" if embedder.concatenates else embedder.fusion,
         modalities=embedder.card.vocabulary.modalities,
         dataset=split.name,
         protocol=split.protocol,

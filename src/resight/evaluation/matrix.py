@@ -86,7 +86,7 @@ def evaluate_matrix(
     modalities = embedder.card.vocabulary.modalities
     if len(modalities) < 2:
         raise EvaluationError(f"the model knows one modality, {', '.join(modalities)}: a matrix needs two or more")
-    subsets = _possible(embedder, all_subsets(modalities))
+    subsets = all_subsets(modalities)
     shape = (len(subsets), len(subsets))
     mean_ap, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
     embedded = _embed_subsets(embedder, split, subsets, progress)
@@ -114,7 +114,7 @@ def measure_subsets(
 
     The arguments and exceptions are those of `evaluate_matrix`.
     """
-    subsets = _possible(embedder, all_subsets(embedder.card.vocabulary.modalities))
+    subsets = all_subsets(embedder.card.vocabulary.modalities)
     yield from _measure(_embed_subsets(embedder, split, subsets, progress), split, settings)
 
 
@@ -132,12 +132,7 @@ def _measure(
 
 def matrix_size(embedder: Embedder, split: Split) -> int:
     """Return the number of sightings that `evaluate_matrix` embeds."""
-    return split.tested * len(_possible(embedder, all_subsets(embedder.card.vocabulary.modalities)))
-
-
-def _possible(embedder: Embedder, subsets: list[str]) -> list[str]:
-    """The subsets that the model can embed: all of them, or the complete one alone."""
-    return [name for name in subsets if embedder.can_embed(name.split("+"))]
+    return split.tested * len(all_subsets(embedder.card.vocabulary.modalities))
 
 
 def _embed_subsets(

@@ -18,7 +18,7 @@ from resight.device import Compute, autocast, resolve_compute
 from resight.errors import ConfigError
 from resight.inference.compiled import compile_network
 from resight.inference.decoding import decoded_batches
-from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
+from resight.inference.inputs import Label, as_inputs, fuse
 from resight.models.checkpoint import ModelCard, effective_fusion, embedding_id, weights_digest
 from resight.models.sie import evaluation_mode
 from resight.models.transreid import TransReID
@@ -147,7 +147,6 @@ class Embedder:
                 side_info = {kind: torch.from_numpy(labels[part]) for kind, labels in numbers.items()}
                 first, rows = inputs.rows(part, numbers["modality"], len(known.modalities))  # [n, M]
                 if self.fusion == "learned":  # [n, E]
-                    require_fusible(rows, first, self.card.model.fusion, known.modalities)
                     fused = self._forward(pixels, side_info, torch.from_numpy(rows))
                 else:
                     sighting, slot = inputs.sighting[part] - first, numbers["modality"][part]
@@ -162,10 +161,11 @@ class Embedder:
         modalities = self.card.vocabulary.modalities
         return as_inputs(images, None, None, modality, modalities).subsets(modalities)
 
-    def can_embed(self, modalities: Sequence[str]) -> bool:
-        """Whether sightings with these modalities alone can be embedded."""
-        complete = len(modalities) == len(self.card.vocabulary.modalities)
-        return complete or self.fusion != "learned" or self.card.model.fusion != "concat"
+    @property
+    def concatenates(self) -> bool:
+        """Whether an embedding has a part for each modality, so that sightings without a common one have nothing in
+        common."""
+        return self.fusion == "concat" or (self.fusion == "learned" and self.card.model.fusion == "concat")
 
     def chunk_size(self, images_per_sighting: int) -> int:
         """How many sightings to hand to `embed` at a time, so that its batches are those of one call with all."""

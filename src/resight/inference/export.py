@@ -157,9 +157,8 @@ def _sightings(embedder: Embedder, images: Sequence[Picture], decodable: Sequenc
 
 
 def _subsets(embedder: Embedder) -> list[list[str]]:
-    """The subsets of the model's modalities that it can embed."""
-    subsets = (name.split("+") for name in all_subsets(embedder.card.vocabulary.modalities))
-    return [names for names in subsets if embedder.can_embed(names)]
+    """The subsets of the model's modalities."""
+    return [name.split("+") for name in all_subsets(embedder.card.vocabulary.modalities)]
 
 
 def _fused_inputs(embedder: Embedder, count: int) -> dict[str, np.ndarray]:
@@ -237,7 +236,7 @@ def _metadata(
         target=target,
         embedding_id=export_id,
         row_width=embedder.width if embedder.fusion == "learned" else embedder.model.width,
-        complete=embedder.fusion == "learned" and embedder.card.model.fusion == "concat",
+        model_fusion=embedder.card.model.fusion if embedder.fusion == "learned" else None,
         flip=embedder.settings.flip,
         fusion=embedder.fusion,
         size=images.size,

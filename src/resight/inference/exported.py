@@ -135,7 +135,7 @@ def load_exported(folder: Path, device: str = "auto", batch_size: int | None = N
 
 def _card(stated: ExportMetadata) -> ModelCard:
     """The model card that the metadata of an export amounts to."""
-    learned = None if stated.fusion != "learned" else "concat" if stated.complete else "mean"
+    learned = None if stated.fusion != "learned" else stated.model_fusion
     images = Preprocessing(size=stated.size, test_interpolation=stated.interpolation, scaling=stated.scaling)
     if stated.mean is not None and stated.std is not None:
         images = images.changed(mean=stated.mean, std=stated.std)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from resight.config.sections import LearnedFusion
 from resight.data.sightings import Sighting, SightingTable
 from resight.errors import ConfigError
 
@@ -152,28 +151,6 @@ def fuse(rows: np.ndarray, sighting: np.ndarray, modality: np.ndarray, count: in
         fused = np.zeros((count, width), np.float32)
         np.add.at(fused, sighting, rows)
     return fused / np.maximum(np.linalg.norm(fused, axis=1, keepdims=True), np.float32(1e-12))
-
-
-def require_fusible(rows: np.ndarray, first: int, kind: LearnedFusion | None, modalities: Sequence[str]) -> None:
-    """Check that a fusion inside the network has the modalities that it needs.
-
-    Args:
-        rows: int64 [n, M], the image of each modality of each sighting, or `UNKNOWN`.
-        first: the number of the first of these sightings.
-        kind: the network's fusion.
-        modalities: the model's.
-
-    Raises:
-        ConfigError: the fusion is a concatenation, and a sighting lacks a modality.
-    """
-    incomplete = (rows < 0).any(1)
-    if kind == "concat" and incomplete.any():
-        sighting = int(incomplete.argmax())
-        absent = [name for name, row in zip(modalities, rows[sighting].tolist(), strict=True) if row < 0]
-        raise ConfigError(
-            f"sighting {first + sighting} has no {' and no '.join(absent)} image, and a model with model.fusion concat "
-            "needs every modality: train with mean, gate or attention for sightings that lack one"
-        )
 
 
 def _per_item(kind: str, labels: Label | Sequence[Label], count: int) -> list[Label]:

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from resight.config.document import Document, require_intact
 from resight.config.scaling import Scaling, ScalingRule, rule_of
-from resight.config.sections import Interpolation
+from resight.config.sections import Interpolation, LearnedFusion
 from resight.data.decode import ArrayPicture, as_array
 from resight.errors import CheckpointError, ConfigError, require_extra
 from resight.inference.foreign import Network, as_network, open_graph
-from resight.inference.inputs import Label, as_inputs, fuse, require_fusible
+from resight.inference.inputs import Label, as_inputs, fuse
 from resight.inference.openvino_library import openvino_library
 
 METADATA: Final = "export.json"
@@ -44,8 +44,8 @@ class ExportMetadata(Document):
     fusion: Literal["auto", "concat", "mean", "learned"] = "concat"
     """Of the modalities of a sighting; `learned`: the graph fuses them, and has the input `rows`, int64 [N, M]: the
     image of each modality of each sighting, or -1 where it is absent."""
-    complete: bool = False
-    """Whether the graph's fusion needs every modality of a sighting."""
+    model_fusion: LearnedFusion | None = None
+    """How the graph fuses them; None where it does not."""
     size: tuple[int, int]
     interpolation: Interpolation
     mean: tuple[float, float, float] | None = None
@@ -109,8 +109,7 @@ class Runtime:
             pixels = np.stack([prepare(image, stated.size, stated.interpolation, rule) for image, rule in rules])
             network_inputs = {"images": pixels, **{kind: labels[part] for kind, labels in numbers.items()}}
             if stated.fusion == "learned":
-                first, network_inputs["rows"] = inputs.rows(part, slots, size)
-                require_fusible(network_inputs["rows"], first, "concat" if stated.complete else None, stated.modalities)
+                network_inputs["rows"] = inputs.rows(part, slots, size)[1]
             vectors.append(self.network(network_inputs))
         joined = np.concatenate(vectors)
         if stated.fusion == "learned":

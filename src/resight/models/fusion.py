@@ -1,8 +1,12 @@
 """Fusion of a sighting's modalities inside the network.
 
-A modality that is absent is masked: it takes no part in weights or attention, and nothing stands in for it. Except for
-`concat`, a sighting with one modality has exactly the features of that image, so that sightings with any modalities
-can be compared with one another.
+A modality that is absent is masked: it takes no part in weights or attention, and nothing stands in for it. A sighting
+with one modality has exactly the features of that image; with `concat` in the part of that modality, and zeros in the
+others. So sightings with any modalities can be compared with one another; with `concat`, if they share a modality.
+
+Images of different modalities have features with different means, which say nothing of the identity. So every modality
+has statistics of its own in the BNNeck (`ModalityNeck`), and what is fused after it has a mean of 0 whichever
+modalities are present: a zero in the place of an absent modality is its mean.
 
 N sightings, M modalities, R images that are present, T tokens of an image, D width of a feature, A of the attention.
 """
@@ -25,12 +29,24 @@ _GATE_WIDTH: Final = 64
 
 @dataclass(frozen=True)
 class Fused:
-    """The features of N sightings."""
+    """What a fusion computes of N sightings."""
 
-    features: list[Tensor]
-    """Float32 [N, D] for each branch; [N, M D] for `concat`."""
+    kind: LearnedFusion
+    images: list[Tensor]
+    """Float32 [N, M, D] for each branch: the features of each modality, after the attention; 0 where it is absent."""
     weights: Tensor
     """Float32 [N, M]: the share of each modality in the features; 0 where it is absent, and the sum is 1."""
+
+    @property
+    def features(self) -> list[Tensor]:
+        """The features of the sightings: float32 [N, D] for each branch; [N, M D] for `concat`."""
+        return [self.combine(images) for images in self.images]
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Make one feature [N, D] of those of a sighting's modalities, float32 [N, M, D]; [N, M D] for `concat`."""
+        if self.kind == "concat":
+            return (images * (self.weights > 0)[..., None]).flatten(1)
+        return (images * self.weights[..., None]).sum(1)
 
 
 class Fusion(nn.Module):
@@ -40,7 +56,7 @@ class Fusion(nn.Module):
     - `gate`: a weighted mean; the weights come from each image's feature and its mean patch token.
     - `attention`: the class token of each modality attends to the class and patch tokens of the others (a cross-modal
       transformer layer), and the results are averaged with weights as in `gate`.
-    - `concat`: the features side by side; every modality has to be present.
+    - `concat`: the features side by side, M times as wide, with a head of its own.
 
     Gate and attention start as the mean.
 
@@ -68,7 +84,7 @@ class Fusion(nn.Module):
 
     @property
     def shares_heads(self) -> bool:
-        """Whether fused features have the width of an image's, and go through the same BNNecks and heads."""
+        """Whether fused features have the width of an image's, and go through the same heads."""
         return self.kind != "concat"
 
     def forward(self, features: Sequence[Tensor], tokens: Tensor | None, rows: Tensor) -> Fused:
@@ -86,16 +102,13 @@ class Fusion(nn.Module):
         present = rows >= 0  # [N, M]
         image = rows.clamp_min(0)
         # Gather the features of each sighting's images: [N, M, D] for each branch.
-        each = [feature[image] for feature in features]
-        if self.kind == "concat":
-            weights = present / present.sum(1, keepdim=True)
-            return Fused([branch.flatten(1) for branch in each], weights)
+        each = [feature[image] * present[..., None] for feature in features]
         if self.attention is not None and tokens is not None:
             each[0] = each[0] + self.attention(features[0], tokens, rows)
         # Weigh the modalities that are present: [N, M].
         logits = present.float() if self.gate is None else self.gate(features[0], tokens, rows)
         weights = logits.masked_fill(~present, -torch.inf).softmax(1)
-        return Fused([(branch * weights[..., None]).sum(1) for branch in each], weights)
+        return Fused(self.kind, each, weights)
 
 
 class FusedBackbone(nn.Module):
@@ -112,10 +125,12 @@ class FusedBackbone(nn.Module):
         self.fusion = fusion
 
     def forward(self, images: Tensor, side_info: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
-        """Compute the features of images, float32 [R, D] of each branch, and then those of sightings, [N, D]."""
+        """Compute the features of images, float32 [R, D] of each branch; those of sightings, float32 [N, M, D] of each
+        branch; and the shares of the modalities, float32 [N, M]."""
         features, tokens = self.backbone.features_and_tokens(images, side_info)
         features = [feature.float() for feature in features]
-        return [*features, *self.fusion(features, tokens, rows).features]
+        fused = self.fusion(features, tokens, rows)
+        return [*features, *fused.images, fused.weights]
 
 
 class _Gate(nn.Module):

@@ -1,4 +1,6 @@
-"""BNNeck and the classifier heads."""
+"""BNNeck, for one and for several modalities, and the classifier heads."""
+
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +8,9 @@ from torch.nn import functional as F
 
 from resight.config.sections import HeadName
 from resight.losses.margins import MARGINS
+
+_MOMENTUM: Final = 0.1  # of running statistics, and the number added to the variance: torch's defaults
+_EPS: Final = 1e-5
 
 
 class BNNeck(nn.BatchNorm1d):
@@ -24,6 +29,54 @@ class BNNeck(nn.BatchNorm1d):
     def of_batch(self, features: Tensor) -> Tensor:
         """Normalize features [B, D] by the batch's statistics, as in training; the running ones do not change."""
         return F.batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+class ModalityNeck(nn.Module):
+    """A BNNeck with statistics and a scale for each modality.
+
+    Images of different modalities have different means. With statistics over all of them, most of the variance would be
+    between modalities, and little of a normalized feature would be left for the identity.
+
+    Args:
+        width: length of a feature, D.
+        modalities: M.
+    """
+
+    def __init__(self, width: int, modalities: int) -> None:
+        super().__init__()
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.weight = nn.Parameter(torch.ones(modalities, width))
+        self.register_buffer("running_mean", torch.zeros(modalities, width))
+        self.register_buffer("running_var", torch.ones(modalities, width))
+
+    def forward(self, features: Tensor, modality: Tensor) -> Tensor:
+        """Normalize features [R, D] of images by the statistics of their modality, int64 [R].
+
+        In training these are the batch's; a modality with a single image has the running ones. An unknown modality, -1,
+        has the mean of all scales and shifts.
+        """
+        if not self.training:
+            scale, shift = (torch.cat([x, x.mean(0, keepdim=True)]) for x in self._scale_and_shift())
+            return features * scale[modality] + shift[modality]
+        normalized = torch.zeros_like(features)
+        for number, (mean, var, weight) in enumerate(
+            zip(self.running_mean, self.running_var, self.weight, strict=True)
+        ):
+            rows = (modality == number).nonzero()[:, 0]
+            if len(rows):
+                part = F.batch_norm(features[rows], mean, var, weight, None, len(rows) > 1, _MOMENTUM, _EPS)
+                normalized = normalized.index_copy(0, rows, part)
+        return normalized
+
+    def of_sightings(self, features: Tensor) -> Tensor:
+        """Normalize the features of sightings, [N, M, D], by the running statistics of each modality."""
+        scale, shift = self._scale_and_shift()
+        return features * scale + shift
+
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        scale = self.weight * (self.running_var + _EPS).rsqrt()  # [M, D]
+        return scale, -self.running_mean * scale
 
 
 class Head(nn.Module):

@@ -13,7 +13,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone
 from resight.models.fusion import Fused, Fusion
-from resight.models.heads import BNNeck, Head
+from resight.models.heads import BNNeck, Head, ModalityNeck
 from resight.models.meta import on_meta
 
 
@@ -44,14 +44,17 @@ class TransReID(nn.Module):
         super().__init__()
         self.backbone = build_backbone(settings, size, counts)
         self.feature = settings.feature
-        self.necks, self.heads = _necks_and_heads(settings, self.backbone.widths, classes)
+        self.necks = nn.ModuleList(BNNeck(width) for width in self.backbone.widths)
+        self.heads = _heads(settings, self.backbone.widths, classes)
         self.fusion: Fusion | None = None
         """Of the modalities of a sighting, inside the network; None where each image is embedded alone."""
         self.modalities = counts["modality"]
         if settings.fusion is not None:
-            self.fusion = Fusion(settings.fusion, self.backbone.widths, self.backbone.token_width, self.modalities)
+            widths = self.backbone.widths
+            self.fusion = Fusion(settings.fusion, widths, self.backbone.token_width, self.modalities)
+            self.necks = nn.ModuleList(ModalityNeck(width, self.modalities) for width in widths)
             if not self.fusion.shares_heads:
-                self.fused_necks, self.fused_heads = _necks_and_heads(settings, self.fusion.widths, classes)
+                self.fused_heads = _heads(settings, self.fusion.widths, classes)
 
     @property
     def width(self) -> int:
@@ -76,17 +79,52 @@ class TransReID(nn.Module):
         # Backbone: float32 [R, D] for each branch.
         features = [feature.float() for feature in self.backbone(images, side_info)]
         # Necks and heads: float32 [R, C] for each branch.
-        return Outputs(features, self.classify(features, identity))
+        return Outputs(features, self.classify(features, identity, side_info["modality"]))
 
-    def classify(self, features: Sequence[Tensor], identity: Tensor | None, fused: bool = False) -> list[Tensor]:
+    def classify(
+        self, features: Sequence[Tensor], identity: Tensor | None, modality: Tensor | None = None
+    ) -> list[Tensor]:
         """Compute each branch's logits, [R, C], from its features, float32 [R, D], through its BNNeck and head.
 
-        With `fused`, BNNecks and heads are those of fused features.
+        A network with a fusion needs the modality of each image, int64 [R].
         """
-        necks, heads = (self.fused_necks, self.fused_heads) if fused else (self.necks, self.heads)
         with torch.autocast(features[0].device.type, enabled=False):
-            branches = zip(features, necks, heads, strict=True)
-            return [head(neck(feature), identity) for feature, neck, head in branches]
+            normalized = self._normalize(features, modality)
+            return [head(feature, identity) for feature, head in zip(normalized, self.heads, strict=True)]
+
+    def classify_fused(
+        self,
+        features: Sequence[Tensor],
+        modality: Tensor,
+        fused: Fused,
+        present: Tensor,
+        identity: tuple[Tensor, Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute the logits of images, [R, C] of each branch, and of the sightings they belong to, [N, C].
+
+        The statistics of a modality in the BNNeck are over its images' features before and after the attention.
+
+        Args:
+            features: of the images, float32 [R, D] of each branch.
+            modality: of the images, int64 [R].
+            fused: of the sightings.
+            present: bool [N, M], whether a sighting has the modality.
+            identity: of the images, int64 [R], and of the sightings, int64 [N].
+        """
+        images, sightings = list[Tensor](), list[Tensor]()
+        sighting, number = present.nonzero(as_tuple=True)
+        fused_heads = self.heads if self.fusion is None or self.fusion.shares_heads else self.fused_heads
+        with torch.autocast(features[0].device.type, enabled=False):
+            for feature, of_sightings, neck, head, fused_head in zip(
+                features, fused.images, self.necks, self.heads, fused_heads, strict=True
+            ):
+                every = torch.cat([feature, of_sightings[sighting, number]])
+                normalized = neck(every, torch.cat([modality, number]))
+                images.append(head(normalized[: len(feature)], identity[0]))
+                # Back to the sightings, [N, M, D], and fuse.
+                scattered = torch.zeros_like(of_sightings).index_put((sighting, number), normalized[len(feature) :])
+                sightings.append(fused_head(fused.combine(scattered), identity[1]))
+        return images, sightings
 
     def fuse(self, images: Tensor, side_info: Mapping[str, Tensor], rows: Tensor) -> Fused:
         """Compute the fused features of N sightings, and the share of each modality in them.
@@ -115,17 +153,17 @@ class TransReID(nn.Module):
             rows: int64 [N, M], for a network with a fusion: the image of each modality of each sighting, or -1 where
                 it is absent. None embeds each image alone.
         """
-        # Backbone: float32 [R, D] for each branch; fusion: float32 [N, D].
+        # Backbone: float32 [R, D] for each branch; fusion: float32 [N, D]. Through BNNecks, where embeddings are taken
+        # after them.
         if rows is None:
             features = [feature.float() for feature in self.backbone(images, side_info)]
+            if self.feature == "after":
+                with torch.autocast(images.device.type, enabled=False):
+                    features = self._normalize(features, side_info["modality"])
         else:
-            features = self.fuse(images, side_info, rows).features
-        # BNNecks, where embeddings are taken after them: float32 [R, D] for each branch.
-        if self.feature == "after":
-            is_wider = rows is not None and self.fusion is not None and not self.fusion.shares_heads
-            necks = self.fused_necks if is_wider else self.necks
+            fused = self.fuse(images, side_info, rows)
             with torch.autocast(images.device.type, enabled=False):
-                features = [neck(feature) for feature, neck in zip(features, necks, strict=True)]
+                features = self._normalize_fused(fused) if self.feature == "after" else fused.features
         # Combine the branches: [R, E].
         return self.backbone.combine(features)
 
@@ -140,13 +178,21 @@ class TransReID(nn.Module):
                 features = [cast(BNNeck, neck).of_batch(feature) for feature, neck in branches]
         return self.backbone.combine(features)
 
+    def _normalize(self, features: Sequence[Tensor], modality: Tensor | None) -> list[Tensor]:
+        """Normalize the features of images, float32 [R, D] of each branch, by their BNNecks."""
+        of_modality = () if self.fusion is None else (modality,)
+        return [neck(feature, *of_modality) for neck, feature in zip(self.necks, features, strict=True)]
 
-def _necks_and_heads(settings: Model, widths: Sequence[int], classes: int) -> tuple[nn.ModuleList, nn.ModuleList]:
-    necks = nn.ModuleList(BNNeck(width) for width in widths)
-    heads = nn.ModuleList(
+    def _normalize_fused(self, fused: Fused) -> list[Tensor]:
+        """Compute the features of sightings after BNNeck, by running statistics: float32 [N, D] of each branch."""
+        necks = (cast(ModalityNeck, neck) for neck in self.necks)
+        return [fused.combine(neck.of_sightings(x)) for neck, x in zip(necks, fused.images, strict=True)]
+
+
+def _heads(settings: Model, widths: Sequence[int], classes: int) -> nn.ModuleList:
+    return nn.ModuleList(
         Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for width in widths
     )
-    return necks, heads
 
 
 def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:

@@ -11,11 +11,11 @@ from torch.distributed.tensor import DTensor
 from resight.config.sections import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
-_HEADS = re.compile(r"^((fused_)?(necks|heads)|fusion|projection|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")
+_HEADS = re.compile(r"^(necks|(fused_)?heads|fusion|projection|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")
 _CLASSIFIERS = re.compile(r"^((fused_)?heads|classifier)\b")
 _BLOCK = re.compile(r"^backbone\.(?:nets\.\d+\.)?(?:net\.)?blocks\.(\d+)\.")
 _STEM = re.compile(r"^backbone\.(?:nets\.\d+\.)?(?:net\.)?(patch_embed|cls_token|reg_token|pos_embed|norm_pre)\b")
-_TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table)$")
+_TOKENS = re.compile(r"(cls_token|reg_token|pos_embed|sie\.table|necks\.\d+\.weight)$")
 
 
 def parameter_groups(

@@ -38,10 +38,10 @@ def resolve(run: Run) -> Run:
     if fusion == "auto" and run.model.fusion is None:
         fusion = "mean" if crosses else "concat"
     fusion = effective_fusion(fusion, run.model)
-    if run.model.fusion == "concat" and run.augmentation.drop_modality:
+    if protocol.crosses_modalities and run.model.fusion == "concat":
         raise ConfigError(
-            "model.fusion concat needs every modality of a sighting, and augmentation.drop_modality leaves some out: "
-            "set one of them otherwise"
+            f"protocol {protocol.name} searches one modality with another, and model.fusion concat gives embeddings of "
+            "two modalities nothing in common: use mean, gate or attention"
         )
     require_teacher(run)
     embedding = run.embedding.model_copy(update={"fusion": fusion})

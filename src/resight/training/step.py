@@ -6,8 +6,8 @@ gradient gives the features; the loss and its gradient on them are those of the 
 gradient back, one micro-batch after another, with the same random draws (the gradient cache of Gao et al. 2021). With a
 single micro-batch there is no second pass.
 
-Where the network fuses modalities, a micro-batch has whole sightings, and the fused features are further rows of the
-batch: they pass BNNeck, head and losses as an image's features do.
+Where the network fuses modalities, a micro-batch has whole sightings; the loss is that of the images and that of the
+sightings' fused features.
 
 B images of the whole batch, R of this process; N sightings of this process; M modalities, D width, C classes.
 """
@@ -25,6 +25,7 @@ from resight.data.augment.augment import augment, drop_modalities
 from resight.data.loader import Batch
 from resight.device import autocast
 from resight.losses.objective import add, objective
+from resight.models.fusion import Fused
 from resight.models.transreid import Outputs
 from resight.training.context import TrainContext
 from resight.training.fsdp import clip
@@ -109,7 +110,8 @@ def gradients(context: TrainContext, state: State, inputs: Inputs, identity: Ten
             branches = state.backbone(*inputs.of(*part))
         return [features.float() for features in branches]
 
-    # Features of this process's part: a list over branches of [R, D], then of [N, D] where modalities are fused.
+    # Features of this process's part: a list over branches of [R, D]; then, where modalities are fused, of [N, M, D],
+    # and the modalities' weights [N, M].
     with torch.no_grad() if len(parts) > 1 else nullcontext():
         local = _joined([forward(part, part_seed) for part, part_seed in zip(parts, seeds, strict=True)])
 
@@ -124,13 +126,13 @@ def gradients(context: TrainContext, state: State, inputs: Inputs, identity: Ten
     # Back through the backbone: this process's rows; times the number of processes, whose mean is taken.
     back = [_local_gradient(context, leaf, len(features)) for leaf, features in zip(leaves, local, strict=True)]
     if len(parts) == 1:
-        torch.autograd.backward(local, back)
+        _backward(local, back)
         return learned
     image_branches = len(back) if inputs.rows is None else len(back) // 2
     for n, (part, part_seed) in enumerate(zip(parts, seeds, strict=True)):
         gradient = [rows[part[branch >= image_branches]] for branch, rows in enumerate(back)]
         with _without_sync(state.backbone) if n < len(parts) - 1 else nullcontext():
-            torch.autograd.backward(forward(part, part_seed), gradient)
+            _backward(forward(part, part_seed), gradient)
     return learned
 
 
@@ -146,21 +148,19 @@ def _loss(
         return Learned(
             objective(leaves, logits, identity, settings, state.center, modality), Outputs(leaves, logits), identity
         )
-    images, fused = leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
-    fused_identity = gather(sighting_identity)
-    if model.fusion.shares_heads:
-        # Fused features are further rows, as if of one more modality: [R + N, D].
-        rows = [torch.cat(pair) for pair in zip(images, fused, strict=True)]
-        identity = torch.cat([identity, fused_identity])
-        modality = torch.cat([modality, torch.full_like(fused_identity, inputs.rows.shape[1])])
-        logits = model.classify(rows, identity)
-        loss = objective(rows, logits, identity, settings, state.center, modality)
-        return Learned(loss, Outputs(rows, logits), identity)
-    # Fused features of another width have BNNecks, heads and a loss of their own.
-    loss = objective(images, model.classify(images, identity), identity, settings, state.center, modality)
-    fused_logits = model.classify(fused, fused_identity, fused=True)
-    total = add(loss, objective(fused, fused_logits, fused_identity, settings))
-    return Learned(total, Outputs(fused, fused_logits), fused_identity)
+    branches = len(leaves) // 2
+    images, fused = leaves[:branches], Fused(model.fusion.kind, leaves[branches:-1], leaves[-1])
+    present, fused_identity = gather(inputs.rows >= 0), gather(sighting_identity)
+    logits, fused_logits = model.classify_fused(images, modality, fused, present, (identity, fused_identity))
+    loss = objective(images, logits, identity, settings, state.center, modality)
+    fused_loss = objective(fused.features, fused_logits, fused_identity, settings)
+    return Learned(add(loss, fused_loss), Outputs(fused.features, fused_logits), fused_identity)
+
+
+def _backward(outputs: list[Tensor], gradients: list[Tensor]) -> None:
+    """Send gradients back; the weights of a fusion that learns none have no graph."""
+    pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+    torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
 
 
 def _local_gradient(context: TrainContext, leaf: Tensor, count: int) -> Tensor:

@@ -43,7 +43,7 @@ def make_example(run: Run, folder: Path) -> Example:
     synthetic.write(folder, _PLAN)
     painted = synthetic.read(folder)
     modalities = MODALITIES if uses_modalities(run) else MODALITIES[:1]
-    lacks = run.model.fusion not in (None, "concat")
+    lacks = run.model.fusion is not None
     train = [_sighting(s, row, modalities, lacks) for row, s in enumerate(painted.train)]
     test = [_sighting(s, row, modalities, lacks) for row, s in enumerate(painted.gallery)]
     query = [s for s in test if s.camera == _QUERY_CAMERA][:_QUERIES]

@@ -130,16 +130,15 @@ _FUSION: Final = (
 )  # fmt: skip
 _HEADS: Final = (
     Rule("heads", r"necks\.(\d+)", "feature {}", "What the triplet loss compares; 0 is the global feature, then "
-         "come those of the parts, if any. In a fusion, the sightings are further rows after the images.",
+         "come those of the parts, if any. In a fusion, the images' features after the attention are further rows.",
          ("S", "D"), of_input=True, counts_from=0, source="training/step.py _loss"),
     Rule("heads", r"necks\.(\d+)", "BNNeck {}", "Every number of the feature is normalised over the batch, because the "
-         "two losses want features of different kinds.", ("S", "D"), counts_from=0),
-    Rule("heads", r"heads\.(\d+)", "logits {}", "In training alone, a linear map gives one number for each of the C "
-         "identities; evaluation does not use it.", ("S", "C"), counts_from=0),
-    Rule("heads", r"fused_necks\.(\d+)", "BNNeck {} of the sightings", "The wider fused features have a BNNeck of "
-         "their own.", ("B", "D"), counts_from=0),
-    Rule("heads", r"fused_heads\.(\d+)", "logits {} of the sightings", "And a classifier of their own.", ("B", "C"),
+         "two losses want features of different kinds; in a fusion, over the images of one modality.", ("S", "D"),
          counts_from=0),
+    Rule("heads", r"heads\.(\d+)", "logits {}", "In training alone, a linear map gives one number for each of the C "
+         "identities; evaluation does not use it.", ("R", "C"), counts_from=0),
+    Rule("heads", r"fused_heads\.(\d+)", "logits {} of the sightings", "The wider fused features have a classifier of "
+         "their own.", ("B", "C"), counts_from=0),
 )  # fmt: skip
 VIT_RULES: Final = (*_TOKENS, *_BLOCK, *_NETWORK, *_PARTS)
 COMMON_RULES: Final = (*_FUSION, *_HEADS)

@@ -105,7 +105,7 @@ def test_a_letter_has_one_size_and_every_axis_of_a_vit_has_a_name_or_is_one(fixt
         for name, size in zip(step.axes, step.shape, strict=True):
             factors = [int(word) if word.isdigit() else sizes[word] for word in name.split()]
             assert not factors or size == torch.tensor(factors).prod(), (step.name, name)
-    assert sizes["S"] == sizes["R"] + (sizes["B"] if fixture == "fusion" else 0)
+    assert sizes["S"] == sizes["R"] * (2 if fixture == "fusion" else 1)
 
 
 def test_losses_add_up_and_groups_have_every_trained_parameter(side_info):

@@ -10,7 +10,7 @@ MEANINGS: Final = {
     "B": "sightings of the batch",
     "M": "modalities",
     "R": "images that are present",
-    "S": "rows of the losses: images, and in a fusion sightings",
+    "S": "rows of BNNeck: images, in a fusion before and after the attention",
     "H": "height in pixels",
     "W": "width in pixels",
     "N": "patches of an image",

@@ -32,7 +32,7 @@ FUSIONS: Final = ("mean", "gate", "attention", "concat")
 KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS)
 PASSES: Final = 24_000
 """Image passes of each training, as nearly as complete epochs allow: less than five minutes of one core."""
-_DROP: Final = 0.3
+_DROP: Final = 0.1
 """Probability that a sighting loses some of its modalities, where the fusion allows it."""
 _IMAGES: Final = 24
 """Images of a batch, as nearly as possible: singles and fusions take the same number of steps."""

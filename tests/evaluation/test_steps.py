@@ -51,7 +51,9 @@ def embedder(monkeypatch):
     """What `evaluate` needs of an embedder, in the place of a model folder."""
     device = SimpleNamespace(type="cpu")
     card = SimpleNamespace(vocabulary=SimpleNamespace(modalities=("rgb", "nir")))
-    made = SimpleNamespace(fusion="concat", device=device, card=card, embedding_id="0123", compute="computed")
+    made = SimpleNamespace(
+        fusion="concat", concatenates=True, device=device, card=card, embedding_id="0123", compute="computed"
+    )
     made.embed = lambda sightings, progress: (progress(len(sightings)), unit(len(sightings), len(sightings)))[1]
     monkeypatch.setattr(evaluate_module, "load_as_trained", lambda path: made)
     return made

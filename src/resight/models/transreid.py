@@ -79,7 +79,7 @@ class TransReID(nn.Module):
         # Backbone: float32 [R, D] for each branch.
         features = [feature.float() for feature in self.backbone(images, side_info)]
         # Necks and heads: float32 [R, C] for each branch.
-        return Outputs(features, self.classify(features, identity, side_info["modality"]))
+        return Outputs(features, self.classify(features, identity, side_info.get("modality")))
 
     def classify(
         self, features: Sequence[Tensor], identity: Tensor | None, modality: Tensor | None = None
@@ -159,7 +159,7 @@ class TransReID(nn.Module):
             features = [feature.float() for feature in self.backbone(images, side_info)]
             if self.feature == "after":
                 with torch.autocast(images.device.type, enabled=False):
-                    features = self._normalize(features, side_info["modality"])
+                    features = self._normalize(features, side_info.get("modality"))
         else:
             fused = self.fuse(images, side_info, rows)
             with torch.autocast(images.device.type, enabled=False):

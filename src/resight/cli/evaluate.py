@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> None:
     name, result, matrix = _evaluate(options)
     pairs = camera_pairs(result) if options.cameras else None
     open_set = open_set_figures(result) if options.open_set else None
-    document = {**figures(result, name), "settings": options.settings}
+    document = figures(result, name)
     document |= {} if pairs is None else {"camera_pairs": pairs}
     document |= {} if open_set is None else {"open_set": open_set}
     document |= {} if matrix is None else {"modality_matrix": matrix, "missing_modalities": matrix.missing}

@@ -29,7 +29,9 @@ MODALITIES: Final = ("rgb", "nir", "tir")
 COMPLETE: Final = "concat, complete"
 """Concatenation that is trained on complete sightings alone: what the others are compared with."""
 FUSIONS: Final = ("mean", "gate", "attention", "concat")
-KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS)
+SIDE: Final = "side information"
+"""Every image is a sample whose SIE is its modality, and triplets are mined across modalities."""
+KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE)
 PASSES: Final = 24_000
 """Image passes of each training, as nearly as complete epochs allow: less than five minutes of one core."""
 _DROP: Final = 0.1
@@ -55,6 +57,8 @@ def configuration(kind: str, seed: int, out: Path, passes: int) -> Run:
     drop = _DROP if kind in FUSIONS else 0.0
     images = 1 if single else 3 - 1.5 * drop  # of a sighting, on average
     model: dict[str, Any] = {} if single else {"fusion": "concat" if kind == COMPLETE else kind}
+    if kind == SIDE:
+        model = {"sie": ("modality",)}
     base = Run(
         recipe=out.name,
         dataset="synthetic-hard",
@@ -65,7 +69,7 @@ def configuration(kind: str, seed: int, out: Path, passes: int) -> Run:
         model=Model(backbone="vit_small_patch14_dinov2", drop_path=0.0, feature="after", **model),
         augmentation=Augmentation(pad=3, erase=0.0, drop_modality=drop),
         sampling=Sampling(identities=round(_IMAGES / images / 2), instances=2),
-        loss=Loss(triplet_within="modality"),
+        loss=Loss(triplet_within="batch" if kind == SIDE else "modality"),
         optimizer=Optimizer(
             name="adamw", lr=4e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5,
             layer_decay=0.8,
@@ -91,7 +95,8 @@ def run_training(kind: str, seed: int, folder: Path, split: Split, passes: int) 
         split: the data set.
         passes: image passes.
     """
-    out = folder / f"{kind.replace(', ', '-')}-{seed}"
+    name = kind.replace(",", "").replace(" ", "-")
+    out = folder / f"{name}-{seed}"
     run = configuration(kind, seed, out, passes)
     if kind in MODALITIES:
         split = only(split, kind)

@@ -288,7 +288,7 @@ def test_every_block_of_the_service(mine, capsys, monkeypatch):
     run_page(ROOT / "docs" / "service.md")
     assert [(str(settings.model), settings.gallery) for settings in served] == [("runs/mine/best", "seen")]
     assert (mine / "state" / "keys.json").exists()
-    settings = (ROOT / "src" / "resight" / "service" / "permissions.py").read_text()
+    settings = (ROOT / "src" / "resight" / "service" / "security" / "permissions.py").read_text()
     page = (ROOT / "docs" / "service.md").read_text()
     for path in re.findall(r"/v1/[a-z/]+[a-z]", page[page.index("## Routes") : page.index("To repeat")]):
         assert f'"{path}' in settings, path

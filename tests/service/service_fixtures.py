@@ -16,8 +16,8 @@ from resight.inference.load import load
 from resight.models.checkpoint import ModelCard
 from resight.retrieval.calibration import Calibration
 from resight.service.app import create_app
-from resight.service.core import Service
 from resight.service.settings import ServiceSettings
+from resight.service.work.core import Service
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from resight.service import batching
-from resight.service.batching import Batcher
 from resight.service.errors import ServiceError
+from resight.service.work import batching
+from resight.service.work.batching import Batcher
 
 
 class Network:

@@ -7,7 +7,7 @@ from service_helpers import jpeg
 import resight
 from resight.errors import GalleryError
 from resight.gallery.record import Filter
-from resight.service.keys import KeyStore
+from resight.service.security.keys import KeyStore
 
 pytest_plugins = ("service_fixtures",)
 

@@ -13,10 +13,10 @@ from service_helpers import jpeg
 
 from resight.config.sections import Preprocessing
 from resight.data.image import decode, resize
-from resight.service import decoding
-from resight.service.decode_worker import DecodeFailure, DecodeTask
-from resight.service.decoding import DecodePool
 from resight.service.errors import ServiceError
+from resight.service.work import decoding
+from resight.service.work.decode_worker import DecodeFailure, DecodeTask
+from resight.service.work.decoding import DecodePool
 
 PREPROCESSING = Preprocessing(size=(64, 32))
 

@@ -8,8 +8,8 @@ import pytest
 from service_helpers import URL, jpeg, refused
 
 from resight.errors import GalleryError, StorageError
-from resight.service.exchange import SECURITY_HEADERS
-from resight.service.limits import RateLimiter
+from resight.service.http.exchange import SECURITY_HEADERS
+from resight.service.http.limits import RateLimiter
 from resight.service.logs import configure_logs
 
 pytest_plugins = ("service_fixtures",)

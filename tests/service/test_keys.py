@@ -7,7 +7,7 @@ import pytest
 
 from resight.cli import main
 from resight.errors import ConfigError
-from resight.service.keys import KeyStore
+from resight.service.security.keys import KeyStore
 
 
 def test_a_key_is_stored_as_a_hash_that_only_its_owner_can_read(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from service_helpers import jpeg, refused
 
-from resight.service.schemas import EmbeddingsOut, SearchOut
+from resight.service.messages.schemas import EmbeddingsOut, SearchOut
 
 pytest_plugins = ("service_fixtures",)
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from service_helpers import jpeg
 
-from resight.service.keys import ROLES, KeyStore
+from resight.service.security.keys import ROLES, KeyStore
 
 pytest_plugins = ("service_fixtures",)
 HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service_helpers import jpeg, refused
 
 from resight.service.errors import ServiceError
-from resight.service.multipart import boundary_of, parse_multipart
+from resight.service.messages.multipart import boundary_of, parse_multipart
 
 pytest_plugins = ("service_fixtures",)
 PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

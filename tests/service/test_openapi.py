@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from resight.service.permissions import PERMISSIONS
+from resight.service.security.permissions import PERMISSIONS
 
 pytest_plugins = ("service_fixtures",)
 EXAMPLES = int(os.environ.get("RESIGHT_EXAMPLES", "3"))

@@ -8,14 +8,14 @@ import pytest
 from service_helpers import URL, jpeg
 
 from resight.gallery.record import Record
-from resight.service.keys import KeyStore
 from resight.service.page import progress
 from resight.service.page.render import PAGE_HEADERS
 from resight.service.page.routes.changes import local_path
 from resight.service.page.routes.clusters import divide
-from resight.service.page.session import COOKIE, Sessions
 from resight.service.page.time_line import lanes_of
 from resight.service.page.times import parse_time, time_text
+from resight.service.security.keys import KeyStore
+from resight.service.security.session import COOKIE, Sessions
 
 pytest_plugins = ("service_fixtures",)
 HTML = {"Accept": "text/html"}

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from service_helpers import jpeg, refused
 
-from resight.service import keys
-from resight.service.permissions import PERMISSIONS, find_permission
+from resight.service.security import keys
+from resight.service.security.permissions import PERMISSIONS, find_permission
 
 pytest_plugins = ("service_fixtures",)
 LOWER = {"write": ["read"], "admin": ["read", "write"], "read": []}

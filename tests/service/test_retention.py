@@ -8,7 +8,7 @@ from service_helpers import jpeg, refused
 
 from resight.gallery.open import open_gallery
 from resight.gallery.record import Record
-from resight.service.retention import date_of, expired_ids
+from resight.service.work.retention import date_of, expired_ids
 
 pytest_plugins = ("service_fixtures",)
 DAY = 86_400

@@ -9,8 +9,8 @@ from resight.errors import GalleryError
 from resight.gallery.answers import SearchOptions
 from resight.gallery.engines.contract import EVERYTHING
 from resight.service.errors import ServiceError
-from resight.service.gallery_threads import GalleryThread
-from resight.service.searches import Searches
+from resight.service.work.gallery_threads import GalleryThread
+from resight.service.work.searches import Searches
 
 
 class Records:

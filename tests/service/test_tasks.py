@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from resight.errors import ConfigError
-from resight.service import background, layout
-from resight.service.background import Background
 from resight.service.errors import ServiceError
 from resight.service.page import progress
+from resight.service.work import background, layout
+from resight.service.work.background import Background
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ _ACTIONS: Final[dict[str, type]] = {"create": Create, "list": List, "revoke": Re
 def run(arguments: list[str]) -> None:
     """Create, list or revoke keys of the service."""
     options = parse_action(_ACTIONS, arguments, "resight keys")
-    from resight.service.keys import KeyStore
+    from resight.service.security.keys import KeyStore
 
     store = KeyStore(options.state)
     if isinstance(options, Create):

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from resight import __version__
-from resight.service.core import Service
-from resight.service.guard import Guard
+from resight.service.http.guard import Guard
+from resight.service.http.responses import handle_errors
 from resight.service.logs import log, where
 from resight.service.mcp import create_tools, mcp_application
 from resight.service.page.routes import PAGE_ROUTERS
-from resight.service.responses import handle_errors
-from resight.service.retention import EVERY_SECONDS
 from resight.service.routes import admin, identities, pictures, records, state
+from resight.service.work.core import Service
+from resight.service.work.retention import EVERY_SECONDS
 
 ROUTERS = (state.router, pictures.router, records.router, identities.router, admin.router)
 

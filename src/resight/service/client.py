@@ -12,9 +12,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from resight.errors import GalleryError, require_extra
 from resight.gallery.record import LABELS, Filter, Value
-from resight.service import schemas
 from resight.service.client_uploads import Picture, Query, picture_bytes, upload_files, upload_groups
-from resight.service.schemas_admin import ModelOut
+from resight.service.messages import schemas
+from resight.service.messages.schemas_admin import ModelOut
 
 if TYPE_CHECKING:
     import httpx

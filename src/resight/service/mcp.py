@@ -11,9 +11,9 @@ from pydantic import Field
 from resight.errors import ConfigError, PictureError, require_extra
 from resight.gallery.answers import SearchOptions
 from resight.gallery.record import Filter
-from resight.service.core import Service
 from resight.service.errors import ServiceError
-from resight.service.schemas import CompareOut, SearchOut, UndoOut, answer_out, record_out
+from resight.service.messages.schemas import CompareOut, SearchOut, UndoOut, answer_out, record_out
+from resight.service.work.core import Service
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

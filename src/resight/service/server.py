@@ -38,7 +38,7 @@ def serve(settings: ServiceSettings) -> None:
         require_extra(module, "service")
     if settings.mcp != "off":
         require_extra("mcp", "mcp")
-    from resight.service.keys import KeyStore
+    from resight.service.security.keys import KeyStore
 
     settings.require_safe(len(KeyStore(settings.state)) > 0)  # before the model is loaded
     listening = _listen(settings)
@@ -49,14 +49,14 @@ def serve(settings: ServiceSettings) -> None:
 
 
 def open_service(settings: ServiceSettings) -> Any:
-    """Load the model, open the gallery, or create it, and return the `resight.service.core.Service` of both.
+    """Load the model, open the gallery, or create it, and return the `resight.service.work.core.Service` of both.
 
     Raises:
         ConfigError: neither a gallery nor a model is given, or the gallery exists and no model is known.
         GalleryError: the gallery is of another model, corrupt, or cannot be reached.
         CheckpointError: the folder is no model folder.
     """
-    from resight.service.core import Service
+    from resight.service.work.core import Service
 
     if settings.gallery is None:
         raise ConfigError("give the gallery with --gallery URL; it is created if it does not exist")
@@ -129,7 +129,7 @@ def _embedder(settings: ServiceSettings, url: str) -> Embedder:
 
 def _prepare(model: Path) -> None:
     """Check that a folder is a model folder; then let the decoding processes import torch while it is loaded."""
-    from resight.service.decoding import start_server
+    from resight.service.work.decoding import start_server
 
     folder = local_folder(model)
     if not is_exported(folder):

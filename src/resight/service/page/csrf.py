@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import Depends, Request
 
 from resight.service.errors import ServiceError
-from resight.service.principal import Principal
+from resight.service.security.principal import Principal
 
 FIELD: Final = "token"
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import UploadFile
 from pydantic import BeforeValidator, Field
 
-from resight.service.forms import DEFAULT, MODALITIES, OptionalText, SearchFields, as_sightings
+from resight.service.messages.forms import DEFAULT, MODALITIES, OptionalText, SearchFields, as_sightings
+from resight.service.messages.schemas_admin import KeyIn
+from resight.service.messages.types import Body, Count, Seconds, Text
 from resight.service.page.times import parse_time
-from resight.service.schemas_admin import KeyIn
-from resight.service.types import Body, Count, Seconds, Text
 
 
 def _none_of_empty(value: Any) -> Any:
@@ -61,7 +61,7 @@ class PageSearchForm(SearchFields, PageForm):
         """Return the bytes of each sighting's pictures by field name.
 
         Raises:
-            ServiceError: as `resight.service.forms.as_sightings`.
+            ServiceError: as `resight.service.messages.forms.as_sightings`.
         """
         files = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
         return as_sightings({name: [await file.read() for file in part] for name, part in files.items()})

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query
 
-from resight.service.background import Task
-from resight.service.core import Service
 from resight.service.errors import ServiceError
 from resight.service.page.render import environment
+from resight.service.work.background import Task
+from resight.service.work.core import Service
 
 TaskId = Annotated[str | None, Query(max_length=64)]
 SOON: Final = 1.0  # seconds that a page waits for the result itself

@@ -10,9 +10,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from resight.service.core import Service
 from resight.service.page.times import time_text
-from resight.service.principal import Principal
+from resight.service.security.principal import Principal
+from resight.service.work.core import Service
 
 FOLDER: Final = Path(__file__).parent
 PAGE_HEADERS: Final = {

@@ -9,8 +9,8 @@ from PIL import Image
 
 from resight.inference.explain import Explanation
 from resight.report.explanation import COLOURS, light
-from resight.service.explanations import Explained
 from resight.service.page.render import data_url
+from resight.service.work.explanations import Explained
 
 _HEIGHT: Final = 240  # units of the drawing
 _GAP: Final = 40

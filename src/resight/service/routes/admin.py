@@ -5,9 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from resight.service.errors import ServiceError
-from resight.service.keys import Key
+from resight.service.messages.schemas_admin import (
+    AuditOut,
+    KeyIn,
+    KeyListOut,
+    KeyOut,
+    NewKeyOut,
+    RetentionOut,
+    SettingsOut,
+)
 from resight.service.routes.dependencies import ERRORS, Counts, ServiceOf
-from resight.service.schemas_admin import AuditOut, KeyIn, KeyListOut, KeyOut, NewKeyOut, RetentionOut, SettingsOut
+from resight.service.security.keys import Key
 from resight.service.settings import public_settings
 
 router = APIRouter(tags=["administration"], responses=ERRORS)

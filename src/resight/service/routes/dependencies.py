@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Path, Request, Response
 from pydantic_core import to_json
 
-from resight.service.core import Service
-from resight.service.multipart import read_form
-from resight.service.principal import Principal
-from resight.service.types import Body, Problem, Text
+from resight.service.messages.multipart import read_form
+from resight.service.messages.types import Body, Problem, Text
+from resight.service.security.principal import Principal
+from resight.service.work.core import Service
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description}

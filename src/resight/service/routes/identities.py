@@ -9,11 +9,8 @@ from pydantic import Field
 from resight.gallery.cluster import Clustering
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
-from resight.service.core import Service
 from resight.service.errors import ServiceError
-from resight.service.record_ids import require_records
-from resight.service.routes.dependencies import ERRORS, Counts, ServiceOf
-from resight.service.schemas import (
+from resight.service.messages.schemas import (
     AssignIn,
     ClusterAssignIn,
     ClusterIn,
@@ -26,7 +23,10 @@ from resight.service.schemas import (
     UndoOut,
     record_out,
 )
-from resight.service.types import Body, Text
+from resight.service.messages.types import Body, Text
+from resight.service.routes.dependencies import ERRORS, Counts, ServiceOf
+from resight.service.work.core import Service
+from resight.service.work.record_ids import require_records
 
 router = APIRouter(tags=["identities"], responses=ERRORS)
 

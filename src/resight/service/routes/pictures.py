@@ -6,9 +6,17 @@ from fastapi import APIRouter, Query, Response
 
 from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
-from resight.service.explanations import Side, explain_out, explain_sides
-from resight.service.forms import CompareForm, ExplainForm, ImagesForm, SearchForm
-from resight.service.record_ids import find_record
+from resight.service.messages.forms import CompareForm, ExplainForm, ImagesForm, SearchForm
+from resight.service.messages.schemas import (
+    AnswerOut,
+    CompareOut,
+    EmbeddingsOut,
+    ExplainOut,
+    SearchOut,
+    answer_fields,
+    answer_out,
+)
+from resight.service.messages.types import Count, Group
 from resight.service.routes.dependencies import (
     ERRORS,
     Counts,
@@ -18,16 +26,8 @@ from resight.service.routes.dependencies import (
     form_of,
     json_response,
 )
-from resight.service.schemas import (
-    AnswerOut,
-    CompareOut,
-    EmbeddingsOut,
-    ExplainOut,
-    SearchOut,
-    answer_fields,
-    answer_out,
-)
-from resight.service.types import Count, Group
+from resight.service.work.explanations import Side, explain_out, explain_sides
+from resight.service.work.record_ids import find_record
 
 router = APIRouter(tags=["pictures"], responses=ERRORS)
 

@@ -10,12 +10,12 @@ from pydantic import Field
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
 from resight.service.errors import ServiceError
-from resight.service.forms import AddForm, read_metadata
-from resight.service.record_ids import find_record, record_id_of
-from resight.service.retention import ADDED
+from resight.service.messages.forms import AddForm, read_metadata
+from resight.service.messages.schemas import AddedOut, CountOut, RecordOut, RecordsOut, RemoveIn, filter_of, record_out
+from resight.service.messages.types import Body, Seconds, Text
 from resight.service.routes.dependencies import ERRORS, Caller, Counts, RecordId, ServiceOf, form_document, form_of
-from resight.service.schemas import AddedOut, CountOut, RecordOut, RecordsOut, RemoveIn, filter_of, record_out
-from resight.service.types import Body, Seconds, Text
+from resight.service.work.record_ids import find_record, record_id_of
+from resight.service.work.retention import ADDED
 
 router = APIRouter(tags=["records"], responses=ERRORS)
 _JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A small JPEG."}}

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 
 from resight import __version__
 from resight.service.errors import overloaded
-from resight.service.metrics import CONTENT_TYPE
+from resight.service.messages.schemas import StatsOut
+from resight.service.messages.schemas_admin import HealthOut, ModelOut, ReadyOut
 from resight.service.routes.dependencies import ERRORS, ServiceOf
-from resight.service.schemas import StatsOut
-from resight.service.schemas_admin import HealthOut, ModelOut, ReadyOut
+from resight.service.work.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["service"], responses=ERRORS)
 _METRICS: dict[int | str, dict[str, Any]] = {

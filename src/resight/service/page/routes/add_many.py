@@ -9,15 +9,15 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from resight.gallery.record import Record
-from resight.service.background import Task
-from resight.service.core import Service
 from resight.service.errors import ServiceError
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import AddManyForm
 from resight.service.page.render import page
-from resight.service.record_ids import record_id_of
-from resight.service.retention import ADDED
 from resight.service.routes.dependencies import Counts, ServiceOf
+from resight.service.work.background import Task
+from resight.service.work.core import Service
+from resight.service.work.record_ids import record_id_of
+from resight.service.work.retention import ADDED
 
 router = APIRouter(include_in_schema=False)
 _AT_ONCE: Final = 8  # pictures that are decoded and embedded at the same time

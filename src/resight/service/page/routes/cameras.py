@@ -9,9 +9,9 @@ from fastapi.responses import HTMLResponse
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
 from resight.service.errors import ServiceError
+from resight.service.messages.types import Text
 from resight.service.page.render import page
 from resight.service.routes.dependencies import Counts, ServiceOf
-from resight.service.types import Text
 
 router = APIRouter(include_in_schema=False)
 _MAX_RECORDS = 120

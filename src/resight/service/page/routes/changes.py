@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from resight.service.core import Service
 from resight.service.errors import ServiceError
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import JudgeForm, UndoForm
 from resight.service.page.render import is_fragment, last_change, page
-from resight.service.record_ids import find_record
 from resight.service.routes.dependencies import Counts, ServiceOf
+from resight.service.work.core import Service
+from resight.service.work.record_ids import find_record
 
 router = APIRouter(include_in_schema=False, dependencies=[FormToken])
 _MAX_UPDATED = 200  # cards that an undo updates in place

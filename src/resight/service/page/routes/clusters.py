@@ -11,14 +11,14 @@ from pydantic import BeforeValidator
 from resight.gallery.cluster import cluster
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
-from resight.service.background import Task
 from resight.service.errors import ServiceError
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import RecordsForm
 from resight.service.page.progress import TaskId, current_task, result_of
 from resight.service.page.render import is_fragment, page
-from resight.service.record_ids import require_records
 from resight.service.routes.dependencies import Counts, ServiceOf
+from resight.service.work.background import Task
+from resight.service.work.record_ids import require_records
 
 router = APIRouter(include_in_schema=False)
 _MAX_GROUPS = 40  # groups on the page, the largest first

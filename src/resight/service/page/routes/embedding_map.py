@@ -14,10 +14,10 @@ from resight.errors import require_extra
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
 from resight.report.embedding_map import PALETTE, Colour, colours_of, sample_records
-from resight.service.background import Task
 from resight.service.page.progress import TaskId, current_task, result_of
 from resight.service.page.render import page
 from resight.service.routes.dependencies import Counts, ServiceOf
+from resight.service.work.background import Task
 
 router = APIRouter(include_in_schema=False)
 MAX_RECORDS: Final = 2000  # points of the page

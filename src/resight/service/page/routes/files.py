@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
 
 from resight.service.errors import ServiceError
+from resight.service.messages.types import Text
 from resight.service.page.render import FOLDER
-from resight.service.record_ids import find_record
 from resight.service.routes.dependencies import ServiceOf
-from resight.service.types import Text
+from resight.service.work.record_ids import find_record
 
 router = APIRouter(include_in_schema=False)
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}

@@ -9,14 +9,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter
-from resight.service.core import Service
 from resight.service.errors import ServiceError
+from resight.service.messages.types import Text
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import RecordsForm
 from resight.service.page.render import page
 from resight.service.page.time_line import lanes_of
 from resight.service.routes.dependencies import Counts, ServiceOf
-from resight.service.types import Text
+from resight.service.work.core import Service
 
 router = APIRouter(include_in_schema=False)
 PAGE_SIZE = 60

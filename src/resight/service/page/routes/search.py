@@ -11,15 +11,15 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
-from resight.service.core import Service
+from resight.service.messages.types import Count, Text
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import PageSearchForm
 from resight.service.page.groups import group_answers, suggested_identity
 from resight.service.page.render import is_fragment, page
-from resight.service.record_ids import find_record
-from resight.service.retention import ADDED
 from resight.service.routes.dependencies import Counts, ServiceOf
-from resight.service.types import Count, Text
+from resight.service.work.core import Service
+from resight.service.work.record_ids import find_record
+from resight.service.work.retention import ADDED
 
 router = APIRouter(include_in_schema=False)
 _MULTIPART = Form(media_type="multipart/form-data")

@@ -10,8 +10,8 @@ from resight.service.page.csrf import FormToken, require_equal
 from resight.service.page.forms import PageForm, SignInForm
 from resight.service.page.render import page
 from resight.service.page.routes.changes import local_path
-from resight.service.page.session import COOKIE, SESSION_SECONDS, VISIT, read_cookie
 from resight.service.routes.dependencies import ServiceOf
+from resight.service.security.session import COOKIE, SESSION_SECONDS, VISIT, read_cookie
 
 router = APIRouter(include_in_schema=False)
 

@@ -9,12 +9,12 @@ from fastapi.responses import HTMLResponse
 
 from resight.errors import ConfigError
 from resight.service.errors import ServiceError
-from resight.service.explanations import Side, explain_sides
 from resight.service.page.csrf import FormToken
 from resight.service.page.forms import PictureForm, WhyForm
 from resight.service.page.render import is_fragment, page
 from resight.service.page.why import why_values
 from resight.service.routes.dependencies import Counts, ServiceOf
+from resight.service.work.explanations import Side, explain_sides
 
 router = APIRouter(include_in_schema=False)
 _MULTIPART = Form(media_type="multipart/form-data")

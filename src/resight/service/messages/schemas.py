@@ -7,7 +7,7 @@ from pydantic import Field
 
 from resight.gallery.answers import Answer
 from resight.gallery.record import Filter, Record, Value
-from resight.service.types import Body, Text
+from resight.service.messages.types import Body, Text
 
 
 class RecordOut(Body):

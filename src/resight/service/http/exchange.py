@@ -11,9 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from resight.errors import StorageError
 from resight.service.errors import ServiceError
+from resight.service.http.responses import problem
 from resight.service.logs import log
-from resight.service.permissions import Permission
-from resight.service.responses import problem
+from resight.service.security.permissions import Permission
 
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

@@ -1,7 +1,7 @@
 """Requests that are repeated with the same `Idempotency-Key` get the first answer again, and nothing is done twice.
 
 Answers are remembered in this process, for a day. Records are safe to repeat for longer, and in every process: their
-ids follow from the key (see `resight.service.record_ids.record_id_of`).
+ids follow from the key (see `resight.service.work.record_ids.record_id_of`).
 """
 
 import asyncio

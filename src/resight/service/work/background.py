@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 from resight.errors import ConfigError
 from resight.gallery.gallery import Gallery
 from resight.service.errors import ServiceError, overloaded
-from resight.service.gallery_threads import GalleryThread
-from resight.service.layout import Layouts
 from resight.service.logs import log, where
+from resight.service.work.gallery_threads import GalleryThread
+from resight.service.work.layout import Layouts
 
 T = TypeVar("T")
 _MAX_RUNNING: Final = 4

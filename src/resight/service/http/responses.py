@@ -12,8 +12,8 @@ from starlette.types import Scope
 from resight.errors import ConfigError, PictureError, ResightError
 from resight.service.errors import RETRY_SECONDS, ServiceError
 from resight.service.logs import LOGGER, log, where
+from resight.service.messages.types import Problem
 from resight.service.page.problems import problem_page, wants_page
-from resight.service.types import Problem
 
 _PROBLEMS = 5  # that a message lists
 

@@ -5,9 +5,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from resight.service.batching import Batcher
-from resight.service.decoding import DecodePool
-from resight.service.gallery_threads import GalleryThread
+from resight.service.work.batching import Batcher
+from resight.service.work.decoding import DecodePool
+from resight.service.work.gallery_threads import GalleryThread
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)

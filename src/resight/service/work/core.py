@@ -20,22 +20,22 @@ from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
 from resight.inference.embedder import Embedder
 from resight.inference.similarity import Similarity
-from resight.service.audit import AuditLog
-from resight.service.background import Background
-from resight.service.batching import Batcher
-from resight.service.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
-from resight.service.decoding import DecodePool
 from resight.service.errors import ServiceError
-from resight.service.gallery_threads import GalleryThread
-from resight.service.keys import KeyStore
-from resight.service.metrics import Metrics
-from resight.service.page.session import Sessions
-from resight.service.record_ids import require_records
-from resight.service.retention import expired_ids, remove_expired
-from resight.service.schemas import UndoOut
-from resight.service.schemas_admin import RetentionOut
-from resight.service.searches import Searches
+from resight.service.messages.schemas import UndoOut
+from resight.service.messages.schemas_admin import RetentionOut
+from resight.service.security.audit import AuditLog
+from resight.service.security.keys import KeyStore
+from resight.service.security.session import Sessions
 from resight.service.settings import ServiceSettings
+from resight.service.work.background import Background
+from resight.service.work.batching import Batcher
+from resight.service.work.decode_worker import DecodedPicture, DecodeFailure, DecodeTask
+from resight.service.work.decoding import DecodePool
+from resight.service.work.gallery_threads import GalleryThread
+from resight.service.work.metrics import Metrics
+from resight.service.work.record_ids import require_records
+from resight.service.work.retention import expired_ids, remove_expired
+from resight.service.work.searches import Searches
 
 T = TypeVar("T")
 _MAX_DECODERS: Final = 4

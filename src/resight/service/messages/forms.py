@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationErro
 
 from resight.gallery.record import Filter
 from resight.service.errors import ServiceError
-from resight.service.schemas import filter_of
-from resight.service.types import Body, Count, Group, Metadata, Seconds, Text
+from resight.service.messages.schemas import filter_of
+from resight.service.messages.types import Body, Count, Group, Metadata, Seconds, Text
 
 MODALITIES: Final = ("rgb", "nir", "tir")
 DEFAULT: Final = "image"

@@ -16,7 +16,7 @@ from starlette.requests import cookie_parser
 
 from resight.errors import ConfigError
 from resight.files import make_folder, replacing
-from resight.service.keys import Key, KeyStore
+from resight.service.security.keys import Key, KeyStore
 
 COOKIE: Final = "resight_session"
 VISIT: Final = "resight_visit"

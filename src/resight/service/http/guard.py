@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from resight.service.core import Service
 from resight.service.errors import ServiceError
-from resight.service.exchange import Exchange
-from resight.service.limits import RateLimiter
+from resight.service.http.exchange import Exchange
+from resight.service.http.limits import RateLimiter
+from resight.service.http.replay import Replay
 from resight.service.logs import LOGGER, log
-from resight.service.page.session import COOKIE, read_cookie
-from resight.service.permissions import Permission, allowed_methods, find_permission
-from resight.service.principal import Principal
-from resight.service.replay import Replay
+from resight.service.security.permissions import Permission, allowed_methods, find_permission
+from resight.service.security.principal import Principal
+from resight.service.security.session import COOKIE, read_cookie
+from resight.service.work.core import Service
 
 
 class Guard:

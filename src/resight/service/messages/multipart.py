@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from resight.service.errors import ServiceError
-from resight.service.types import Body
+from resight.service.messages.types import Body
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from resight.service.keys import Role
-from resight.service.types import Body
+from resight.service.messages.types import Body
+from resight.service.security.keys import Role
 
 
 class HealthOut(Body):

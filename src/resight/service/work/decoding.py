@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from resight.config.sections import Preprocessing
 from resight.errors import ConfigError
-from resight.service.decode_worker import DecodeFailure, DecodeResult, DecodeTask, run_worker
 from resight.service.errors import overloaded
+from resight.service.work.decode_worker import DecodeFailure, DecodeResult, DecodeTask, run_worker
 
 SECONDS: Final = 10.0
 """Longest time for the pictures of one request."""
@@ -27,7 +27,7 @@ _CONTEXT: Final = get_context("forkserver")  # a process that replaces another s
 
 def start_server() -> None:
     """Start the process that all decoding processes are copies of, which imports torch meanwhile; return at once."""
-    _CONTEXT.set_forkserver_preload(["resight.service.decode_worker"])
+    _CONTEXT.set_forkserver_preload(["resight.service.work.decode_worker"])
     ensure_running()
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from resight.inference.explain import Explanation, explain
-from resight.service.core import Service
-from resight.service.decode_worker import DecodeTask
 from resight.service.errors import ServiceError
-from resight.service.record_ids import find_record
-from resight.service.schemas import ExplainOut, PatchesOut, PatchPairOut
+from resight.service.messages.schemas import ExplainOut, PatchesOut, PatchPairOut
+from resight.service.work.core import Service
+from resight.service.work.decode_worker import DecodeTask
+from resight.service.work.record_ids import find_record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from resight.gallery.answers import Answer, SearchOptions
 from resight.gallery.gallery import Gallery
 from resight.service.errors import overloaded
-from resight.service.gallery_threads import GalleryThread
+from resight.service.work.gallery_threads import GalleryThread
 
 Answers = list[list[Answer]]
 _MAX_QUERIES: Final = 64  # queries in one search

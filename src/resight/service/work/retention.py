@@ -5,7 +5,7 @@ from typing import Final
 
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Record
-from resight.service.schemas_admin import RetentionOut
+from resight.service.messages.schemas_admin import RetentionOut
 
 ADDED: Final = "added"
 """Metadata field of each record that the service adds: when, in Unix time (seconds)."""

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from starlette.routing import compile_path
 
-from resight.service.keys import Role
+from resight.service.security.keys import Role
 
 Access = Literal["public"] | Role
 

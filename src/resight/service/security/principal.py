@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from resight.service.keys import ROLES, Role
+from resight.service.security.keys import ROLES, Role
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What requests and answers contain: typed models, forms, and the reading of forms."""

@@ -1,0 +1,1 @@
+"""What the routes call: a model and a gallery, and the threads, processes and queues between them."""

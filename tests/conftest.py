@@ -20,6 +20,7 @@ from resight.models.checkpoint import ModelCard, fill_model_folder, load_model
 SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # torch.compile starts processes otherwise, which takes longer here
 # torch.compile stores machine code, and would use what it compiled for AVX-512 under variables that limit it to AVX2.
 KIND = processor_kind().replace(" ", "-")
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"resight-tests-{getpass.getuser()}-{KIND}")

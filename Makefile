@@ -9,7 +9,7 @@ AVX2_TESTS := tests/test_device.py tests/models tests/retrieval tests/inference/
 	tests/inference/test_export.py tests/training/test_training.py --deselect tests/models/test_published_weights.py \
 	--deselect tests/models/test_published_cnn.py --deselect tests/models/test_convert_broken.py
 
-.PHONY: demo test test-avx2 check clean
+.PHONY: demo test test-slow test-avx2 check clean
 
 demo: $(READY)
 	rm -rf demo
@@ -17,6 +17,10 @@ demo: $(READY)
 
 test: $(READY)
 	.venv/bin/pytest -n 2 --dist worksteal
+
+# Tests that take ten seconds or more: processes that are killed, clusters, compilers, published models of full size.
+test-slow: $(READY)
+	.venv/bin/pytest -n 2 --dist worksteal -m slow
 
 test-avx2: $(READY)
 	$(AVX2) .venv/bin/pytest -n 2 --dist worksteal $(AVX2_TESTS)

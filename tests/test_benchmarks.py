@@ -58,7 +58,6 @@ def test_auto_is_resolved_once_and_reaches_the_process_that_measures(benchmark, 
         assert cells[-1] == "1"  # steps
 
 
-@pytest.mark.slow
 def test_each_precision_is_a_row_and_is_measured_once(benchmark, monkeypatch, capsys):
     monkeypatch.setattr("resight.device.bf16_layer_is_faster", lambda: True)
     calls = []

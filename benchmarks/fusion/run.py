@@ -55,7 +55,8 @@ def main() -> None:
                 _store(results, run_training(kind, seed, runs, split, options.passes))
     for seed in options.seeds:
         finished = _read(results)
-        if ("three models", seed) not in finished and all((m, seed) in finished for m in MODALITIES):
+        trained = all((m, seed) in finished and (runs / f"{m}-{seed}" / "best").exists() for m in MODALITIES)
+        if ("three models", seed) not in finished and trained:
             _store(results, three_models(seed, runs, split))
     print_tables(_read(results))
 

@@ -30,7 +30,8 @@ COMPLETE: Final = "concat, complete"
 """Concatenation that is trained on complete sightings alone: what the others are compared with."""
 FUSIONS: Final = ("mean", "gate", "attention", "concat")
 SIDE: Final = "side information"
-"""Every image is a sample whose SIE is its modality, and triplets are mined across modalities."""
+"""Every image is a sample whose SIE is its modality, and triplets are mined across modalities; measured with the mean
+of the embeddings of a sighting's images, so that any modalities can be compared."""
 KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE)
 PASSES: Final = 24_000
 """Image passes of each training, as nearly as complete epochs allow: less than five minutes of one core."""
@@ -115,7 +116,7 @@ def run_training(kind: str, seed: int, folder: Path, split: Split, passes: int) 
 
 def figures_of(run: Path, kind: str, split: Split) -> Figures:
     """Measure every subset of modalities that a trained model can embed, as query and as gallery."""
-    embedder = load(run / "best")
+    embedder = load(run / "best", fusion="mean") if kind == SIDE else load(run / "best")
     if kind in MODALITIES:
         return {f"{kind} in {kind}": _pair(_embeddings([embedder.embed(split.query)], split.query), split)}
     pairs = measure_subsets(embedder, split)

@@ -105,7 +105,6 @@ def test_starting_imports_nothing_heavy(command):
     assert time.perf_counter() - began < 5  # the 0.3 s are asserted in benchmarks/startup.py; this only catches torch
 
 
-@pytest.mark.slow
 def test_train_then_evaluate_with_a_rank_strip(painted, tmp_path, capsys):
     assert main([*TINY, "--root", str(painted), "--out", str(tmp_path / "run")]) == 0
     assert f"model: {tmp_path / 'run' / 'best'}" in capsys.readouterr().out
@@ -120,7 +119,6 @@ def test_train_then_evaluate_with_a_rank_strip(painted, tmp_path, capsys):
     assert strip.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_corrupt_pictures_are_refused_or_skipped(painted, tmp_path, capsys):
     import shutil
 

@@ -163,7 +163,6 @@ def run_page(page: Path) -> dict:
     return names
 
 
-@pytest.mark.slow
 def test_every_block_of_the_readme(desk):
     assert shutil.which("make")
     torch.save(golden_cases.load("deit_small_baseline").state, desk / "transformer_120.pth")
@@ -171,7 +170,6 @@ def test_every_block_of_the_readme(desk):
     assert (desk / "runs" / "mine" / "best" / "model.safetensors").exists()
 
 
-@pytest.mark.slow
 def test_every_block_of_backbones(mine):
     torch.save(golden_cases.load("deit_small_baseline").state, mine / "personvit.pth")
     names = run_page(ROOT / "docs" / "backbones.md")
@@ -181,7 +179,6 @@ def test_every_block_of_backbones(mine):
     )
 
 
-@pytest.mark.slow
 def test_every_block_of_weights(mine, monkeypatch):
     """The Hub is a local server; it has the model that the page names, and a network of timm."""
     constants = pytest.importorskip("huggingface_hub").constants
@@ -232,7 +229,6 @@ def test_every_block_of_contributing():
     run_page(ROOT / "CONTRIBUTING.md")
 
 
-@pytest.mark.slow
 def test_every_block_of_first_steps(desk):
     names = run_page(ROOT / "docs" / "first-steps.md")
     assert names["answers"][0][0].record.identity
@@ -240,7 +236,6 @@ def test_every_block_of_first_steps(desk):
         assert (desk / made).exists(), made
 
 
-@pytest.mark.slow
 def test_every_block_of_the_protocols(mine):
     names = run_page(ROOT / "docs" / "protocols.md")
     assert set(names["result"].summary()) >= {"mAP", "mINP", "R1"}
@@ -248,7 +243,6 @@ def test_every_block_of_the_protocols(mine):
         assert (mine / made).exists(), made
 
 
-@pytest.mark.slow
 def test_every_block_of_galleries(mine, capsys):
     names = run_page(ROOT / "docs" / "gallery.md")
     for made in ("seen-copy", "backup", "seen-repaired", "seen-again", "hall-copy", "hall-again", "hall-repaired"):
@@ -258,7 +252,6 @@ def test_every_block_of_galleries(mine, capsys):
     assert {"id3", "id4"} & set(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow
 def test_every_block_of_pictures(mine, capsys):
     run_page(ROOT / "docs" / "pictures.md")
     grey, width, postscript = capsys.readouterr().out.strip().splitlines()[-3:]
@@ -268,7 +261,6 @@ def test_every_block_of_pictures(mine, capsys):
     assert re.fullmatch(r"\(1, \d+\) False", width)
 
 
-@pytest.mark.slow
 def test_every_block_of_embedding(mine):
     if shutil.which("ffmpeg"):
         made = "ffmpeg -v error -f lavfi -i testsrc=size=96x64:rate=5 -t 1 hall.mkv"
@@ -279,7 +271,6 @@ def test_every_block_of_embedding(mine):
     assert (mine / "embeddings.parquet").exists()
 
 
-@pytest.mark.slow
 def test_every_block_of_the_service(mine, capsys, monkeypatch):
     served = []
     monkeypatch.setattr("resight.service.server.serve", served.append)  # tests/service/test_process.py runs the process
@@ -302,7 +293,6 @@ def test_every_block_of_the_deployment(mine):
         assert name.removeprefix("RESIGHT_").lower() in ServiceSettings.model_fields, name
 
 
-@pytest.mark.slow
 def test_every_block_of_training(mine):
     (mine / "Market-1501-v15.09.15").rename(mine / "Market")
     shutil.copytree(mine / "Market", mine / "Duke", ignore=shutil.ignore_patterns("-1*"))
@@ -312,7 +302,6 @@ def test_every_block_of_training(mine):
     assert '"int8":true' in (mine / "exported" / "export.json").read_text().replace(" ", "")
 
 
-@pytest.mark.slow
 def test_every_block_of_modalities(desk, painted):
     shutil.copytree(painted, desk / "RGBNT201")
     for modality, folder in (("rgb", "RGB"), ("nir", "NI"), ("tir", "TI")):
@@ -328,20 +317,17 @@ def test_every_block_of_modalities(desk, painted):
         assert (desk / made).exists(), made
 
 
-@pytest.mark.slow
 def test_every_block_of_the_walkthrough(capsys):
     names = run_page(ROOT / "docs" / "walkthrough.md")  # tests/report/test_walkthrough_forms.py compares the output
     assert names["step"].shape == (4, 64)
     assert "| **fused feature** |" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_every_block_of_processors(mine):
     names = run_page(ROOT / "docs" / "processors.md")
     assert names["compute"].precision in ("fp32", "bf16")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "extend").glob("*.md")), ids=lambda page: page.stem)
 def test_every_block_of_extending(mine, page):
     assert any(language == "python" for language, _ in blocks(page))

@@ -496,7 +496,6 @@ def duke(market, tmp_path):
     return tmp_path / "duke"
 
 
-@pytest.mark.slow
 def test_a_model_of_two_sets_knows_the_cameras_of_each(market, duke, tmp_path, capsys):
     model = train_on("market1501+dukemtmc", (market, duke), tmp_path / "run")
     embedder = resight.load(model, "cpu")

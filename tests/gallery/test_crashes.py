@@ -37,6 +37,7 @@ def memory():
         yield Path(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "step", "names", "least"),
     [

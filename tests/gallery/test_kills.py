@@ -77,6 +77,7 @@ def identities(folder):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["add", "remove", "assign", "copy"])
 def test_a_killed_verb_leaves_a_whole_gallery(tmp_path, file, filled, verb):
     if not KILLS and verb != "remove":

@@ -111,7 +111,6 @@ def quantized(model, images, tmp_path_factory):
     return cache(write)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
 def test_an_export_gives_what_the_model_gives(kind, exported, model, paths):
     modes = [module.training for module in model.model.modules()]
@@ -139,7 +138,6 @@ def test_an_export_gives_what_the_model_gives(kind, exported, model, paths):
         small.embed(paths[0], modality="nir")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("target", "low", "high"), [("avx2", 60, 64), ("vnni", 120, 128)])
 def test_int8_in_onnx_has_weights_in_the_range_of_its_target(
     target, low, high, quantized, model, paths, images, tmp_path
@@ -161,7 +159,6 @@ def test_int8_in_onnx_has_weights_in_the_range_of_its_target(
     assert low <= min(largest) <= max(largest) <= high
 
 
-@pytest.mark.slow
 def test_int8_in_openvino_gives_the_same_without_vnni(quantized, model, paths):
     result = quantized("openvino")
     check_int8(result, model, paths)
@@ -280,7 +277,6 @@ def test_int8_needs_pictures_and_a_file_for_it(model, images, tmp_path):
         export(model, tmp_path / "out", "torch-export", images, int8=True)
 
 
-@pytest.mark.slow
 def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
     real = exporting.write_graph
 
@@ -303,7 +299,6 @@ def test_a_corrupt_graph_is_refused(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_an_export_is_of_float32(folder, tmp_path):
     with pytest.raises(ConfigError, match="load the model with fp32, not bf16"):
         export(resight.load(folder, "cpu", "bf16"), tmp_path / "out", "onnx")
@@ -364,7 +359,6 @@ def test_ids_of_exports(model, images, targets, tmp_path):
     assert metadata_of(tmp_path / "flip")["embedding_id"] == flipped.embedding_id != model.embedding_id
 
 
-@pytest.mark.slow
 def test_the_id_of_int8_follows_the_images_of_its_calibration(quantized, model, images, tmp_path):
     others = export(model, tmp_path / "b", "onnx", images[8:], int8=True, target="avx2")
     a, b = (runtime.load(result.folder) for result in (quantized("onnx"), others))
@@ -377,7 +371,6 @@ def test_the_id_of_int8_follows_the_images_of_its_calibration(quantized, model, 
     assert_array_equal(d.embed(pixels), e.embed(pixels))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "names"),
     [("onnx", ["model.onnx"]), ("openvino", ["model.bin", "model.xml"]), ("torch-export", ["model.pt2"])],
@@ -399,7 +392,6 @@ def test_every_file_of_an_export_is_checked(kind, names, exported, tmp_path):
             runtime.load(copy)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_flipped_bits_of_an_export_are_noticed_or_harmless(kind, exported, paths, tmp_path):
     rng = random.Random(0)
@@ -425,7 +417,6 @@ def test_flipped_bits_of_an_export_are_noticed_or_harmless(kind, exported, paths
             runtime.load(copy)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("openvino", ["imported", "not imported"])
 def test_openvino_sends_nothing(openvino, tmp_path):
     """Nor does it write to the home folder; also where the program has imported OpenVINO with what sends before."""

@@ -93,7 +93,7 @@ def check(file, folder, table, **options):
     assert not file.with_name(f"{file.name}.parts").exists()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_embeddings_in_the_order_of_the_pictures(folder, table, tmp_path, workers):
     progress, out = Counts(), tmp_path / "e.parquet"
     result = extract(folder, table, out, workers=workers, options=replace(PLAIN, shard=7), progress=progress)
@@ -121,7 +121,6 @@ def test_a_call_needs_no_other_import(folder, table, tmp_path):
     assert (result.rows, len(result.corrupt)) == (39, 1)
 
 
-@pytest.mark.slow
 def test_workers_load_an_embedder_from_its_folder(folder, table, tmp_path):
     embedder = resight.load(folder, "cpu", "fp32", flip=True)
     extract(embedder, table, tmp_path / "e.parquet", workers=2)
@@ -453,7 +452,6 @@ def test_decoded_pictures_in_flight_are_limited_in_bytes(tmp_path, monkeypatch):
         decode_prepared(tmp_path / "pipe", prepare)
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_changes_nothing(folder, table, tmp_path):
     undisturbed, disturbed = tmp_path / "a.parquet", tmp_path / "b.parquet"
     extract(folder, table, undisturbed, workers=2, options=PLAIN)
@@ -493,7 +491,6 @@ class DeadlySource(SightingSource):
         return super().read(*arguments)
 
 
-@pytest.mark.slow
 def test_a_shard_that_kills_every_worker_is_named(folder, table, tmp_path):
     progress, out = Counts(), tmp_path / "e.parquet"
     with pytest.raises(

@@ -244,7 +244,6 @@ def files(tmp_path_factory) -> list[Path]:
     return [*names, root / "grey.jpg", root / "cmyk.jpg", root / "palette.png"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_an_exported_model_gives_the_embeddings_of_picture_files(kind, files, tmp_path):
     pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
@@ -271,7 +270,6 @@ def test_an_exported_model_gives_the_embeddings_of_picture_files(kind, files, tm
         require_cosine(same.embed({"nir": str(files[2])}), exact.embed({"nir": files[2]}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_an_exported_model_of_one_modality(interpolation, files, tmp_path):
     pytest.importorskip("onnxruntime")

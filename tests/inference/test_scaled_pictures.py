@@ -118,7 +118,7 @@ def test_a_rule_for_a_modality_that_the_model_does_not_know_is_refused(plain, fi
         extract(plain, files[0]["rgb"], tmp_path / "e.parquet", options=options)
 
 
-@pytest.mark.parametrize("how", ["card", "options", "embedder", pytest.param("two workers", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["card", "options", "embedder", "two workers"])
 def test_an_extraction_follows_the_rules(folder, plain, files, tmp_path, how):
     deep, shallow = files
     tables = (SightingTable.of(Sighting({"rgb": a, "tir": b}) for a, b in zip(each["rgb"], each["tir"], strict=True))
@@ -197,7 +197,6 @@ def test_an_exported_model_follows_the_rules(folder, files):
         assert_array_equal(seen[-1], np.stack(expected))
 
 
-@pytest.mark.slow
 def test_an_export_has_the_rules(files, tmp_path):
     pytest.importorskip("onnxruntime")
     settings = Embedding(precision="fp32", scaling={"tir": LIMITS})

@@ -282,7 +282,6 @@ def test_a_calibration_out_of_range_is_refused_in_one_sentence(folder, name, val
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
 def test_flipped_bits_of_a_model_folder_are_noticed_or_harmless(folder, tmp_path):
     rng = random.Random(0)
     write_calibration(folder, calibration())
@@ -305,7 +304,6 @@ def test_flipped_bits_of_a_model_folder_are_noticed_or_harmless(folder, tmp_path
     assert noticed > 0.8 * FLIPS
 
 
-@pytest.mark.slow
 def test_a_model_folder_that_is_cut_short_is_refused(folder, tmp_path):
     rng = random.Random(0)
     write_calibration(folder, calibration())

@@ -37,7 +37,6 @@ def reference(tmp_path):
     return tmp_path / "reference.pth", options
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_model_folder(reference, tmp_path, capsys):
     checkpoint, options = reference
     assert main(["convert", str(checkpoint), "--out", str(tmp_path / "ours"), "--options", *options]) == 0
@@ -53,7 +52,6 @@ def test_the_command_writes_a_model_folder(reference, tmp_path, capsys):
     assert (tmp_path / "ours" / "config.json").read_text() == before
 
 
-@pytest.mark.slow
 def test_options_of_the_yaml_and_weights_that_do_not_fit(reference, tmp_path, capsys):
     checkpoint, _ = reference
     yaml = tmp_path / "r.yml"

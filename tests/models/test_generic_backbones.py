@@ -207,7 +207,6 @@ def test_weights_of_another_size_and_of_a_classifier(name, tmp_path):
         load_pretrained(build("test_vit", (32, 32)), str(tmp_path / "w.pth"), "test_vit")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [ROTARY, "test_convnext"])
 def test_it_trains_resumes_bit_for_bit_and_is_a_start(name, painted, tmp_path, monkeypatch):
     tokens = {"sie": ("camera",), "jpm": True} if name == ROTARY else {"sie": (), "jpm": False}
@@ -240,7 +239,6 @@ def test_it_trains_resumes_bit_for_bit_and_is_a_start(name, painted, tmp_path, m
         run_to(tmp_path / "wrong", small(weights=str(tmp_path / "run" / "best")), painted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [ROTARY, "test_convnext"])
 def test_an_exported_file_has_parity(name, tmp_path):
     folder = small_model(tmp_path / "model", backbone=name, sie=("camera",) if name == ROTARY else ())

@@ -13,7 +13,6 @@ from resight.losses.objective import objective
 from resight.models.checkpoint import load_model
 from resight.models.convert.convert import convert_checkpoint
 
-pytestmark = pytest.mark.slow
 load = cache(golden_cases.load)
 
 

@@ -228,7 +228,6 @@ def test_refused_uploads(hub, tmp_path, capsys, monkeypatch):
     assert "nothing was published: the Hub answered with status 507 for lab/vehicles: try again later" in says
 
 
-@pytest.mark.slow
 def test_environment_variables_name_the_hub(hub, tmp_path):
     """The command in a process of its own, with HF_ENDPOINT as users set it."""
     model = small_model(tmp_path / "model")
@@ -304,7 +303,6 @@ def test_networks_of_timm_that_are_refused(hub, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_training_starts_from_a_network_of_the_hub(hub, painted, tmp_path, monkeypatch):
     """The backbone and `weights timm` are those of the repository; a resumed run needs no Hub."""
     hub.add("lab/net", timm_repository("resnet10t"))

@@ -45,6 +45,7 @@ MISTAKES = {  # and by what the README says that it changes the embedding
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES, reason="../shared/golden/weights is not here")
 @pytest.mark.parametrize("name", CASES or ["none"])
 def test_a_published_model_embeds_as_the_authors_code(name, tmp_path, capsys):

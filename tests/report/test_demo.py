@@ -27,7 +27,6 @@ def few(monkeypatch):
     monkeypatch.setattr(demo, "tiny", lambda: vary(tiny(), sampling={"identities": 4, "instances": 2}, device="cpu"))
 
 
-@pytest.mark.slow
 def test_the_demo_runs_through_its_stages(few, tmp_path, capsys):
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--epochs", "1"]) == 0
@@ -53,7 +52,6 @@ def test_the_demo_refuses_a_folder_that_exists(tmp_path):
         demo.run_demo(tmp_path)
 
 
-@pytest.mark.slow
 def test_colours_alone_do_not_solve_the_demos_data_set(tmp_path):
     """A histogram of 8 x 8 x 8 colours, of each modality, ranks the test identities below mAP 0.5."""
     plan = Plan()

@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_neighbors_stay_neighbors_and_the_map_is_repeated(folder):
     seen = []
     with Gallery(SQLiteEngine(folder)) as gallery:

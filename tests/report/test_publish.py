@@ -117,7 +117,6 @@ def test_a_calibration_is_published_and_named(model):
     assert "calibration.json" in published.files
 
 
-@pytest.mark.slow
 def test_the_best_checkpoint_of_a_run_has_the_figures_and_the_recipe_of_the_run(painted, tmp_path):
     run_to(tmp_path / "run", small(schedule={"epochs": 1}, weights=None), painted)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

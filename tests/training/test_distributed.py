@@ -210,7 +210,6 @@ def pair(launcher, painted, tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
 def test_two_processes_learn_as_one(painted, pair, tmp_path):
     alone(painted, tmp_path / "one", "--micro-batch-size", "36")  # 72 images: two draw drop-path as two processes do
     np.testing.assert_allclose(losses(pair), losses(tmp_path / "one"), rtol=0, atol=1e-4)

@@ -179,7 +179,6 @@ def test_a_checkpoint_is_on_the_disk_before_a_link_refers_to_it(folder, monkeypa
     assert after == [str(folder.checkpoints), links[0], str(folder.path), links[1], str(folder.path)]
 
 
-@pytest.mark.slow
 def test_a_run_is_not_resumed_from_a_corrupt_checkpoint(painted, tmp_path):
     run = small(schedule={"epochs": 1})
     run_to(tmp_path / "run", run, painted)

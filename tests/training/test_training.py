@@ -39,8 +39,6 @@ from resight.training.run_folder import RunFolder, default_folder
 from resight.training.state import start
 from resight.training.step import gradients, reseed
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_run_leaves_a_whole_folder(painted, tmp_path):
     run = small(evaluate_every=2)
@@ -301,6 +299,7 @@ def test_compiled_blocks_train_as_plain_ones(monkeypatch):
         assert (compiled[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is here")
 def test_a_block_compiled_to_cpp_computes_as_a_plain_one():
     """Drop-path included: its draws do not depend on who computes."""

@@ -12,7 +12,7 @@ from resight.cli import main
 from resight.data.catalog import read_dataset
 from resight.errors import ConfigError, EvaluationError
 from resight.evaluation.calibrate import calibrate
-from resight.models.checkpoint import read_calibration
+from resight.models.calibration import read_calibration
 
 RATE = 0.05
 

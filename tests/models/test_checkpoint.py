@@ -19,11 +19,11 @@ from resight.cli import main
 from resight.errors import CheckpointError
 from resight.evaluation.calibrate import write_calibration
 from resight.files import write_folder
+from resight.models.calibration import read_calibration
 from resight.models.checkpoint import (
     ModelCard,
     fill_model_folder,
     load_model,
-    read_calibration,
     read_card,
     weights_digest,
 )

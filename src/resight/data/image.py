@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from resight.config.scaling import ScalingRule
 from resight.data.decode import ArrayPicture, as_array, decode_array
@@ -56,6 +54,10 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
         size: H and W, in pixels.
         interpolation: `bilinear` or `bicubic`.
     """
+    # Importing torchvision takes two seconds, and many programs decode images without resizing them.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
     return functional.resize(picture, list(size), InterpolationMode(interpolation), antialias=True)
 
 

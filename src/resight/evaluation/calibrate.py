@@ -16,7 +16,7 @@ from resight.evaluation.result import Result
 from resight.files import write_file
 from resight.inference.embedder import Embedder
 from resight.inference.load import load
-from resight.models.checkpoint import CALIBRATION
+from resight.models.calibration import CALIBRATION
 from resight.retrieval.calibration import Calibration, Curve, SubsetCurve, fit_curve, reliability
 from resight.retrieval.open_set import Pairs, open_set
 from resight.retrieval.scores import InnerProducts

@@ -1,9 +1,11 @@
 """A gallery of one model's embeddings: store, search, assign, cluster and remove records."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +20,11 @@ from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
 from resight.gallery.parquet import read_parquet, write_parquet
 from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_valid
 from resight.gallery.values import require_label, require_number, require_texts
-from resight.inference.embedder import Embedder, Image
 from resight.inference.inputs import Label
-from resight.inference.load import load
 from resight.retrieval.calibration import Calibration
+
+if TYPE_CHECKING:  # importing the model takes seconds, and a gallery does not always need it
+    from resight.inference.embedder import Embedder, Image
 
 
 class Gallery(AbstractContextManager["Gallery"]):
@@ -87,6 +90,8 @@ class Gallery(AbstractContextManager["Gallery"]):
                 raise GalleryError(
                     "the gallery has no model folder: pass an embedder to open_gallery, or search and add embeddings"
                 )
+            from resight.inference.load import load
+
             settings = self.info.embedding
             options = (settings.flip, settings.fusion, settings.unknown)
             scaling = settings.scaling
@@ -243,6 +248,6 @@ class Gallery(AbstractContextManager["Gallery"]):
         """Add every record of a file that `to_parquet` wrote; see `resight.gallery.parquet.read_parquet`."""
         return read_parquet(self.engine, Path(file))
 
-    def copy_to(self, other: "Gallery") -> int:
+    def copy_to(self, other: Gallery) -> int:
         """Copy all records and the log to another gallery; see `resight.gallery.maintenance.copy`."""
         return maintenance.copy(self.engine, other.engine)

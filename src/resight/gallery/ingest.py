@@ -1,12 +1,14 @@
 """Ingest sightings, or a file of embeddings, into a gallery."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +23,10 @@ from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
 from resight.gallery.record import Record, Value, require_valid
 from resight.inference.decoding import decode_prepared
-from resight.inference.embedder import Embedder
 from resight.inference.embeddings import read_batches, read_info
+
+if TYPE_CHECKING:  # importing the model takes seconds
+    from resight.inference.embedder import Embedder
 
 _ROWS: Final = 5000  # read from a file of embeddings at a time
 

@@ -1,6 +1,9 @@
 """Create, open and copy galleries by URL."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resight.config.sections import Precision
 from resight.errors import ConfigError
@@ -10,10 +13,11 @@ from resight.gallery.gallery import Gallery
 from resight.gallery.parquet import parquet_info
 from resight.gallery.record import GalleryInfo
 from resight.gallery.url import create_engine, exists, folder_of, open_engine
-from resight.inference.embedder import Embedder
-from resight.inference.load import load
-from resight.models.checkpoint import read_calibration
+from resight.models.calibration import read_calibration
 from resight.retrieval.calibration import Calibration
+
+if TYPE_CHECKING:  # importing the model takes seconds, and most of these functions do without
+    from resight.inference.embedder import Embedder
 
 
 def create_gallery(url: str | Path, model: Embedder | str | Path) -> Gallery:
@@ -27,8 +31,12 @@ def create_gallery(url: str | Path, model: Embedder | str | Path) -> Gallery:
         GalleryError: the gallery exists already, or its server cannot be reached.
         ConfigError: the URL has an unknown scheme, or the model's calibration is of other embeddings.
     """
-    embedder = model if isinstance(model, Embedder) else load(model)
-    folder = embedder.folder if isinstance(model, Embedder) else Path(model)
+    if isinstance(model, str | Path):
+        from resight.inference.load import load
+
+        embedder, folder = load(model), Path(model)
+    else:
+        embedder, folder = model, model.folder
     info = GalleryInfo(
         width=embedder.width,
         embedding_id=embedder.embedding_id,

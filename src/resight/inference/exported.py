@@ -16,7 +16,8 @@ from resight.errors import ConfigError
 from resight.inference import runtime
 from resight.inference.embedder import Embedder
 from resight.inference.runtime import METADATA, ExportMetadata, Runtime
-from resight.models.checkpoint import ModelCard, read_calibration
+from resight.models.calibration import read_calibration
+from resight.models.checkpoint import ModelCard
 
 _FIXED: Final = ("flip", "fusion", "unknown", "scaling", "precision", "compile")
 

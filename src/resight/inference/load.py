@@ -8,7 +8,7 @@ from resight.device import DTYPES, pick_device, resolve_compute
 from resight.inference.embedder import Embedder
 from resight.inference.exported import is_exported, load_exported
 from resight.models.blocks import fold_and_cast_weights
-from resight.models.checkpoint import read_calibration
+from resight.models.calibration import read_calibration
 from resight.models.hub.download import local_folder
 from resight.models.open_model import open_model
 from resight.models.sie import SIE

@@ -16,9 +16,8 @@ from resight.errors import CheckpointError, ConfigError
 from resight.models.tensor_file import read_tensors
 from resight.models.transreid import TransReID, build_empty
 from resight.models.weights import fit, require_finite
-from resight.retrieval.calibration import Calibration
 
-WEIGHTS, CARD, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
+WEIGHTS, CARD = "model.safetensors", "config.json"
 _AGAIN: Final = "train or convert the model again with this version"
 
 
@@ -118,21 +117,6 @@ def read_card(folder: Path) -> ModelCard:
             f"{folder / CARD} has no weights_sha256, so whether the weights are intact cannot be checked: {_AGAIN}"
         )
     return card
-
-
-def read_calibration(folder: Path) -> Calibration | None:
-    """Read the calibration of a model folder; None where the model was not calibrated.
-
-    Raises:
-        CheckpointError: `calibration.json` is corrupt, of another format, or does not contain a calibration.
-    """
-    file = folder / CALIBRATION
-    if not file.exists():
-        return None
-    try:
-        return Calibration.read(file, "a calibration", "run resight calibrate again")
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def load_model(folder: Path) -> tuple[TransReID, ModelCard]:

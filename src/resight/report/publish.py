@@ -6,7 +6,8 @@ from pathlib import Path
 
 from resight.config.run import Run, read_run
 from resight.errors import ConfigError
-from resight.models.checkpoint import CALIBRATION, CARD, WEIGHTS, embedding_id, load_model, read_calibration
+from resight.models.calibration import CALIBRATION, read_calibration
+from resight.models.checkpoint import CARD, WEIGHTS, embedding_id, load_model
 from resight.models.hub.address import parse_repository, require_revision
 from resight.models.hub.download import PAGE
 from resight.models.hub.upload import upload_files

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from resight.errors import CheckpointError
-from resight.models.checkpoint import CALIBRATION, CARD, WEIGHTS, read_card
+from resight.models.calibration import CALIBRATION
+from resight.models.checkpoint import CARD, WEIGHTS, read_card
 from resight.models.convert.reid_folder import REID_CARD, REID_WEIGHTS, is_reid_folder
 from resight.models.hub.address import HubAddress, is_hub_address, parse_address
 from resight.models.hub.client import USER, downloading

@@ -40,7 +40,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 OTHERS = [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 IDENTITIES = 12
 IMAGES = 3  # of an identity
-MAKE = {"demo": "resight demo", "test": "pytest", "check": "ruff", "test-avx2": "ONEDNN_MAX_CPU_ISA=AVX2"}
+MAKE = {
+    "demo": "resight demo",
+    "test": "pytest",
+    "test-slow": "-m slow",
+    "check": "ruff",
+    "test-avx2": "ONEDNN_MAX_CPU_ISA=AVX2",
+}
 NOT_RUN = ("pip", "git", "cd", "source", ".", "apt", "docker")  # of the machine, not of Resight
 
 

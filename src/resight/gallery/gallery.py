@@ -51,11 +51,8 @@ class Gallery(AbstractContextManager["Gallery"]):
         precision: Precision = "auto",
     ) -> None:
         prior = require_number(prior, "the prior probability", 0, 1, inclusive=False)
-        self.engine = engine
-        self.calibration = calibration
-        self.prior = prior
-        self._embedder = embedder
-        self._device = device
+        self.engine, self.calibration, self.prior = engine, calibration, prior
+        self._embedder, self._device = embedder, device
         self._precision: Precision = precision
         if calibration is not None and calibration.embedding_id is not None:
             engine.info.require(calibration.embedding_id, "the calibration is of")
@@ -93,9 +90,8 @@ class Gallery(AbstractContextManager["Gallery"]):
             from resight.inference.load import load
 
             settings = self.info.embedding
-            options = (settings.flip, settings.fusion, settings.unknown)
-            scaling = settings.scaling
-            self._embedder = load(self.info.model, self._device, self._precision, *options, scaling=scaling)
+            choices = (settings.flip, settings.fusion, settings.unknown)
+            self._embedder = load(self.info.model, self._device, self._precision, *choices, scaling=settings.scaling)
         self.info.require(self._embedder.embedding_id, "the model gives")
         return self._embedder
 

@@ -16,6 +16,12 @@ COUNT = int(os.environ.get("RESIGHT_UPLOADS", "120"))
 GROWTH = 120 << 20  # bytes; a bomb would take gigabytes
 
 
+@pytest.fixture(scope="module")
+def client(services):
+    """A client without a rate limit, whose refusals (429) would hide what becomes of an upload."""
+    return services(requests_per_minute=None)
+
+
 def resident(process):
     """Bytes of memory that a process has."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -43,7 +43,7 @@ def test_the_map_appears_after_its_progress_and_opens_an_identity(page):
         require_accessible(page)
     finally:
         LAYOUT_GATE.set()
-    page.locator("figure.map.is-watched").wait_for(timeout=30_000)
+    page.locator("figure.map.is-watched").wait_for(timeout=90_000)  # a stream that has ended is opened again
     assert page.locator("figure.map a").count() == page.locator("figure.map circle").count() > 0
     require_accessible(page)
     named = page.locator("figure.map a[href*='identity']").last  # no other point lies over the last one

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from resight.config.sections import Preprocessing
 from resight.data.image import decode, resize, thumbnail
 from resight.data.picture_file import LIMIT_VARIABLE
 from resight.errors import PictureError
+
+import_module("torchvision.transforms.v2")  # which `resize` needs: once for all processes, before the first picture
 
 _MEMORY: Final = 2 << 30  # bytes that a process may use beyond what it has when it starts
 

@@ -19,8 +19,9 @@ test: $(READY)
 	.venv/bin/pytest -n 2 --dist worksteal
 
 # Tests that take ten seconds or more: processes that are killed, clusters, compilers, published models of full size.
+# They wait much of the time, so three run at once.
 test-slow: $(READY)
-	.venv/bin/pytest -n 2 --dist worksteal -m slow
+	.venv/bin/pytest -n 3 --dist worksteal -m slow
 
 test-avx2: $(READY)
 	$(AVX2) .venv/bin/pytest -n 2 --dist worksteal $(AVX2_TESTS)

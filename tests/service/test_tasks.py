@@ -180,3 +180,18 @@ def test_a_layout_is_computed_by_another_process():
     np.testing.assert_array_equal(run(layout._in_process(np.negative, vectors)), -vectors)
     with pytest.raises(ServiceError, match="its process has ended"):
         run(layout._in_process(np.linalg.cholesky, -vectors))
+
+
+def test_a_task_that_ends_while_its_progress_is_sent_shows_its_result(tasks):
+    async def use():
+        task = background.Task("Map", "/map?task={task}", must_finish=False)
+        events = []
+        async for event in progress.events(service_of(tasks), task):
+            events.append(event)
+            task.ended.set()
+        return task, events
+
+    task, events = run(use())
+    assert "<progress" in events[0]
+    assert f'hx-get="{task.address}"' in events[-2], "the last text loads the result"
+    assert events[-1] == "event: end\ndata: end\n\n"

@@ -47,11 +47,12 @@ async def events(service: Service, task: Task) -> AsyncGenerator[str]:
     remaining = min(_STREAM, service.settings.request_seconds / 2)
     before = ""
     while remaining > 0:
-        is_ending = service.background.is_ending and not task.ended.is_set()
+        has_ended = task.ended.is_set()  # read once: the task may end while the text is being sent
+        is_ending = service.background.is_ending and not has_ended
         text = environment().get_template("progress.html").render(task=task, is_ending=is_ending)
         if text != before:
             yield "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
-        if task.ended.is_set() or is_ending:
+        if has_ended or is_ending:
             yield "event: end\ndata: end\n\n"
             return
         before = text

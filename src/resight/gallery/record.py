@@ -170,7 +170,7 @@ def is_number(value: object) -> bool:
 
 def images_to_text(images: Mapping[str, str]) -> str:
     """Write image paths by modality as JSON, the form in which engines store them."""
-    return json.dumps(dict(images))
+    return json.dumps(dict(images)) if images else "{}"
 
 
 def images_from_text(text: str | None) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Verify a gallery in SQLite: the database's structure, every checksum, the log's counts, and derived data."""
 
-import json
 import sqlite3
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ from resight.errors import GalleryError
 from resight.gallery.engines.sqlite.connection import Connection
 from resight.gallery.engines.sqlite.derived import Derived
 from resight.gallery.engines.sqlite.state import read_state
-from resight.gallery.engines.sqlite.tables import RECORD, RECORDS, checksum, read_entry, to_record
+from resight.gallery.engines.sqlite.tables import RECORD, RECORDS, checksum, read_entry, to_record, value_text
 
 _INDEX_ROUNDING = 1e-6
 
@@ -47,7 +46,7 @@ def _checksums(connection: sqlite3.Connection, width: int) -> Iterator[str]:
             yield str(error)
             continue
         stored = connection.execute("SELECT name, value FROM fields WHERE number = ?", [row[0]]).fetchall()
-        if sorted(stored) != sorted((name, json.dumps(value)) for name, value in metadata.items()):
+        if sorted(stored) != sorted((name, value_text(value)) for name, value in metadata.items()):
             yield f"the table fields differs from the metadata of record {row[1]!r}"
     for row in connection.execute("SELECT * FROM log"):
         if checksum(*row[:-1]) != row[-1]:

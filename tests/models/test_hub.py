@@ -329,3 +329,11 @@ def test_training_starts_from_a_published_model(hub, tmp_path):
     expected = load_file(tmp_path / "model" / "model.safetensors")
     torch.testing.assert_close(backbone.state_dict()["norm.weight"], expected["backbone.norm.weight"])
     torch.testing.assert_close(backbone.state_dict()["pos_embed"], expected["backbone.pos_embed"])
+
+
+def test_a_teacher_of_the_hub_is_checked_before_images_are_read(hub, tmp_path, capsys):
+    hub.add(NAME, content(small_model(tmp_path / "fused", modalities=("rgb", "nir"), sie=(), fusion="gate")))
+    arguments = ("train", "edge", "--root", tmp_path / "no-data", "--out", tmp_path / "run", "--device", "cpu")
+    assert "the Hub has no repository hf://nobody/none" in refused(capsys, *arguments, "--teacher", "hf://nobody/none")
+    assert "fuses the modalities of a sighting" in refused(capsys, *arguments, "--teacher", f"hf://{NAME}")
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
@@ -20,6 +19,7 @@ from resight.inference.exported import is_exported
 from resight.inference.load import load
 from resight.losses.distillation import DistillationLoss, distillation_loss
 from resight.models.checkpoint import ModelCard, read_card
+from resight.models.hub.download import local_folder
 from resight.models.transreid import TransReID
 from resight.training.run_folder import RunFolder
 
@@ -157,7 +157,7 @@ def require_teacher(run: Run) -> None:
     """Check what can be known of a run's teacher before a picture is read.
 
     Raises:
-        CheckpointError: the teacher is a path without a model folder.
+        CheckpointError: the teacher is a path without a model folder, or cannot be downloaded.
         ConfigError: the options exclude each other, or the teacher does not fit.
     """
     if run.teacher is None:
@@ -168,8 +168,9 @@ def require_teacher(run: Run) -> None:
         )
     if run.fsdp:
         raise ConfigError("--fsdp and --teacher exclude each other: leave one out")
-    if "://" not in run.teacher and not is_exported(Path(run.teacher)):
-        require_teacher_fits(run, read_card(Path(run.teacher)))
+    folder = local_folder(run.teacher)
+    if not is_exported(folder):
+        require_teacher_fits(run, read_card(folder))
 
 
 def require_teacher_fits(run: Run, card: ModelCard) -> None:

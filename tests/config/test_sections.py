@@ -33,13 +33,14 @@ DEFAULTS = {
         "max_pool": "padded", "semantic_weight": 0.2,
     },
     "augmentation": {
-        "flip": 0.5, "pad": 10, "erase": 0.5, "jitter": 0, "grey": 0, "grey_patch": 0, "autoaugment": 0, "augmix": 0,
-        "share_draws": True, "misregistration": 0, "drop_modality": 0,
+        "flip": 0.5, "pad": 10, "erase": 0.5, "jitter": 0, "grey": 0, "grey_patch": 0, "tone": 0, "autoaugment": 0,
+        "augmix": 0, "share_draws": True, "misregistration": 0, "drop_modality": 0,
     },
     "sampling": {"identities": 16, "instances": 4},
     "loss": {
         "id_weight": 1, "label_smoothing": 0, "triplet_weight": 1, "triplet_margin": None, "triplet_normalize": False,
-        "triplet_within": "batch", "center_weight": 0, "center_lr": 0.5,
+        "triplet_within": "batch", "center_weight": 0, "center_lr": 0.5, "cross_modal_weight": 0,
+        "cross_modal_temperature": 0.1,
     },
     "distillation": {"embedding_weight": 10, "distance_weight": 10, "similarity_weight": 0},
     "optimizer": {
@@ -74,17 +75,17 @@ WHOLE = {  # the least whole number, and the greatest
 }  # fmt: skip
 REAL = {  # intervals; a round bracket leaves the bound out
     "[0, 1]": "augmentation.flip augmentation.erase augmentation.grey augmentation.grey_patch augmentation.autoaugment "
-    "augmentation.augmix augmentation.drop_modality model.semantic_weight "
+    "augmentation.augmix augmentation.tone augmentation.drop_modality model.semantic_weight "
     "schedule.warmup_start schedule.floor evaluation.rerank_weight",
     "[0, 1)": "validation_fraction model.sie_dropout model.drop_path model.dropout model.attention_dropout "
     "augmentation.jitter loss.label_smoothing optimizer.momentum optimizer.ema",
     "(0, 100]": "model.gem_power",
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
-    "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight optimizer.weight_decay "
-    "optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
+    "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight loss.cross_modal_weight "
+    "optimizer.weight_decay optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
     "distillation.embedding_weight distillation.distance_weight distillation.similarity_weight",
-    "(0, inf)": "model.head_scale loss.center_lr optimizer.lr optimizer.bias_lr_factor optimizer.head_lr_factor "
-    "optimizer.classifier_lr_factor optimizer.clip",
+    "(0, inf)": "model.head_scale loss.cross_modal_temperature loss.center_lr optimizer.lr optimizer.bias_lr_factor "
+    "optimizer.head_lr_factor optimizer.classifier_lr_factor optimizer.clip",
     "(-inf, inf)": "model.sie_weight loss.triplet_margin",
 }
 INTERVALS = [(field, interval) for interval, fields in REAL.items() for field in fields.split()]

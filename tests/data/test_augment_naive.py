@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from resight.config.sections import Augmentation
 from resight.data.augment.augment import _noise, augment, boxes, erase, flip_and_crop, normalize
-from resight.data.augment.colour import draw, recolour
+from resight.data.augment.colour import apply_curves, draw, draw_curves, recolour
 from resight.data.augment.policy import apply_policies, draw_policies
 from resight.data.sampler import PKSampler
 from resight.data.vocabulary import Vocabulary, label_numbers
@@ -106,7 +106,9 @@ def test_an_augmented_batch_by_a_loop_over_pixels(together, pad):
 
 
 @pytest.mark.parametrize("part", [slice(0, 2), slice(1, 4), slice(4, 5)])
-@pytest.mark.parametrize("changes", [{}, {"jitter": 0.3}, {"grey": 0.5}, {"grey_patch": 0.9}, {"augmix": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"jitter": 0.3}, {"grey": 0.5}, {"grey_patch": 0.9}, {"augmix": 0.5}, {"tone": 0.5}]
+)
 def test_a_part_of_a_batch_with_each_change_alone(part, changes):
     images = torch.randint(0, 256, (5, 2, 3, 16, 8), dtype=torch.uint8, generator=seeded(1))
     settings = Augmentation(pad=1, erase=0.8, **changes)
@@ -291,3 +293,31 @@ def test_numbers_of_labels():
     assert Vocabulary(("x",), ("1", "2"), ("front",), ("rgb", "nir", "tir")).counts == {
         "camera": 2, "view": 1, "modality": 3,
     }  # fmt: skip
+
+
+def test_curves_of_levels_by_loops():
+    curves, generator = draw_curves(400, 0.6, seeded(3)), seeded(3)
+    knots = torch.randint(0, 256, (400, 3, 6), generator=generator)
+    changed, is_grey = torch.rand(2, 400, generator=generator)
+    for n in range(400):
+        for channel in range(3):
+            levels = knots[n, 0 if is_grey[n] < 0.5 else channel].tolist()
+            expected = np.interp(np.arange(256) / 51, range(6), levels) if changed[n] < 0.6 else np.arange(256)
+            assert np.abs(curves[n, channel].numpy() - expected).max() <= 0.501
+    assert (changed < 0.6).float().mean() == pytest.approx(0.6, abs=0.06)
+    images = torch.randint(0, 256, (400, 3, 4, 5), dtype=torch.uint8, generator=seeded(4))
+    found = apply_curves(images, curves)
+    for n, channel, row, column in ((0, 0, 0, 0), (17, 1, 3, 4), (399, 2, 1, 2), (250, 0, 2, 0)):
+        level = int(images[n, channel, row, column])
+        assert found[n, channel, row, column] == curves[n, channel, level]
+    images = images[:, :1].expand(-1, 3, -1, -1)
+    stays_grey = (apply_curves(images, curves) == apply_curves(images, curves)[:, :1]).flatten(1).all(1)
+    assert torch.equal(stays_grey, (is_grey < 0.5) | (changed >= 0.6))
+
+
+def test_modalities_of_a_sighting_have_curves_of_their_own():
+    image = torch.randint(0, 256, (30, 1, 3, 8, 8), dtype=torch.uint8, generator=seeded(6))
+    images = image.expand(-1, 2, -1, -1, -1)
+    settings = Augmentation(flip=0.5, pad=0, erase=0, tone=1.0)
+    found = augment(images, settings, HALF, HALF, seeded(7))
+    assert not (found[:, 0] == found[:, 1]).flatten(1).all(1).any()

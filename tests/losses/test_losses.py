@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from resight.config.sections import Loss
 from resight.losses.center import CenterLoss
+from resight.losses.cross_modal import cross_modal_contrast
 from resight.losses.margins import MARGINS, arcface
 from resight.losses.objective import objective
 from resight.losses.triplet import batch_hard_triplet
@@ -151,3 +152,50 @@ def test_center_loss_is_added_and_its_weight_slows_only_the_features():
     plain.centers.data.copy_(center.centers.data)
     plain(features.detach(), y).backward()
     assert_allclose(center.centers.grad, plain.centers.grad, rtol=1e-4)
+
+
+def test_cross_modal_contrast_equals_a_loop():
+    x = torch.randn(10, 6) + 20  # a large mean in common, which the loss takes away
+    y = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1, 3, 3])
+    modality = torch.tensor([0, 1, 0, 1, 0, 2, 2, 1, 0, 0])  # identity 3 has one modality: its rows are no anchors
+    z = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+    z = (z / z.norm(dim=1, keepdim=True)).double()
+    terms = []
+    for i in range(10):
+        others = [j for j in range(10) if modality[j] != modality[i]]
+        total = sum(np.exp(float(z[i] @ z[j]) / 0.2) for j in others)
+        positives = [j for j in others if y[j] == y[i]]
+        if positives:
+            terms.append(np.mean([-np.log(np.exp(float(z[i] @ z[j]) / 0.2) / total) for j in positives]))
+    assert len(terms) == 8
+    assert_allclose(cross_modal_contrast(x, y, modality, 0.2).item(), np.mean(terms), rtol=1e-5)
+    settings = Loss(id_weight=0, triplet_weight=0, cross_modal_weight=0.7, cross_modal_temperature=0.2)
+    logits = [torch.randn(10, 4)] * 2
+    loss = objective([x, x], logits, y, settings, modality=modality)
+    assert_allclose(loss.cross_modal.item(), np.mean(terms), rtol=1e-5)
+    assert_allclose(loss.total.item(), 0.7 * np.mean(terms), rtol=1e-5)
+    assert objective([x], logits[:1], y, settings).total == 0, "fused features have no modality"
+    assert objective([x], logits[:1], y, Loss(), modality=modality).cross_modal == 0
+
+
+def test_cross_modal_contrast_without_anchors_and_with_large_features():
+    x = torch.randn(6, 4, requires_grad=True)
+    y = torch.arange(6) // 2
+    nothing = cross_modal_contrast(x, y, torch.zeros(6, dtype=torch.int64), 0.1)
+    nothing.backward()
+    assert nothing == 0
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.zeros(6, 4))
+    large, modality = torch.randn(6, 4) * 1e5, torch.arange(6) % 2
+    with torch.autocast("cpu", torch.bfloat16):
+        under = cross_modal_contrast(large, y, modality, 0.1)
+    assert under.dtype == torch.float32
+    assert_allclose(under.item(), cross_modal_contrast(large, y, modality, 0.1).item(), rtol=1e-6)
+
+
+def test_cross_modal_contrast_is_small_where_identities_agree_across_modalities():
+    y, modality = torch.arange(8) // 2, torch.arange(8) % 2
+    centres = torch.eye(8)[y]
+    assert cross_modal_contrast(centres, y, modality, 0.1) < 1e-3
+    swapped = torch.eye(8)[(y + modality) % 4]  # what one modality shows is another identity in the other
+    assert cross_modal_contrast(swapped, y, modality, 0.1) > 5

@@ -19,6 +19,7 @@ from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError, StorageError, TrainingError
 from resight.losses.objective import objective
 from resight.training import loop, lr_finder, state
+from resight.training.context import TrainContext
 from resight.training.distributed import DistributedContext, initialize, restarted
 from resight.training.fsdp import clip
 from resight.training.lines import epoch_line, score_line
@@ -49,6 +50,7 @@ def everything(count=6):
     ({"optimizer": {"freeze_epochs": 2}}, True),
     ({"optimizer": {"freeze_epochs": 1}}, False),
     ({"loss": {"center_weight": 0.02, "center_lr": 0.3}, "optimizer": {"ema": 0.9}}, False),
+    ({"loss": {"cross_modal_weight": 0.6, "triplet_weight": 0}, "augmentation": {"tone": 0.5}}, False),
 ])  # fmt: skip
 def test_a_step_by_hand(changes, frozen):
     """Epoch 2, step 5: draws follow from both; loss, clip, weights, centers and average in this order."""
@@ -96,6 +98,15 @@ def test_a_step_by_hand(changes, frozen):
     assert_allclose(values["loss"], loss.total.detach(), rtol=1e-5)
     assert_allclose(values["accuracy"], (out.logits[0].argmax(1) == identity).float().mean())
     assert (int(values["images"]), "center" in values) == (11, plain_center is not None)
+    assert ("cross_modal" in values) == (run.loss.cross_modal_weight > 0)
+
+
+def test_the_cross_modal_loss_needs_two_modalities():
+    run = small(loss={"cross_modal_weight": 1.0})
+    one = Vocabulary(("a", "b"), (), (), ("tir",))
+    with pytest.raises(ConfigError, match=r"the training set has only tir: set it to 0"):
+        TrainContext.create(run, one, ALONE, context_of(run, KNOWN).progress)
+    assert TrainContext.create(run, KNOWN, ALONE, context_of(run, KNOWN).progress).card.vocabulary == KNOWN
 
 
 def test_draws_follow_from_all_of_their_numbers():

@@ -150,6 +150,9 @@ class Augmentation(Section):
     """Probability that an image becomes grey."""
     grey_patch: float = Field(default=0.0, ge=0, le=1)
     """Probability that a box (2 % to 40 % of the area) becomes grey, so that colour is not the only feature learned."""
+    tone: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the levels of each channel are mapped by a random curve, drawn for each image also where draws
+    are shared: the network then learns shapes, which all modalities show, rather than colours or temperatures."""
     autoaugment: float = Field(default=0.0, ge=0, le=1)
     """Probability that AutoAugment's policy for ImageNet is applied to an image."""
     augmix: float = Field(default=0.0, ge=0, le=1)
@@ -193,6 +196,11 @@ class Loss(Section):
     """Weight of the center loss on the global feature; 0 for none."""
     center_lr: float = Field(default=0.5, gt=0)
     """Learning rate of the SGD optimizer of the centers."""
+    cross_modal_weight: float = Field(default=0.0, ge=0)
+    """Weight of the contrastive loss between images of different modalities, for searching one modality with another;
+    0 for none."""
+    cross_modal_temperature: float = Field(default=0.1, gt=0)
+    """Temperature of that loss: with a low one, the most similar images of other identities count most."""
 
 
 class Optimizer(Section):

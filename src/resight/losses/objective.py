@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from resight.config.sections import Loss
 from resight.losses.center import CenterLoss
+from resight.losses.cross_modal import cross_modal_contrast
 from resight.losses.triplet import batch_hard_triplet
 
 
@@ -20,6 +21,7 @@ class Objective:
     id: Tensor
     triplet: Tensor
     center: Tensor
+    cross_modal: Tensor
 
 
 def objective(
@@ -30,9 +32,9 @@ def objective(
     center: CenterLoss | None = None,
     modality: Tensor | None = None,
 ) -> Objective:
-    """Compute identity, triplet and center loss over the global branch and JPM's parts, and their weighted sum.
+    """Compute the losses over the global branch and JPM's parts, and their weighted sum.
 
-    With parts, identity and triplet loss are each 0.5 x the global branch's + 0.5 x the mean of the parts'
+    With parts, identity, triplet and cross-modal loss are each 0.5 x the global branch's + 0.5 x the mean of the parts'
     (He et al. 2021, equation 5, as released). The center loss applies to the global feature.
 
     Args:
@@ -41,7 +43,7 @@ def objective(
         identity: int64 [B].
         settings: weights and variants of the losses.
         center: the center loss, where `settings.center_weight` is not 0.
-        modality: int64 [B], for triplets within a modality.
+        modality: int64 [B], for triplets within a modality and for the cross-modal loss; None for fused features.
     """
     # Identity loss: cross-entropy of each branch's logits, then one scalar.
     identity_losses = [F.cross_entropy(x.float(), identity, label_smoothing=settings.label_smoothing) for x in logits]
@@ -57,13 +59,20 @@ def objective(
     # Center loss: of the global feature, one scalar.
     center_loss = center(features[0], identity) if center is not None else torch.zeros_like(identity_loss)
 
+    # Cross-modal loss: of each branch's features, then one scalar.
+    cross_modal_loss = torch.zeros_like(identity_loss)
+    if settings.cross_modal_weight and modality is not None:
+        temperature = settings.cross_modal_temperature
+        cross_modal_loss = _balance([cross_modal_contrast(x, identity, modality, temperature) for x in features])
+
     # Weighted sum: one scalar.
     total = (
         settings.id_weight * identity_loss
         + settings.triplet_weight * triplet_loss
         + settings.center_weight * center_loss
+        + settings.cross_modal_weight * cross_modal_loss
     )
-    return Objective(total, identity_loss, triplet_loss, center_loss)
+    return Objective(total, identity_loss, triplet_loss, center_loss, cross_modal_loss)
 
 
 def add(first: Objective, second: Objective) -> Objective:

@@ -7,6 +7,7 @@ import torch
 from resight.config.run import Run
 from resight.data.vocabulary import Vocabulary
 from resight.device import Compute, processor_kind, resolve_compute
+from resight.errors import ConfigError
 from resight.models.checkpoint import ModelCard
 from resight.progress import Progress
 from resight.training.distributed import DistributedContext
@@ -34,7 +35,16 @@ class TrainContext:
         progress: Progress,
         folder: RunFolder | None = None,
     ) -> "TrainContext":
-        """Resolve what a run computes with: as before for a run that is resumed, else as is best on this machine."""
+        """Resolve what a run computes with: as before for a run that is resumed, else as is best on this machine.
+
+        Raises:
+            ConfigError: the cross-modal loss has a weight, and all images are of one modality.
+        """
+        if run.loss.cross_modal_weight and len(vocabulary.modalities) == 1:
+            raise ConfigError(
+                "loss.cross_modal_weight compares images of different modalities, and the training set has only "
+                f"{vocabulary.modalities[0]}: set it to 0"
+            )
         compute = None if folder is None else compute_of_resumed(folder, distributed, progress)
         if compute is None:
             batch_size = run.embedding.batch_size

@@ -11,14 +11,15 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """An epoch's figures in one line."""
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['loss']:.3f}  id {line['id']:.3f}  "
-        f"triplet {line['triplet']:.3f}  {_distillation(line)}accuracy {percent(line['accuracy'])}  "
+        f"triplet {line['triplet']:.3f}  {_other_losses(line)}accuracy {percent(line['accuracy'])}  "
         f"lr {line['lr']:.2e}  {line['images_per_second']:.1f} images/s  "
         f"{line['seconds']:.0f} s"
     )
 
 
-def _distillation(line: dict[str, Any]) -> str:
-    return f"distillation {line['distillation']:.3f}  " if "distillation" in line else ""
+def _other_losses(line: dict[str, Any]) -> str:
+    names = {"cross_modal": "cross-modal", "distillation": "distillation"}
+    return "".join(f"{name} {line[key]:.3f}  " for key, name in names.items() if key in line)
 
 
 def score_line(scores: Mapping[str, float]) -> str:

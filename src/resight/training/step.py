@@ -44,8 +44,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
         part: which sightings of the whole batch they are, and how many that has.
 
     Returns:
-        scalars of the whole batch: `loss`, `id`, `triplet`, `accuracy`, `images`; `center` where it is trained,
-        and the figures of the distillation losses where there is a teacher.
+        scalars of the whole batch: `loss`, `id`, `triplet`, `accuracy`, `images`; `center` and
+        `cross_modal` where they have a weight, and the figures of the distillation losses where there is a teacher.
     """
     run = context.run
     seed = (run.seed, state.epoch, state.step)
@@ -82,6 +82,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     values = learned.figures()
     if state.center is not None:
         values["center"] = learned.loss.center
+    if run.loss.cross_modal_weight:
+        values["cross_modal"] = learned.loss.cross_modal
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.config.sections import Augmentation
-from resight.data.augment.colour import draw, recolour
+from resight.data.augment.colour import apply_curves, draw, draw_curves, recolour
 from resight.data.augment.policy import apply_policies, draw_policies
 
 _AREA = (0.02, 1 / 3)
@@ -47,7 +47,7 @@ def augment(
     generator: torch.Generator,
     local: tuple[slice, int] | None = None,
 ) -> Tensor:
-    """Flip, pad and crop, apply a policy, change colours, normalize, erase.
+    """Flip, pad and crop, apply a policy, change colours and levels, normalize, erase.
 
     Args:
         images: uint8 [B, M, 3, H, W].
@@ -76,6 +76,7 @@ def augment(
     if settings.misregistration:  # each image its own shift
         shift = torch.randint(0, 2 * settings.misregistration + 1, (b * m, 2), generator=generator)
         offset = offset + shift
+    curves = draw_curves(b * m, settings.tone, generator) if settings.tone else None  # each image its own
 
     # Take the draws of these sightings
     selected = slice(rows.start * m, rows.stop * m)
@@ -90,6 +91,8 @@ def augment(
         augmented = recolour(
             augmented, **{name: t.repeat_interleave(repeats, 0)[selected] for name, t in colours.items()}
         )
+    if curves is not None:
+        augmented = apply_curves(augmented, curves[selected].to(images.device))
     return erase(normalize(augmented, mean, std), box, noise).unflatten(0, images.shape[:2])
 
 

@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from resight.config.sections import Augmentation
 
+_KNOTS = 6  # of a curve
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's
 
 
@@ -53,6 +55,31 @@ def recolour(images: Tensor, factors: Tensor, grey: Tensor, patch: Tensor) -> Te
             box = image[:, top : top + tall, left : left + wide]
             box.copy_(_grey(box.float()))
     return images
+
+
+def draw_curves(count: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Draw a curve for each channel of an image: straight lines between levels drawn at six equally spaced places.
+
+    Half of the images have one curve for all channels, so that grey stays grey.
+
+    Returns:
+        uint8 [count, 3, 256], the new level of each level; the same level for an image that is not changed.
+    """
+    knots = torch.randint(0, 256, (count, 3, _KNOTS), generator=generator).float()
+    changed, is_grey = torch.rand(2, count, generator=generator)
+    knots = torch.where((is_grey < 0.5).view(-1, 1, 1), knots[:, :1], knots)
+    curves = F.interpolate(knots, size=256, mode="linear", align_corners=True).round()
+    return torch.where((changed < probability).view(-1, 1, 1), curves, torch.arange(256.0)).to(torch.uint8)
+
+
+def apply_curves(images: Tensor, curves: Tensor) -> Tensor:
+    """Map the levels of images.
+
+    Args:
+        images: uint8 [R, 3, H, W].
+        curves: uint8 [R, 3, 256].
+    """
+    return curves.gather(2, images.flatten(2).long()).view_as(images)
 
 
 def _jitter(x: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

@@ -103,6 +103,8 @@ def loss_steps(run: Run, values: dict[str, Tensor], features: Recorded | None) -
          f"nearest of another one among {rows}; {margin} of the difference, averaged."),
         ("center", "center loss", loss.center_weight, "The squared distance of each feature to the learned center of "
          "its identity."),
+        ("cross_modal", "cross-modal loss", loss.cross_modal_weight, "For each row, how improbable its identity is "
+         "among the rows of other modalities, by a softmax over their cosines."),
     ]  # fmt: skip
     for key, name, weight, text in texts:
         if key in values:

@@ -32,7 +32,10 @@ FUSIONS: Final = ("mean", "gate", "attention", "concat")
 SIDE: Final = "side information"
 """Every image is a sample whose SIE is its modality, and triplets are mined across modalities; measured with the mean
 of the embeddings of a sighting's images, so that any modalities can be compared."""
-KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE)
+CROSS: Final = "cross-modal"
+"""Side information, with a contrastive loss between modalities and random curves of levels, for searching one modality
+with another."""
+KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE, CROSS)
 PASSES: Final = 24_000
 """Image passes of each training, as nearly as complete epochs allow: less than five minutes of one core."""
 _DROP: Final = 0.1
@@ -58,7 +61,7 @@ def configuration(kind: str, seed: int, out: Path, passes: int) -> Run:
     drop = _DROP if kind in FUSIONS else 0.0
     images = 1 if single else 3 - 1.5 * drop  # of a sighting, on average
     model: dict[str, Any] = {} if single else {"fusion": "concat" if kind == COMPLETE else kind}
-    if kind == SIDE:
+    if kind in (SIDE, CROSS):
         model = {"sie": ("modality",)}
     base = Run(
         recipe=out.name,
@@ -77,6 +80,14 @@ def configuration(kind: str, seed: int, out: Path, passes: int) -> Run:
         ),
         schedule=Schedule(warmup_epochs=1, every="step"),
     )  # fmt: skip
+    if kind == CROSS:
+        base = vary(
+            base,
+            augmentation={"tone": 0.8, "share_draws": False},
+            sampling={"identities": 8},
+            loss={"id_weight": 0.2, "triplet_weight": 0.0, "cross_modal_weight": 1.0},
+            optimizer={"lr": 1.5e-4, "clip": 5.0},
+        )
     return vary(base, schedule={"epochs": round(passes / images / 960)})
 
 
@@ -116,7 +127,7 @@ def run_training(kind: str, seed: int, folder: Path, split: Split, passes: int) 
 
 def figures_of(run: Path, kind: str, split: Split) -> Figures:
     """Measure every subset of modalities that a trained model can embed, as query and as gallery."""
-    embedder = load(run / "best", fusion="mean") if kind == SIDE else load(run / "best")
+    embedder = load(run / "best", fusion="mean") if kind in (SIDE, CROSS) else load(run / "best")
     if kind in MODALITIES:
         return {f"{kind} in {kind}": _pair(_embeddings([embedder.embed(split.query)], split.query), split)}
     pairs = measure_subsets(embedder, split)

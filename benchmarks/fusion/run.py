@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from cost import print_cost
 from show import show
-from trainings import COMPLETE, FUSIONS, KINDS, MODALITIES, PASSES, SIDE, WEIGHTS, run_training, three_models
+from trainings import COMPLETE, CROSS, FUSIONS, KINDS, MODALITIES, PASSES, SIDE, WEIGHTS, run_training, three_models
 
 from resight.data.subsets import all_subsets
 from resight.data.synthetic.synthetic import read_hard
@@ -82,7 +82,7 @@ def print_tables(results: Results) -> None:
     """Print three Markdown tables: every run, means of all subsets, and queries alone that lack modalities."""
     seeds = sorted({seed for _, seed in results})
     finished = {kind for kind, _ in results}
-    kinds = [kind for kind in (*MODALITIES, "three models", COMPLETE, *FUSIONS, SIDE) if kind in finished]
+    kinds = [kind for kind in (*MODALITIES, "three models", COMPLETE, *FUSIONS, SIDE, CROSS) if kind in finished]
     print("\n| | image passes | processor minutes | " + " | ".join(f"seed {s}" for s in seeds) + " | mean ± spread |")
     print("|---|---|---|" + "---|" * (len(seeds) + 1))
     for kind in kinds:
@@ -95,7 +95,7 @@ def print_tables(results: Results) -> None:
         cells = [by_seed.get(seed, "") for seed in seeds]
         passes, minutes = (_range([line.get(name) for line in lines]) for name in ("image_passes", "processor_minutes"))
         print(f"| {kind} | {passes} | {minutes} | " + " | ".join(cells) + f" | {_spread([ap for ap, _ in figures])} |")
-    columns = [kind for kind in ("three models", *FUSIONS, SIDE) if kind in kinds]
+    columns = [kind for kind in ("three models", *FUSIONS, SIDE, CROSS) if kind in kinds]
     _print_missing(results, "query and gallery", columns, lambda subset: f"{subset} in {subset}")
     _print_missing(results, "query alone", columns, lambda subset: f"{subset} in {_ALL}")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from trainings import embedder_of
 
 from resight.config.evaluation import Evaluation
 from resight.data.sightings import Split
@@ -12,7 +13,6 @@ from resight.evaluation.calibrate import calibrate
 from resight.evaluation.evaluate import measure
 from resight.evaluation.matrix import evaluate_matrix
 from resight.inference.embeddings import Embeddings
-from resight.inference.load import load
 from resight.report.curves import reliability_curve
 from resight.report.heat_map import modality_heat_map
 
@@ -28,7 +28,7 @@ def show(run: Path, split: Split, folder: Path) -> None:
         split: the data set.
         folder: of the pictures.
     """
-    embedder = load(run / "best")
+    embedder = embedder_of(run)
     matrix = evaluate_matrix(embedder, split)
     modality_heat_map(matrix, folder / "matrix.png", f"{run.name}, synthetic-hard: mAP in %")
     print(f"\nmAP of {run.name}; a random ranking has {100 * _chance(split):.1f}\n")

@@ -20,6 +20,7 @@ from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to
 from resight.evaluation.evaluate import measure
 from resight.evaluation.matrix import measure_subsets
+from resight.inference.embedder import Embedder
 from resight.inference.embeddings import Embeddings
 from resight.inference.load import load
 from resight.training.loop import train
@@ -127,12 +128,18 @@ def run_training(kind: str, seed: int, folder: Path, split: Split, passes: int) 
 
 def figures_of(run: Path, kind: str, split: Split) -> Figures:
     """Measure every subset of modalities that a trained model can embed, as query and as gallery."""
-    embedder = load(run / "best", fusion="mean") if kind in (SIDE, CROSS) else load(run / "best")
+    embedder = embedder_of(run)
     if kind in MODALITIES:
         return {f"{kind} in {kind}": _pair(_embeddings([embedder.embed(split.query)], split.query), split)}
     pairs = measure_subsets(embedder, split)
     figures = {f"{query} in {gallery}": _rounded(result.summary()) for query, gallery, result in pairs}
     return {cell: pair for cell, pair in figures.items() if kind != COMPLETE or cell == "rgb+nir+tir in rgb+nir+tir"}
+
+
+def embedder_of(run: Path) -> Embedder:
+    """Load a trained model; without a fusion of its own, it averages the embeddings of a sighting's images."""
+    embedder = load(run / "best")
+    return load(run / "best", fusion="mean") if embedder.card.model.fusion is None else embedder
 
 
 def three_models(seed: int, folder: Path, split: Split) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _CHANCE_DRAWS: Final = 20
 
 
 def show(run: Path, split: Split, folder: Path) -> None:
-    """Print Markdown tables and write `matrix.png` and `reliability.png`.
+    """Print Markdown tables and write `matrix-RUN.png` and `reliability-RUN.png`.
 
     Args:
         run: the folder of a finished training.
@@ -30,7 +30,7 @@ def show(run: Path, split: Split, folder: Path) -> None:
     """
     embedder = embedder_of(run)
     matrix = evaluate_matrix(embedder, split)
-    modality_heat_map(matrix, folder / "matrix.png", f"{run.name}, synthetic-hard: mAP in %")
+    modality_heat_map(matrix, folder / f"matrix-{run.name}.png", f"{run.name}, synthetic-hard: mAP in %")
     print(f"\nmAP of {run.name}; a random ranking has {100 * _chance(split):.1f}\n")
     print("| query in gallery | " + " | ".join(matrix.subsets) + " | shares of rgb, nir, tir | images/s |")
     print("|---|" + "---|" * (len(matrix.subsets) + 2))
@@ -40,7 +40,7 @@ def show(run: Path, split: Split, folder: Path) -> None:
         print(f"| {name} | {cells} | {shares} | {matrix.cost[name].images_per_second:.0f} |")
     checked = calibrate(embedder, split, 0.01, store=False).checked_subsets
     curves = {f"{query} in {gallery}": checked[query, gallery] for query, gallery in _CALIBRATED}
-    reliability_curve({name: table for name, (table, _) in curves.items()}, folder / "reliability.png")
+    reliability_curve({name: table for name, (table, _) in curves.items()}, folder / f"reliability-{run.name}.png")
     for name, (table, error) in curves.items():
         print(f"\n{name}: expected calibration error {100 * error:.1f} %, fitted on half of the identities\n")
         print("| predicted | observed on the others | weight |\n|---|---|---|")

@@ -176,6 +176,9 @@ def test_one_graph_embeds_every_subset_as_the_model_does(kind, to, sightings, fi
     assert products.min() > 0.999
     assert (model.embed(sightings[:1]) * embedder.embed(sightings[:1])).sum() > 0.999
     assert model.embedding_id == embedder.embedding_id
+    opened = resight.load(exported.folder)
+    assert opened.concatenates == embedder.concatenates == (kind == "concat")
+    assert_allclose(opened.embed(sightings), embedder.embed(sightings), atol=1e-5)  # images resized by one library
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,30 @@ def test_clusters_show_their_progress_until_they_are_there(filled, monkeypatch):
     assert "0 sightings without an identity" in filled.get(address, headers=HTML).text
 
 
+def test_a_group_that_is_shown_again_has_no_removed_and_no_assigned_sighting(filled, monkeypatch):
+    monkeypatch.setattr(progress, "SOON", 30.0)
+    for n in range(4):
+        filled.post("/v1/records", files={"image": jpeg(60 + n)}, data={"id": f"late{n}"})
+    filled.get("/clusters?threshold=-1", headers=HTML)
+    task = next(reversed(filled.service.background._tasks))
+    address = f"/clusters?threshold=-1&task={task}"
+
+    def shown():
+        text = filled.get(address, headers=HTML).text
+        return set(re.findall(r'value="(late\d)"', text)), text
+
+    assert shown()[0] == {"late0", "late1", "late2", "late3"}
+    assert filled.delete("/v1/records/late1").status_code == 200
+    assert filled.post("/v1/assign", json={"ids": ["late2"], "identity": "ann"}).status_code == 200
+    ids, text = shown()
+    assert ids == {"late0", "late3"}
+    assert "late1" not in text
+    assert filled.post("/v1/remove", json={"ids": ["late3"]}).status_code == 200
+    ids, text = shown()
+    assert ids == set(), "a group of one is none"
+    assert "0 groups" in text
+
+
 @pytest.mark.slow
 def test_sigterm_ends_streams_and_stores_accepted_pictures(model, embedder, tmp_path):
     service = Process(model, "--gallery", tmp_path / "g")

@@ -29,9 +29,9 @@ Threshold = Annotated[float | None, BeforeValidator(lambda v: None if v == "" el
 
 @dataclass(frozen=True)
 class _Groups:
-    """What the page shows of a clustering."""
+    """A clustering, whose records are read again when it is shown: some may have been removed or assigned since."""
 
-    groups: list[list[Record]]
+    ids: list[list[str]]
     total: int
     """Groups of several sightings."""
     single: int
@@ -54,9 +54,14 @@ async def clusters_page(
     current = await current_task(service, task, "Grouping the unassigned sightings", address, group)
     if not current.ended.is_set():
         return await page(request, "task.html", task=current)
-    groups: _Groups = result_of(current)
-    counts["groups"] = groups.total + groups.single
-    return await page(request, "clusters.html", **vars(groups), threshold=used)
+    found: _Groups = result_of(current)
+    counts["groups"] = found.total + found.single
+    groups = await service.with_reader(lambda gallery: _unassigned(gallery, found.ids))
+    total = found.total - (len(found.ids) - len(groups))
+    return await page(
+        request, "clusters.html", groups=groups, total=total, single=found.single, records=found.records,
+        threshold=used,
+    )  # fmt: skip
 
 
 @router.post("/clusters/confirm", dependencies=[FormToken])
@@ -88,11 +93,19 @@ async def split(request: Request, service: ServiceOf, form: Annotated[RecordsFor
 
 def _grouped(gallery: Gallery, threshold: float) -> _Groups:
     clustering = gallery.cluster(threshold)
-    groups: list[list[Record]] = [[] for _ in clustering.sizes]
+    groups: list[list[str]] = [[] for _ in clustering.sizes]
     for record, group in zip(clustering.records, clustering.groups.tolist(), strict=True):
-        groups[group].append(record)
+        groups[group].append(record.id)
     several = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
     return _Groups(several[:_MAX_GROUPS], len(several), len(groups) - len(several), len(clustering.records))
+
+
+def _unassigned(gallery: Gallery, ids: list[list[str]]) -> list[list[Record]]:
+    """Read the records of groups that still exist without an identity; a group of one is left out."""
+    records = gallery.engine.get([record_id for group in ids for record_id in group])
+    unassigned = {record.id: record for record in records if record.identity is None}
+    groups = [[unassigned[record_id] for record_id in group if record_id in unassigned] for group in ids]
+    return [group for group in groups if len(group) > 1]
 
 
 def divide(records: list[Record]) -> list[list[Record]]:

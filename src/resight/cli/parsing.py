@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar, Union
 import tyro
 
 from resight.cli.refusal import one_sentence
+from resight.cli.repeated import join_repeated
 from resight.config.recipes import RECIPES, find
 from resight.config.run import Run, read_run
 from resight.errors import ConfigError
@@ -21,6 +22,7 @@ def parse(kind: type[T], arguments: list[str], program: str, default: T | None =
     Raises:
         ConfigError: an option is unknown, missing or invalid.
     """
+    arguments = join_repeated(kind, arguments)
     with one_sentence(arguments, program):
         if default is None:
             return tyro.cli(kind, prog=program, args=arguments)
@@ -33,6 +35,8 @@ def parse_action(actions: Mapping[str, type], arguments: list[str], program: str
     Raises:
         ConfigError: the action does not exist, or an option is unknown, missing or invalid.
     """
+    if arguments and arguments[0] in actions:
+        arguments = join_repeated(actions[arguments[0]], arguments)
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in actions.items())
     with one_sentence(arguments, program):
         return tyro.cli(Union[kinds], prog=program, args=arguments)  # pyright: ignore  # noqa: UP007

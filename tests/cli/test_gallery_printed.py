@@ -336,6 +336,7 @@ def calls(monkeypatch):
         info=SimpleNamespace(width=768, embedding_id="0123", embedding=SimpleNamespace(**SETTINGS)),
         embedder=SimpleNamespace(
             description="the model",
+            modalities_of=lambda images, modality: ["rgb" if modality is None else modality] * len(images),
             embed=lambda images, *labels: calls.append(("embed", images, *labels)) or np.eye(len(images), 4),
         ),
         ingest=lambda *a: calls.append(("ingest", *a[:-1])) or a[-1](2) or IngestReport(5, 2, ["a is empty"], ["b"]),
@@ -424,7 +425,7 @@ def test_search_with_images(capsys, calls):
     printed = lines(capsys, "search", "old", "a.jpg", "b.jpg", "--same-object", "--json")
     assert json.loads("\n".join(printed)) == {"queries": [{"query": "a.jpg and b.jpg", "answers": []}]}
     np.testing.assert_allclose(calls[-1][1], [[0.5**0.5, 0.5**0.5, 0, 0]])
-    assert calls[-1][2:] == (10, Filter(), None, False, None, None, None, ())
+    assert calls[-1][2:] == (10, Filter(), None, False, None, None, "rgb", ())
     printed = lines(capsys, "search", "old", "--image", "rgb=a.jpg", "tir=b.png", "--json")
     assert json.loads("\n".join(printed)) == {"queries": [{"query": "rgb=a.jpg + tir=b.png", "answers": []}]}
     assert calls[-1][1] == [{"rgb": "a.jpg", "tir": "b.png"}]

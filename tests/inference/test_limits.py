@@ -26,7 +26,7 @@ from resight.inference.embeddings import Embeddings, EmbeddingsInfo, read_batche
 from resight.inference.inputs import Inputs, as_inputs, fuse
 from resight.inference.similarity import similarity
 from resight.inference.tracker_features import TrackerFeatures
-from resight.retrieval.calibration import Calibration
+from resight.retrieval.calibration import Calibration, Curve, SubsetCurve
 
 
 def vectors_of(count, width=3, seed=0):
@@ -354,6 +354,9 @@ class Fake:
     def calibration_for_use(self):
         return self.calibration
 
+    def modalities_of(self, images, modality=None):
+        return [modality] * len(images)
+
     def embed(self, images, camera=None, modality=None):
         self.crops += [np.array(image) for image in images]
         means = [np.asarray(image).reshape(-1, 3).mean(0) for image in images] if self.vectors is None else self.vectors
@@ -372,6 +375,12 @@ def test_a_similarity_at_its_threshold_is_known():
         assert found.similarity == pytest.approx(second[0])
         odds = (0.1 + 0.8 * second[0]) / (0.9 - 0.8 * second[0]) * 0.25
         assert found.probability == pytest.approx(odds / (1 + odds), rel=1e-5)
+    pair = SubsetCurve(query="rgb", gallery="rgb", **{name: getattr(curve, name) for name in Curve.model_fields})
+    pair = pair.changed(threshold=0.4, probability=(0.2, 1.0))
+    fake = Fake(curve.changed(subsets=(pair,)), [[1, 0, 0], [0.45, 0, 0]])
+    assert similarity(fake, "a", "b", modalities="rgb").known, "the modalities of both have a curve of their own"
+    assert similarity(fake, "a", "b", modalities="rgb").probability == pytest.approx(0.2 + 0.8 * 0.45, rel=1e-5)
+    assert not similarity(fake, "a", "b").known
     for prior in (0, 1, -0.1, 1.1, True, "0.5"):
         with pytest.raises(ConfigError, match="must lie between 0 and 1"):
             similarity(Fake(curve), "a", "b", prior=prior)

@@ -9,6 +9,7 @@ from service_helpers import CALIBRATION, jpeg, refused
 
 from resight.gallery.open import open_gallery
 from resight.gallery.record import Filter
+from resight.retrieval.calibration import Calibration, SubsetCurve
 
 pytest_plugins = ("service_fixtures",)
 
@@ -107,6 +108,32 @@ def test_compare(client, embedder):
     a, b = embedder.embed([{"rgb": jpeg(1)}, {"tir": jpeg(2)}])
     answer = client.post("/v1/compare", files=files, data=crossed).json()
     assert answer["similarity"] == pytest.approx(float(a @ b), abs=1e-6)
+    assert 0.01 < answer["probability"] < 0.99
+
+
+def with_curve(query, gallery):
+    """The calibration, with a curve of its own for a pair of modality subsets: every similarity is improbable."""
+    fields = {name: value for name, value in CALIBRATION.items() if name != "dataset"}
+    pair = fields | {"query": query, "gallery": gallery, "similarity": (-1.0, 1.0), "probability": (0.001, 0.002)}
+    return Calibration(**CALIBRATION, subsets=(SubsetCurve(**pair | {"threshold": 1.0}),))
+
+
+def test_a_pair_of_modalities_has_its_own_probability(filled, monkeypatch):
+    service = filled.service
+    monkeypatch.setattr(service, "calibration", with_curve("rgb", "tir"))
+    files = {"first": jpeg(1), "second": jpeg(2)}
+    for second, expected in (("tir", True), ("nir", False)):
+        form = {"first_modality": "rgb", "second_modality": second}
+        answer = filled.post("/v1/compare", files=files, data=form).json()
+        assert (answer["probability"] < 0.003) == expected
+    monkeypatch.setattr(service.gallery._gallery, "calibration", with_curve("tir", "rgb"))
+    for modality, expected in (("tir", True), ("rgb", False)):
+        answers = filled.post("/v1/search", files={modality: jpeg(1)}).json()["answers"][0]
+        assert [answer["probability"] < 0.003 for answer in answers] == [expected] * 6
+    both = [("tir", jpeg(1)), ("tir", jpeg(2))]
+    answers = filled.post("/v1/search", files=both, data={"same_object": "true"}).json()["answers"]
+    assert len(answers) == 1
+    assert all(answer["probability"] < 0.003 for answer in answers[0])
 
 
 def test_records_are_listed_read_and_removed(filled, embedder):

@@ -20,7 +20,8 @@ class Records:
         self.calls = []
         self.open = threading.Event()
 
-    def search(self, vectors, k, where, group, rerank, exclude):
+    def search(self, vectors, k, where, group, rerank, modality, exclude):
+        assert modality == [f"of {int(value)}" for value in vectors[:, 0]]
         self.calls.append((len(vectors), k, exclude))
         if (vectors < 0).any():
             raise GalleryError("negative")
@@ -45,14 +46,16 @@ def searches(records):
     thread.close()
 
 
-def queries(*values):
-    return np.array([[value] for value in values], np.float32)
+def submit(searches, values, options):
+    """Search with the queries [[value], ...], each of a modality of its own."""
+    vectors = np.array([[value] for value in values], np.float32)
+    return searches.submit(vectors, options, [f"of {value}" for value in values])
 
 
 def test_searches_with_the_same_options_are_one_and_others_are_not(records, searches):
     options = SearchOptions(3, EVERYTHING)
-    futures = [searches.submit(queries(n, n + 10), options) for n in range(3)]
-    other = searches.submit(queries(7), SearchOptions(4, EVERYTHING, exclude=frozenset(["a"])))
+    futures = [submit(searches, [n, n + 10], options) for n in range(3)]
+    other = submit(searches, [7], SearchOptions(4, EVERYTHING, exclude=frozenset(["a"])))
     records.open.set()
     assert [future.result(5) for future in futures] == [[[(3, n)], [(3, n + 10)]] for n in range(3)]
     assert other.result(5) == [[(4, 7)]]
@@ -61,7 +64,7 @@ def test_searches_with_the_same_options_are_one_and_others_are_not(records, sear
 
 def test_an_error_fails_only_its_own_search(records, searches):
     options = SearchOptions(3, EVERYTHING)
-    good, bad, other = (searches.submit(queries(n), options) for n in (1, -1, 2))
+    good, bad, other = (submit(searches, [n], options) for n in (1, -1, 2))
     records.open.set()
     assert good.result(5) == [[(3, 1)]]
     assert other.result(5) == [[(3, 2)]]
@@ -71,9 +74,9 @@ def test_an_error_fails_only_its_own_search(records, searches):
 
 def test_no_search_has_very_many_queries_and_a_cancelled_one_is_left_out(records, searches):
     options = SearchOptions(1, EVERYTHING)
-    cancelled = searches.submit(queries(0), options)
-    futures = [searches.submit(queries(*range(30)), options) for _ in range(5)]
-    large = searches.submit(queries(*range(100)), options)
+    cancelled = submit(searches, [0], options)
+    futures = [submit(searches, range(30), options) for _ in range(5)]
+    large = submit(searches, range(100), options)
     assert cancelled.cancel()
     records.open.set()
     assert [len(future.result(5)) for future in futures] == [30] * 5
@@ -83,10 +86,10 @@ def test_no_search_has_very_many_queries_and_a_cancelled_one_is_left_out(records
 
 def test_too_many_searches_are_refused(records, searches):
     options = SearchOptions(1, EVERYTHING)
-    futures = [searches.submit(queries(n), options) for n in range(512)]
+    futures = [submit(searches, [n], options) for n in range(512)]
     with pytest.raises(ServiceError, match="wait for the gallery") as refused:
-        searches.submit(queries(1), options)
+        submit(searches, [1], options)
     assert refused.value.status == 503
     records.open.set()
     assert [future.result(5)[0][0][1] for future in futures] == list(range(512))
-    assert searches.submit(queries(5), options).result(5) == [[(1, 5)]]
+    assert submit(searches, [5], options).result(5) == [[(1, 5)]]

@@ -110,6 +110,10 @@ def find_answers(
     All queries are searched at once; those whose candidates form fewer than k groups are searched again with more
     candidates.
 
+    Similarities of different pairs of modality subsets are not on one scale. Where the model has a curve for pairs of
+    subsets, and the gallery has records of several, each subset is searched, and the answers are in the order of their
+    probability.
+
     Args:
         engine: the engine of the gallery.
         vectors: float32 [Q, D], the queries.
@@ -124,11 +128,12 @@ def find_answers(
     of_queries = modalities or [None] * len(vectors)
     k, group = options.k, options.group
     total = engine.count(options.where)
+    subsets = [] if calibration is None else _subsets(engine, options.where, total, calibration, of_queries)
     size = max(_RERANKED if options.rerank else 0, _MORE * k if group else k) + len(options.exclude)
     answers: list[list[Answer]] = [[] for _ in vectors]
     pending = list(range(len(vectors)))
     while pending:
-        hits = engine.search(vectors[pending], size, options.where)
+        hits = _search(engine, vectors[pending], size, options.where, subsets)
         records = _read_records(engine, hits)
         incomplete = list[int]()
         for query, row_hits in zip(pending, hits, strict=True):
@@ -137,6 +142,8 @@ def find_answers(
                 for hit in row_hits
                 if hit.id in records and hit.id not in options.exclude
             ]
+            if subsets:
+                candidates = _most_probable(candidates, size)
             if options.rerank:
                 candidates = _rerank(vectors[query], candidates)
             ordered = candidates if group is None else _group(candidates, group)
@@ -159,6 +166,39 @@ def mean_query(vectors: np.ndarray) -> np.ndarray:
     """
     mean = np.asarray(vectors, np.float32).mean(0, keepdims=True)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def common_modality(modalities: Sequence[str | None]) -> str | None:
+    """The modalities of a mean query: those of all its sightings; None where they differ."""
+    return modalities[0] if len(set(modalities)) == 1 else None
+
+
+def _subsets(
+    engine: Engine, where: Filter, total: int, calibration: Calibration, of_queries: Sequence[str | None]
+) -> list[str]:
+    """The modality subsets with curves of their own that the records that match have; none where all have one subset,
+    or no query has such a curve."""
+    curves = [curve for curve in calibration.subsets if curve.query in of_queries]
+    names = sorted({curve.gallery for curve in curves}, key=lambda name: -name.count("+"))
+    counts = dict[str, int]()
+    for name in names:
+        if sum(counts.values()) < total and (not where.modality or name in where.modality):
+            counts[name] = engine.count(replace(where, modality=(name,)))
+    return [] if total in counts.values() else [name for name, count in counts.items() if count]
+
+
+def _search(engine: Engine, vectors: np.ndarray, size: int, where: Filter, subsets: Sequence[str]) -> list[list[Hit]]:
+    """The nearest records that match, and the nearest of each subset besides."""
+    found = [{hit.id: hit for hit in row} for row in engine.search(vectors, size, where)]
+    for subset in subsets:
+        for row, more in zip(found, engine.search(vectors, size, replace(where, modality=(subset,))), strict=True):
+            row.update((hit.id, hit) for hit in more)
+    return [list(row.values()) for row in found]
+
+
+def _most_probable(answers: list[Answer], size: int) -> list[Answer]:
+    """The answers by probability; those of equal probability by similarity."""
+    return sorted(answers, key=lambda a: (-(a.probability or 0.0), -a.similarity))[:size]
 
 
 def _read_records(engine: Engine, hits: Sequence[Sequence[Hit]]) -> dict[str, Record]:

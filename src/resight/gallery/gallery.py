@@ -20,7 +20,7 @@ from resight.gallery.ingest import IngestReport, ingest, ingest_embeddings
 from resight.gallery.parquet import read_parquet, write_parquet
 from resight.gallery.record import Assignment, Filter, GalleryInfo, Record, Value, require_valid
 from resight.gallery.values import require_label, require_number, require_texts
-from resight.inference.inputs import Label
+from resight.inference.inputs import Label, per_item
 from resight.retrieval.calibration import Calibration
 
 if TYPE_CHECKING:  # importing the model takes seconds, and a gallery does not always need it
@@ -136,7 +136,8 @@ class Gallery(AbstractContextManager["Gallery"]):
         modality: Label | Sequence[Label] = None,
         exclude: Sequence[str] = (),
     ) -> list[list[Answer]]:
-        """Return for each query its at most k nearest records, nearest first.
+        """Return for each query its at most k nearest records: the most similar first, or the most probable where the
+        model has curves for pairs of modality subsets and the gallery has several subsets.
 
         Args:
             query: float32 [Q, D] embeddings of unit length; or images or sightings, which the gallery's model embeds.
@@ -146,7 +147,8 @@ class Gallery(AbstractContextManager["Gallery"]):
                 is a group of its own.
             rerank: order the nearest records by their k-reciprocal neighbors (Zhong et al. 2017); the similarities of
                 the answers do not change.
-            camera, view, modality: of the query images, as in `Embedder.embed`.
+            camera, view, modality: of the query images, as in `Embedder.embed`; with embeddings, `modality` says what
+                they are of, such as `rgb+tir`, for the probabilities.
             exclude: ids of records that are no answers, such as those that the query is of.
 
         Raises:
@@ -157,8 +159,11 @@ class Gallery(AbstractContextManager["Gallery"]):
         options.require_valid(self.engine)
         is_vectors = isinstance(query, np.ndarray) and query.dtype.kind == "f"
         vectors: Any = query if is_vectors else self.embedder.embed(query, camera, view, modality)  # pyright: ignore[reportArgumentType]
-        modalities = None if is_vectors else self.embedder.modalities_of(query, modality)  # pyright: ignore[reportArgumentType]
         queries = as_queries(vectors, self.info.width)
+        if is_vectors:
+            modalities = per_item("modality", modality, len(queries))
+        else:
+            modalities = self.embedder.modalities_of(query, modality)  # pyright: ignore[reportArgumentType]
         return find_answers(self.engine, queries, options, self.calibration, self.prior, modalities)
 
     def similar(

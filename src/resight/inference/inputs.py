@@ -99,7 +99,7 @@ def as_inputs(
     items: list[Any] = list(images) if isinstance(images, SightingTable | list | tuple) else [images]
     count = len(items)
     cameras, views, names = (
-        _per_item(kind, labels, count) for kind, labels in (("camera", camera), ("view", view), ("modality", modality))
+        per_item(kind, labels, count) for kind, labels in (("camera", camera), ("view", view), ("modality", modality))
     )
     default = "rgb" if "rgb" in modalities else modalities[0] if len(modalities) == 1 else None
     rows: list[tuple[Any, int, Label, Label, Label]] = []
@@ -153,7 +153,12 @@ def fuse(rows: np.ndarray, sighting: np.ndarray, modality: np.ndarray, count: in
     return fused / np.maximum(np.linalg.norm(fused, axis=1, keepdims=True), np.float32(1e-12))
 
 
-def _per_item(kind: str, labels: Label | Sequence[Label], count: int) -> list[Label]:
+def per_item(kind: str, labels: Label | Sequence[Label], count: int) -> list[Label]:
+    """Return a label for each of `count` pictures, from one for all or one for each.
+
+    Raises:
+        ConfigError: there are more or fewer labels, or one is neither a text nor None.
+    """
     if labels is None or isinstance(labels, str):
         return [labels] * count
     if not isinstance(labels, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -6,6 +6,7 @@ import numpy as np
 
 from resight.errors import ConfigError
 from resight.inference.embedder import Embedder, Image
+from resight.retrieval.calibration import Curve
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ def similarity(
     calibration = embedder.calibration_for_use()
     a, b = embedder.embed([first, second], camera=cameras, modality=modalities)
     value = float(a @ b)
-    if calibration is None:
+    curve = None if calibration is None else calibration.between(*embedder.modalities_of([first, second], modalities))
+    return compared(value, curve, prior)
+
+
+def compared(value: float, curve: Curve | None, prior: float) -> Similarity:
+    """Say what a similarity means.
+
+    Args:
+        value: the inner product of two embeddings.
+        curve: of the modalities of the two; None where the model is not calibrated.
+        prior: probability, before the comparison, that the two are of one identity.
+    """
+    if curve is None:
         return Similarity(value, None, None)
-    return Similarity(value, float(calibration.of(np.array([value]), prior)[0]), value >= calibration.threshold)
+    return Similarity(value, float(curve.of(np.array([value]), prior)[0]), value >= curve.threshold)

@@ -54,7 +54,7 @@ def _add_reading(tools: "MCPServer[Any]", service: Service) -> None:
         """Search the gallery for the records most similar to a picture, each identity once; nearest first."""
         embedded = await service.embed([{"image": _bytes(picture)}])
         options = SearchOptions(k, Filter(camera=() if camera is None else (camera,)), "identity")
-        answers = await service.search(embedded.vectors, options)
+        answers = await service.search(embedded, options)
         return SearchOut(answers=[list(map(answer_out, row)) for row in answers])
 
     async def compare(first: Picture, second: Picture) -> CompareOut:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def search(options: kinds.Search) -> None:
     """Search, and print the answers as tables or JSON."""
-    from resight.gallery.answers import mean_query
+    from resight.gallery.answers import common_modality, mean_query
     from resight.gallery.open import open_gallery
     from resight.gallery.record import Filter
 
@@ -40,11 +40,15 @@ def search(options: kinds.Search) -> None:
     with open_gallery(options.gallery, prior=options.prior, device=device, precision=precision) as gallery:
         query: Any = gallery.vectors(options.id) if options.id else _query_images(options)
         names = list(options.id) or [str(image) for image in options.images] or [" + ".join(options.image)]
-        labels = (options.query_camera, options.query_view, options.query_modality)
+        place = (options.query_camera, options.query_view)
+        modality: Any = [gallery.record(i).modality for i in options.id] if options.id else options.query_modality
         if options.same_object:
-            query = mean_query(query if options.id else gallery.embedder.embed(query, *labels))
-            names = [" and ".join(names)]
-        answers = gallery.search(query, options.k, where, options.group, options.rerank, *labels, exclude=options.id)
+            modalities = modality if options.id else gallery.embedder.modalities_of(query, modality)
+            query = mean_query(query if options.id else gallery.embedder.embed(query, *place, modality))
+            names, modality = [" and ".join(names)], common_modality(modalities)
+        answers = gallery.search(
+            query, options.k, where, options.group, options.rerank, *place, modality, exclude=options.id
+        )
         available = [] if any(answers) else list(gallery.stats().modalities)
         queries = _queries(options, gallery) if options.rank_strip is not None else []
     print_answers(names, answers, options, where, available)

@@ -55,7 +55,7 @@ async def search(service: ServiceOf, counts: Counts, form: Annotated[SearchForm,
     options = SearchOptions(form.k, form.where(), form.group, form.rerank, frozenset(form.exclude))
     sightings = form.sightings()
     embedded = await service.embed(sightings, form.query_camera, form.query_view)
-    answers = await service.search(embedded.vectors, options, form.same_object)
+    answers = await service.search(embedded, options, form.same_object)
     counts.update(queries=len(answers), answers=sum(map(len, answers)))
     return json_response({"answers": [list(map(answer_fields, row)) for row in answers]})
 

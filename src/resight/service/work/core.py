@@ -15,11 +15,11 @@ import torch
 
 from resight.data.sightings import MODALITIES
 from resight.device import available_cores
-from resight.gallery.answers import Answer, SearchOptions, mean_query
+from resight.gallery.answers import Answer, SearchOptions, common_modality, mean_query
 from resight.gallery.gallery import Gallery
 from resight.gallery.record import Filter, Record
 from resight.inference.embedder import Embedder
-from resight.inference.similarity import Similarity
+from resight.inference.similarity import Similarity, compared
 from resight.service.errors import ServiceError
 from resight.service.messages.schemas import UndoOut
 from resight.service.messages.schemas_admin import RetentionOut
@@ -141,12 +141,14 @@ class Service:
             raise ServiceError(422, result.reason)
         return result
 
-    async def search(
-        self, vectors: np.ndarray, options: SearchOptions, same_object: bool = False
-    ) -> list[list[Answer]]:
-        """Search the gallery with embeddings, float32 [N, E]; a `ConfigError` says which field no record has."""
-        queries = mean_query(vectors) if same_object else vectors
-        return await asyncio.wrap_future(self._searches.submit(queries, options))
+    async def search(self, queries: Embedded, options: SearchOptions, same_object: bool = False) -> list[list[Answer]]:
+        """Search the gallery with embedded sightings; a `ConfigError` says which field no record has."""
+        vectors: np.ndarray = queries.vectors
+        modalities: list[str | None] = list(queries.modalities)
+        if same_object:
+            vectors = mean_query(vectors)
+            modalities = [common_modality(modalities)]
+        return await asyncio.wrap_future(self._searches.submit(vectors, options, modalities))
 
     async def compare(
         self, first: Mapping[str, bytes], second: Mapping[str, bytes], cameras: tuple[str | None, str | None]
@@ -157,15 +159,13 @@ class Service:
             ServiceError: as `embed`.
         """
         if cameras[0] == cameras[1]:
-            a, b = (await self.embed([first, second], cameras[0])).vectors
+            both = await self.embed([first, second], cameras[0])
+            (a, b), names = both.vectors, both.modalities
         else:
-            both = await asyncio.gather(self.embed([first], cameras[0]), self.embed([second], cameras[1]))
-            a, b = (embedded.vectors[0] for embedded in both)
-        value = float(a @ b)
-        if self.calibration is None:
-            return Similarity(value, None, None)
-        probability = float(self.calibration.of(np.array([value]), self.settings.prior)[0])
-        return Similarity(value, probability, bool(value >= self.calibration.threshold))
+            one, other = await asyncio.gather(self.embed([first], cameras[0]), self.embed([second], cameras[1]))
+            a, b, names = one.vectors[0], other.vectors[0], one.modalities + other.modalities
+        curve = None if self.calibration is None else self.calibration.between(*names)
+        return compared(float(a @ b), curve, self.settings.prior)
 
     async def add(self, record: Record, replace: bool) -> tuple[Record, bool]:
         """Store a record, unless its id exists; return the stored record, and whether it is new. It is on disk then."""

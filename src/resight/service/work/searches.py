@@ -21,6 +21,7 @@ _MAX_WAITING: Final = 512  # searches
 @dataclass(frozen=True)
 class _Search:
     vectors: np.ndarray
+    modalities: Sequence[str | None]
     future: Future[Answers] = field(default_factory=Future[Answers])
 
 
@@ -36,13 +37,13 @@ class Searches:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[_Search]] = {}
 
-    def submit(self, vectors: np.ndarray, options: SearchOptions) -> Future[Answers]:
-        """Search with embeddings, float32 [Q, E]; the future may be cancelled.
+    def submit(self, vectors: np.ndarray, options: SearchOptions, modalities: Sequence[str | None]) -> Future[Answers]:
+        """Search with embeddings, float32 [Q, E], and the modalities of each; the future may be cancelled.
 
         Raises:
             ServiceError: too many searches wait (503).
         """
-        search = _Search(vectors)
+        search = _Search(vectors, modalities)
         key = repr(options)  # a filter has a mapping, which cannot be a key; equal texts have equal options
         with self._lock:
             if sum(map(len, self._waiting.values())) >= _MAX_WAITING:
@@ -71,9 +72,12 @@ class Searches:
 
 def _search(gallery: Gallery, batch: Sequence[_Search], options: SearchOptions) -> None:
     vectors = np.concatenate([search.vectors for search in batch])  # [Q, E]
+    modalities = [modality for search in batch for modality in search.modalities]
     exclude = tuple(options.exclude)
     try:
-        answers = gallery.search(vectors, options.k, options.where, options.group, options.rerank, exclude=exclude)
+        answers = gallery.search(
+            vectors, options.k, options.where, options.group, options.rerank, modality=modalities, exclude=exclude
+        )
     except Exception as error:
         if len(batch) == 1:
             batch[0].future.set_exception(error)

@@ -40,7 +40,7 @@ async def search(
     options = SearchOptions(form.k, form.where(), form.group, form.rerank)
     sightings = await form.sightings()
     embedded = await service.embed(sightings, form.query_camera, form.query_view, thumbnails=True)
-    answers = await service.search(embedded.vectors, options, same_object=True)
+    answers = await service.search(embedded, options, same_object=True)
     counts.update(queries=len(sightings), answers=len(answers[0]))
     small = embedded.thumbnails[0]
     why = {

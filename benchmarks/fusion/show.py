@@ -35,7 +35,7 @@ def show(run: Path, split: Split, folder: Path) -> None:
     print("| query in gallery | " + " | ".join(matrix.subsets) + " | shares of rgb, nir, tir | images/s |")
     print("|---|" + "---|" * (len(matrix.subsets) + 2))
     for name, row in zip(matrix.subsets, matrix.mean_ap, strict=True):
-        shares = ", ".join(f"{share:.2f}" for share in matrix.weights[name])
+        shares = ", ".join(f"{share:.2f}" for share in matrix.weights.get(name, ()))
         cells = " | ".join(f"{100 * value:.1f}" for value in row)
         print(f"| {name} | {cells} | {shares} | {matrix.cost[name].images_per_second:.0f} |")
     checked = calibrate(embedder, split, 0.01, store=False).checked_subsets

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationError
+from annotated_types import Len
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from resight.gallery.record import Filter
 from resight.service.errors import ServiceError
@@ -27,10 +28,15 @@ Upload = Annotated[bytes, Strict()]
 
 
 class ImagesForm(Body):
-    """Pictures of one or several sightings: the n-th file of each field is of the n-th sighting."""
+    """Pictures of one or several sightings: the n-th file of each field is of the n-th sighting.
 
+    A modality with another name is a field of that name.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, list[Upload]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     image: list[Upload] = Field(default=[])
-    """Pictures of the model's default modality; excludes the other three fields."""
+    """Pictures of the model's default modality; excludes the fields of modalities."""
     rgb: list[Upload] = Field(default=[])
     """Colour pictures."""
     nir: list[Upload] = Field(default=[])
@@ -48,7 +54,7 @@ class ImagesForm(Body):
         Raises:
             ServiceError: there is no picture, or fields exclude each other or have different numbers of files (422).
         """
-        return as_sightings({name: getattr(self, name) for name in (DEFAULT, *MODALITIES)})
+        return as_sightings({name: getattr(self, name) for name in (DEFAULT, *MODALITIES)} | self.__pydantic_extra__)
 
 
 class SearchFields(Body):
@@ -94,10 +100,12 @@ class SearchForm(SearchFields, ImagesForm):
 
 
 class AddForm(Body):
-    """One sighting to store, with its labels."""
+    """One sighting to store, with its labels. A modality with another name is a field of that name."""
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[list[Upload], Len(1, 1)]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     image: Upload | None = None
-    """A picture of the model's default modality; excludes the other three fields."""
+    """A picture of the model's default modality; excludes the fields of modalities."""
     rgb: Upload | None = None
     """A colour picture."""
     nir: Upload | None = None
@@ -124,7 +132,8 @@ class AddForm(Body):
             ServiceError: there is no picture, or fields exclude each other (422).
         """
         files: Mapping[str, bytes | None] = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
-        return as_sightings({name: [] if file is None else [file] for name, file in files.items()})[0]
+        usual = {name: [] if file is None else [file] for name, file in files.items()}
+        return as_sightings(usual | self.__pydantic_extra__)[0]
 
 
 class CompareForm(Body):
@@ -135,7 +144,7 @@ class CompareForm(Body):
     first_camera: OptionalText = None
     second_camera: OptionalText = None
     first_modality: OptionalText = None
-    """Modality of the first picture: rgb, nir or tir."""
+    """Modality of the first picture, such as tir."""
     second_modality: OptionalText = None
 
 
@@ -150,7 +159,7 @@ class ExplainForm(Body):
     first_camera: OptionalText = None
     second_camera: OptionalText = None
     first_modality: OptionalText = None
-    """Modality of the first file: rgb, nir or tir."""
+    """Modality of the first file, such as tir."""
     second_modality: OptionalText = None
 
 
@@ -162,9 +171,11 @@ def as_sightings(files: Mapping[str, Sequence[bytes]]) -> list[dict[str, bytes]]
     """
     files_of_field = {name: part for name, part in files.items() if part}
     if not files_of_field:
-        raise ServiceError(422, "the request has no picture: send one in the field image, rgb, nir or tir")
+        raise ServiceError(
+            422, "the request has no picture: send one in the field image, or in one with a modality's name"
+        )
     if DEFAULT in files_of_field and len(files_of_field) > 1:
-        raise ServiceError(422, "the field image excludes rgb, nir and tir")
+        raise ServiceError(422, "the field image excludes those with a modality's name")
     if len({len(part) for part in files_of_field.values()}) > 1:
         counts = ", ".join(f"{len(part)} of {name}" for name, part in files_of_field.items())
         raise ServiceError(422, f"each sighting needs a picture of each modality, and there are {counts}")

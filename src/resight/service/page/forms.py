@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import UploadFile
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from resight.service.messages.forms import DEFAULT, MODALITIES, OptionalText, SearchFields, as_sightings
 from resight.service.messages.schemas_admin import KeyIn
@@ -27,8 +27,14 @@ def _without_empty_files(values: Any) -> Any:
     )
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 Texts = Annotated[list[Text], BeforeValidator(_without_empty)]
 Files = Annotated[list[UploadFile], BeforeValidator(_without_empty_files)]
+ExtraFiles = Annotated[Files, BeforeValidator(_as_list)]
+"""Files of a field that the form does not name: FastAPI gives one file alone."""
 Time = Annotated[Seconds | None, BeforeValidator(parse_time)]
 
 
@@ -39,8 +45,10 @@ class PageForm(Body):
 
 
 class PageSearchForm(SearchFields, PageForm):
-    """The search form: at most one picture of each modality."""
+    """The search form: at most one picture of each modality, in a field of its name."""
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ExtraFiles] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     k: Count = 24
     image: Files = Field(default=[])
     rgb: Files = Field(default=[])
@@ -63,7 +71,7 @@ class PageSearchForm(SearchFields, PageForm):
         Raises:
             ServiceError: as `resight.service.messages.forms.as_sightings`.
         """
-        files = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)}
+        files = {name: getattr(self, name) for name in (DEFAULT, *MODALITIES)} | self.__pydantic_extra__
         return as_sightings({name: [await file.read() for file in part] for name, part in files.items()})
 
 

@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 import numpy as np
 import torch
 
-from resight.data.sightings import MODALITIES
 from resight.device import available_cores
 from resight.gallery.answers import Answer, SearchOptions, common_modality, mean_query
 from resight.gallery.gallery import Gallery
@@ -245,4 +244,4 @@ class Service:
         for name in named:
             if name not in known:
                 raise ServiceError(422, f"the model knows no modality {name!r:.60}, only {', '.join(known)}")
-        return {name: named[name] for name in MODALITIES if name in named}
+        return {name: named[name] for name in known if name in named}

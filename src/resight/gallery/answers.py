@@ -143,7 +143,7 @@ def find_answers(
                 if hit.id in records and hit.id not in options.exclude
             ]
             if subsets:
-                candidates = _most_probable(candidates, size)
+                candidates = _by_probability(candidates, size)
             if options.rerank:
                 candidates = _rerank(vectors[query], candidates)
             ordered = candidates if group is None else _group(candidates, group)
@@ -189,14 +189,14 @@ def _subsets(
 
 def _search(engine: Engine, vectors: np.ndarray, size: int, where: Filter, subsets: Sequence[str]) -> list[list[Hit]]:
     """The nearest records that match, and the nearest of each subset besides."""
-    found = [{hit.id: hit for hit in row} for row in engine.search(vectors, size, where)]
+    rows = [{hit.id: hit for hit in row} for row in engine.search(vectors, size, where)]
     for subset in subsets:
-        for row, more in zip(found, engine.search(vectors, size, replace(where, modality=(subset,))), strict=True):
+        for row, more in zip(rows, engine.search(vectors, size, replace(where, modality=(subset,))), strict=True):
             row.update((hit.id, hit) for hit in more)
-    return [list(row.values()) for row in found]
+    return [list(row.values()) for row in rows]
 
 
-def _most_probable(answers: list[Answer], size: int) -> list[Answer]:
+def _by_probability(answers: list[Answer], size: int) -> list[Answer]:
     """The answers by probability; those of equal probability by similarity."""
     return sorted(answers, key=lambda a: (-(a.probability or 0.0), -a.similarity))[:size]
 

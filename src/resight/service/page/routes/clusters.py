@@ -54,12 +54,12 @@ async def clusters_page(
     current = await current_task(service, task, "Grouping the unassigned sightings", address, group)
     if not current.ended.is_set():
         return await page(request, "task.html", task=current)
-    found: _Groups = result_of(current)
-    counts["groups"] = found.total + found.single
-    groups = await service.with_reader(lambda gallery: _unassigned(gallery, found.ids))
-    total = found.total - (len(found.ids) - len(groups))
+    clustering: _Groups = result_of(current)
+    counts["groups"] = clustering.total + clustering.single
+    groups = await service.with_reader(lambda gallery: _unassigned(gallery, clustering.ids))
+    total = clustering.total - (len(clustering.ids) - len(groups))
     return await page(
-        request, "clusters.html", groups=groups, total=total, single=found.single, records=found.records,
+        request, "clusters.html", groups=groups, total=total, single=clustering.single, records=clustering.records,
         threshold=used,
     )  # fmt: skip
 

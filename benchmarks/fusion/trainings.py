@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from resight.config.evaluation import Evaluation
+from resight.config.optimization import Optimizer, Schedule
 from resight.config.recipes import vary
 from resight.config.run import Run
-from resight.config.sections import Augmentation, Loss, Model, Optimizer, Preprocessing, Sampling, Schedule
+from resight.config.sections import Augmentation, Loss, Model, Preprocessing, Sampling
 from resight.data.sightings import SightingTable, Split
 from resight.data.subsets import all_subsets, reduce_to
 from resight.evaluation.evaluate import measure

@@ -10,7 +10,8 @@ from timm.layers.drop import DropPath
 
 from resight import convert_checkpoint, load, read_dataset
 from resight.cli import main
-from resight.config.sections import Model, Optimizer, Preprocessing
+from resight.config.optimization import Optimizer
+from resight.config.sections import Model, Preprocessing
 from resight.data.vocabulary import Vocabulary
 from resight.errors import ConfigError
 from resight.files import write_folder

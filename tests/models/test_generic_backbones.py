@@ -8,7 +8,8 @@ from torch import nn
 from training_helpers import run_to, same, small, weights
 
 import resight
-from resight.config.sections import Model, Optimizer
+from resight.config.optimization import Optimizer
+from resight.config.sections import Model
 from resight.data.catalog import read_dataset
 from resight.errors import CheckpointError, ConfigError
 from resight.models.backbones import eva as eva_module

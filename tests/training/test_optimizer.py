@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from torch import nn
 
-from resight.config.sections import Model, Optimizer, Schedule
+from resight.config.optimization import Optimizer, Schedule
+from resight.config.sections import Model
 from resight.data.vocabulary import Vocabulary
 from resight.models.transreid import TransReID
 from resight.training.optimizer import make_optimizer, parameter_groups, set_learning_rate

@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from resight.config.sections import Optimizer, Schedule
+from resight.config.optimization import Optimizer, Schedule
 from resight.training.optimizer import freeze, make_optimizer, parameter_groups, set_learning_rate, update_ema
 from resight.training.schedule import learning_rate
 

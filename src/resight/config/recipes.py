@@ -7,18 +7,10 @@ of the sections.
 from collections.abc import Callable
 from typing import Any
 
+from resight.config.optimization import Optimizer, Schedule
 from resight.config.run import Run
 from resight.config.section import Section
-from resight.config.sections import (
-    Augmentation,
-    Embedding,
-    Loss,
-    Model,
-    Optimizer,
-    Preprocessing,
-    Sampling,
-    Schedule,
-)
+from resight.config.sections import Augmentation, Embedding, Loss, Model, Preprocessing, Sampling
 from resight.errors import unknown
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's

@@ -9,18 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 from resight.config.distillation import Distillation
 from resight.config.evaluation import Evaluation
 from resight.config.folder import FolderOptions
+from resight.config.optimization import Optimizer, Schedule
 from resight.config.section import Section, explain
-from resight.config.sections import (
-    Augmentation,
-    Embedding,
-    Loss,
-    Model,
-    Optimizer,
-    Precision,
-    Preprocessing,
-    Sampling,
-    Schedule,
-)
+from resight.config.sections import Augmentation, Embedding, Loss, Model, Precision, Preprocessing, Sampling
 from resight.errors import ConfigError
 
 

@@ -37,8 +37,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         calibration: the model's calibration; it gives answers a probability and a threshold.
         prior: probability, before a comparison, that two records are of the same identity.
         embedder: of the gallery's model; None loads the model of the gallery's model folder when it is first needed.
-        device: where that model is loaded.
-        precision: of that model.
+        device, precision: where that model is loaded, and its arithmetic.
     """
 
     def __init__(
@@ -145,10 +144,8 @@ class Gallery(AbstractContextManager["Gallery"]):
             where: only records that match are searched.
             group: `identity` or `tracklet`: return one answer for each, its nearest record. A record without the label
                 is a group of its own.
-            rerank: order the nearest records by their k-reciprocal neighbors (Zhong et al. 2017); the similarities of
-                the answers do not change.
-            camera, view, modality: of the query images, as in `Embedder.embed`; with embeddings, `modality` says what
-                they are of, such as `rgb+tir`, for the probabilities.
+            rerank: order the nearest records by their k-reciprocal neighbors (Zhong et al. 2017); similarities stay.
+            camera, view, modality: of the query images, as in `Embedder.embed`; modality also of embeddings.
             exclude: ids of records that are no answers, such as those that the query is of.
 
         Raises:
@@ -160,11 +157,10 @@ class Gallery(AbstractContextManager["Gallery"]):
         is_vectors = isinstance(query, np.ndarray) and query.dtype.kind == "f"
         vectors: Any = query if is_vectors else self.embedder.embed(query, camera, view, modality)  # pyright: ignore[reportArgumentType]
         queries = as_queries(vectors, self.info.width)
-        if is_vectors:
-            modalities = per_item("modality", modality, len(queries))
-        else:
-            modalities = self.embedder.modalities_of(query, modality)  # pyright: ignore[reportArgumentType]
-        return find_answers(self.engine, queries, options, self.calibration, self.prior, modalities)
+        if not is_vectors:
+            modality = self.embedder.modalities_of(query, modality)  # pyright: ignore[reportArgumentType]
+        of_each = per_item("modality", modality, len(queries))
+        return find_answers(self.engine, queries, options, self.calibration, self.prior, of_each)
 
     def similar(
         self, record_id: str, k: int = 10, where: Filter = EVERYTHING, group: str | None = None
@@ -172,8 +168,8 @@ class Gallery(AbstractContextManager["Gallery"]):
         """Search as `search` does with a record of the gallery as the query; it is left out of the answers."""
         record, options = self.record(record_id), SearchOptions(k, where, group, exclude=frozenset([record_id]))
         options.require_valid(self.engine)
-        modalities = [record.modality]
-        return find_answers(self.engine, record.vector[None], options, self.calibration, self.prior, modalities)[0]
+        query, modalities = record.vector[None], [record.modality]
+        return find_answers(self.engine, query, options, self.calibration, self.prior, modalities)[0]
 
     def record(self, record_id: str) -> Record:
         """Return the record with an id, or raise a GalleryError if there is none."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from resight.config.sections import Optimizer, Schedule
+from resight.config.optimization import Optimizer, Schedule
 from resight.training.schedule import learning_rate
 
 _HEADS = re.compile(r"^(necks|(fused_)?heads|fusion|projection|bottleneck|classifier|backbone\.(nets\.\d+\.)?sie)\b")

@@ -2,7 +2,7 @@
 
 import math
 
-from resight.config.sections import Schedule
+from resight.config.optimization import Schedule
 
 
 def learning_rate(settings: Schedule, epoch: float, lr: float, factor: float = 1.0) -> float:

@@ -86,6 +86,17 @@ def test_pictures_of_any_form_give_the_same(embedder, paths):
     assert_allclose(embedder.embed(forms, camera="c1"), np.repeat(expected[None], 6, 0), atol=1e-5)
 
 
+def test_tensors_of_the_models_size_are_not_prepared_again(embedder, paths, monkeypatch):
+    prepared = [resize(decode(path), (64, 32), "bilinear") for path in paths]
+    expected = embedder.embed(paths)
+    assert_array_equal(embedder.embed([prepared[0], *paths[1:]]), expected)
+    with monkeypatch.context() as patch:
+        patch.setattr("resight.inference.decoding.resize", None)
+        assert_array_equal(embedder.embed(prepared), expected)
+    with pytest.raises(PictureError, match="uint8"):
+        embedder.embed([prepared[0], prepared[1].double()])
+
+
 def test_one_picture_is_a_list_of_one_and_a_sighting_of_one_modality(folder, paths):
     for fusion in ("concat", "mean"):
         embedder = resight.load(folder, "cpu", "fp32", fusion=fusion)

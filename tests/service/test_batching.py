@@ -17,10 +17,12 @@ class Network:
 
     def __init__(self):
         self.batches = []
+        self.threads = []
         self.open = threading.Event()
         self.open.set()
 
     def __call__(self, sightings, cameras, views):
+        self.threads.append(torch.get_num_threads())
         assert self.open.wait(5)
         self.batches.append(list(zip(cameras, views, strict=True)))
         if any(float(s["rgb"].flatten()[0]) < 0 for s in sightings):
@@ -41,8 +43,8 @@ def network():
 def make(network):
     made = []
 
-    def start(batch_size=4, max_queue=8):
-        made.append(Batcher(network, batch_size, max_queue))
+    def start(batch_size=4, max_queue=8, cores=1):
+        made.append(Batcher(network, batch_size, max_queue, cores=cores))
         return made[-1]
 
     yield start
@@ -164,3 +166,50 @@ def test_a_batch_does_not_wait_for_pictures_that_could_not_be_decoded(make, monk
         with pytest.raises(ValueError, match="bad"), batcher.expected(1):
             raise ValueError("bad")
     assert job.result(5)[0, 0] == 1
+
+
+def test_two_batches_at_a_time_have_half_of_the_cores_each_and_a_single_one_has_all(network, make):
+    batcher = make(cores=4)
+    first = hold(network, batcher)
+    while len(network.threads) < 1:
+        time.sleep(0.001)
+    second = batcher.submit([sighting(1)])  # is not held up by the first
+    while len(network.threads) < 2:
+        time.sleep(0.001)
+    third = batcher.submit([sighting(2)])
+    time.sleep(0.05)
+    assert batcher.waiting == 1  # two batches are computed, and the next one collects
+    network.open.set()
+    assert [future.result(5)[0, 0] for future in (first, second, third)] == [0, 1, 2]
+    assert network.threads[:2] == [4, 2]
+    time.sleep(0.05)
+    assert batcher.submit([sighting(3)]).result(5)[0, 0] == 3
+    assert network.threads[-1] == 4
+
+
+def test_a_batch_shares_the_cores_while_other_pictures_are_decoded(network, make):
+    batcher = make(cores=2)
+    with batcher.expected(1):
+        assert batcher.submit([sighting(1)]).result(5)[0, 0] == 1
+    assert batcher.submit([sighting(2)]).result(5)[0, 0] == 2
+    assert network.threads == [1, 2]
+
+
+def test_every_job_of_many_threads_is_computed_once(network, make):
+    batcher = make(batch_size=3, max_queue=1000, cores=2)
+    results = {}
+
+    def client(number):
+        for n in range(20):
+            value = 100 * number + n
+            with batcher.expected(1):
+                future = batcher.submit([sighting(value)])
+            results[value] = future.result(5)[0, 0]
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert results == {value: value for value in results}
+    assert len(results) == sum(map(len, network.batches)) == 160

@@ -1,11 +1,11 @@
 """Decoding of image files within a limit of bytes."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -102,9 +102,19 @@ def decoded_batches(
             return decode_prepared(image, shrink, rule)
         return shrink(as_tensor(image, rule))
 
+    def is_prepared(image: Picture) -> bool:
+        form = (torch.uint8, (3, *preprocessing.size), "cpu")
+        return isinstance(image, Tensor) and (image.dtype, tuple(image.shape), image.device.type) == form
+
+    def start(part: slice) -> Iterable[Any]:
+        images = inputs.images[part]
+        if all(map(is_prepared, images)):  # as in a service, where handing them to threads takes as long as the network
+            return images
+        return pool.map(prepare, images, inputs.modality[part])
+
     parts = list(inputs.batches(batch_size))
     with ThreadPoolExecutor(available_cores()) as pool:
-        waiting = [pool.map(prepare, inputs.images[part], inputs.modality[part]) for part in parts[:1]]
+        waiting = [start(part) for part in parts[:1]]
         for n, part in enumerate(parts):
-            waiting += [pool.map(prepare, inputs.images[p], inputs.modality[p]) for p in parts[n + 1 : n + 2]]
+            waiting += [start(p) for p in parts[n + 1 : n + 2]]
             yield part, torch.stack(list(waiting.pop(0)))

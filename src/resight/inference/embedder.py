@@ -80,6 +80,11 @@ class Embedder:
         return self.compute.describe(self.card.preprocessing.size, self.batch_size)
 
     @property
+    def threads(self) -> int:
+        """Threads of torch that compute a batch; 1 where it is not torch, or not this processor, that computes it."""
+        return self.compute.threads if self.device.type == "cpu" else 1
+
+    @property
     def scaling(self) -> Scaling:
         """By modality, how one channel of more than 8 bits becomes 8, as the settings or else the preprocessing say."""
         return self.settings.scaling or self.card.preprocessing.scaling

@@ -62,6 +62,11 @@ class ExportedEmbedder(Embedder):
         return f"{stated.kind} on the CPU, {arithmetic}; images of {height}x{width}, batches of {self.batch_size}"
 
     @property
+    def threads(self) -> int:
+        """1: the library that runs the export has threads of its own, and takes one batch at a time."""
+        return 1
+
+    @property
     def width(self) -> int:
         """E, the numbers of an embedding."""
         return self.exported.width

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from resight.service.errors import overloaded
@@ -19,6 +20,7 @@ QuerySighting = Mapping[str, Tensor]
 Label = str | None
 Embed = Callable[[Sequence[QuerySighting], Sequence[Label], Sequence[Label]], np.ndarray]
 """Sightings, and the camera and view of each, to float32 [N, E]."""
+_AT_ONCE: Final = 2  # batches
 _PATIENCE: Final = 0.01  # seconds that a batch waits for pictures that are being decoded
 
 
@@ -39,7 +41,11 @@ class _Job:
 
 
 class Batcher:
-    """Embeds sightings in one thread. While a batch is computed, the next one collects.
+    """Embeds sightings in batches. While they are computed, the next one collects.
+
+    A batch that is alone is computed by all cores. Where other pictures wait or are decoded, two batches are computed
+    at the same time, each by half of the cores: the threads of one network wait for each other after every layer, and
+    the other stages need the cores, too.
 
     A batch that is not full waits for pictures that are being decoded, a few milliseconds at most: a network takes far
     longer for several small batches than for a large one. It never waits for requests that have not arrived.
@@ -49,22 +55,34 @@ class Batcher:
         batch_size: pictures in a batch; a request with more is a batch of its own.
         max_queue: pictures that wait.
         observe: is called after each batch with its number of pictures and its seconds.
+        cores: threads of torch that compute a network; 1 takes one batch at a time.
     """
 
     def __init__(
-        self, embed: Embed, batch_size: int, max_queue: int, observe: Callable[[int, float], None] = _ignore
+        self,
+        embed: Embed,
+        batch_size: int,
+        max_queue: int,
+        observe: Callable[[int, float], None] = _ignore,
+        cores: int = 1,
     ) -> None:
         self._embed = embed
         self._batch_size = batch_size
         self._max_queue = max_queue
         self._observe = observe
+        self._cores = cores
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._expected = 0
+        self._computing = 0  # batches
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="resight-forward", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"resight-forward-{n}", daemon=True)
+            for n in range(min(_AT_ONCE, cores))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -73,8 +91,8 @@ class Batcher:
 
     @property
     def is_running(self) -> bool:
-        """Whether sightings are embedded: the thread lives, and the batcher is not closed."""
-        return self._thread.is_alive() and not self._closed
+        """Whether sightings are embedded: the threads live, and the batcher is not closed."""
+        return all(thread.is_alive() for thread in self._threads) and not self._closed
 
     @contextmanager
     def expected(self, image_count: int) -> Generator[None]:
@@ -86,7 +104,7 @@ class Batcher:
         finally:
             with self._changed:
                 self._expected -= image_count
-                self._changed.notify()
+                self._changed.notify_all()
 
     def submit(
         self, sightings: Sequence[QuerySighting], camera: Label = None, view: Label = None
@@ -104,34 +122,48 @@ class Batcher:
                 raise overloaded(f"{self._waiting} pictures wait for the model")
             self._jobs.append(job)
             self._waiting += job.image_count
-            self._changed.notify()
+            self._changed.notify_all()
         return job.future
 
     def close(self) -> None:
-        """Embed what is in the queue, then end the thread."""
+        """Embed what is in the queue, then end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while batch := self._next_batch():
             started = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if started:
+                torch.set_num_threads(self._share())  # of this thread
                 self._compute(started)
+            with self._changed:
+                self._computing -= 1
 
     def _next_batch(self) -> list[_Job]:
         """The oldest jobs, at most `batch_size` pictures together; none when the batcher is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            self._changed.wait_for(self._is_complete, _PATIENCE)
+            while True:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                self._changed.wait_for(self._is_complete, _PATIENCE)
+                if self._jobs or self._closed:  # the other thread has not taken them meanwhile
+                    break
             batch = list[_Job]()
             size = 0
             while self._jobs and (not batch or size + self._jobs[0].image_count <= self._batch_size):
                 batch.append(self._jobs.popleft())
                 size += batch[-1].image_count
             self._waiting -= size
+            self._computing += 1
             return batch
+
+    def _share(self) -> int:
+        """Cores for the next batch: all where there is nothing else to do."""
+        with self._changed:
+            is_alone = self._computing == 1 and not self._waiting and not self._expected
+        return self._cores if is_alone else max(1, self._cores // _AT_ONCE)
 
     def _is_complete(self) -> bool:
         """Whether no picture would join the next batch if it waited."""

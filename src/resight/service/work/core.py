@@ -1,7 +1,7 @@
 """What the routes and the tools for agents call: a model and a gallery, with their queues between them.
 
-A picture passes through three stages, which work at the same time: processes decode it, one thread embeds it together
-with the pictures of other requests, and one thread searches or changes the gallery.
+A picture passes through three stages, which work at the same time: processes decode it, threads embed it together with
+the pictures of other requests, and one thread searches or changes the gallery.
 """
 
 import asyncio
@@ -74,9 +74,13 @@ class Service:
         self.gallery = GalleryThread(open_gallery())
         self.reader = GalleryThread(open_gallery())
         self._searches = Searches(self.gallery)
-        processes = settings.decoders or min(_MAX_DECODERS, available_cores())
-        self.pool = DecodePool(embedder.card.preprocessing, processes, settings.max_megapixels, settings.max_queue)
-        self.batcher = Batcher(embedder.embed, embedder.batch_size, settings.max_queue, self.metrics.observe_batch)
+        count = settings.decoders or min(_MAX_DECODERS, available_cores())
+        self.pool = DecodePool(embedder.card.preprocessing, count, settings.max_megapixels, settings.max_queue)
+        self._mode = embedder.evaluation_mode()  # entered once: of two batches at a time, one must not end it
+        self._mode.__enter__()
+        self.batcher = Batcher(
+            embedder.embed, embedder.batch_size, settings.max_queue, self.metrics.observe_batch, embedder.threads
+        )
         self.background = Background(open_gallery())
         self.metrics.follow_queues(self.pool, self.batcher, self.gallery)
 
@@ -97,6 +101,7 @@ class Service:
         self.gallery.close()
         self.reader.close()
         self.background.close()
+        self._mode.__exit__(None, None, None)
 
     async def embed(
         self,
@@ -142,11 +147,9 @@ class Service:
 
     async def search(self, queries: Embedded, options: SearchOptions, same_object: bool = False) -> list[list[Answer]]:
         """Search the gallery with embedded sightings; a `ConfigError` says which field no record has."""
-        vectors: np.ndarray = queries.vectors
-        modalities: list[str | None] = list(queries.modalities)
+        vectors, modalities = queries.vectors, list[str | None](queries.modalities)
         if same_object:
-            vectors = mean_query(vectors)
-            modalities = [common_modality(modalities)]
+            vectors, modalities = mean_query(vectors), [common_modality(modalities)]
         return await asyncio.wrap_future(self._searches.submit(vectors, options, modalities))
 
     async def compare(

@@ -178,11 +178,11 @@ class Derived:
             return
         if state.generation < self._generation:
             raise GalleryError(f"{self.folder} was replaced while it is open; open it again")
-        added = connection.execute("SELECT number FROM records WHERE number > ?", [self._last_number]).fetchall()
+        # Every number up to the last one was given to a record, and `removed` has those of the records that are gone:
+        # the table of records need not be read.
         removed = connection.execute("SELECT number FROM removed WHERE generation > ?", [self._generation]).fetchall()
-        alive = np.zeros(state.last_number, bool)
+        alive = np.ones(state.last_number, bool)
         alive[: len(self._alive)] = self._alive
-        alive[np.array(added, np.int64).reshape(-1) - 1] = True
         alive[np.array(removed, np.int64).reshape(-1) - 1] = False
         self._alive = alive
         self._rows = np.flatnonzero(alive)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from resight.errors import ConfigError
 from resight.models.fusion import CrossModalAttention, Fusion
-from resight.models.heads import ModalityNeck
+from resight.models.heads import Head, ModalityHead, ModalityNeck
 
 WIDTH, TOKENS, MODALITIES = 16, 5, 3
 ROWS = torch.tensor([[0, 1, 2], [3, -1, 4], [-1, 5, -1], [-1, -1, 6]])
@@ -180,3 +180,18 @@ def test_a_modality_with_one_image_in_a_batch_has_the_running_statistics():
     torch.testing.assert_close(normalized[2], features[2] / (1 + 1e-5) ** 0.5)
     assert torch.equal(neck.running_mean[1:], before[1:])
     assert not torch.equal(neck.running_mean[0], before[0])
+
+
+def test_with_a_head_for_each_modality_images_have_the_logits_of_their_own():
+    torch.manual_seed(0)
+    heads = [Head("arcface", WIDTH, 5, 30.0, 0.5) for _ in range(MODALITIES)]
+    head, rows = ModalityHead(heads), torch.randn(4, WIDTH)
+    identity, modality = torch.tensor([0, 4, 2, 2]), torch.tensor([2, 0, 2, -1])
+    logits = head(rows, identity, modality)
+    for n in range(3):
+        one = slice(n, n + 1)
+        torch.testing.assert_close(logits[one], heads[modality[n]](rows[one], identity[one]))
+    assert not logits[3].any()  # the modality is unknown
+    logits.sum().backward()
+    assert [bool(h.weight.grad.any()) for h in heads] == [True, False, True]
+    assert head(rows, None, modality)[1].tolist() == heads[0](rows[1:2], None)[0].tolist()

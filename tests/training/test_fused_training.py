@@ -26,7 +26,8 @@ PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1], [
 
 def state_of(kind, micro_batch_size=None, **model):
     model = {"jpm": False, "sie": ("modality",), "drop_path": 0.0, "dropout": 0.0, "fusion": kind, **model}
-    run = small(model=model, micro_batch_size=micro_batch_size, augmentation={"erase": 0.0})
+    loss = {"fused_weight": 0.3}
+    run = small(model=model, micro_batch_size=micro_batch_size, augmentation={"erase": 0.0}, loss=loss)
     context = context_of(run, VOCABULARY)
     state = start(context)
     generator = torch.Generator().manual_seed(1)
@@ -62,6 +63,14 @@ def normalized_by_modality(neck, rows, modality):
     return result
 
 
+def logits_of_images(model, branch, rows, modality):
+    """One classifier for all images, or with `concat` one for each modality."""
+    head = model.heads[branch]
+    if model.fusion.kind != "concat":
+        return rows @ head.weight.T
+    return torch.stack([head.of_modality[m].weight @ row for row, m in zip(rows, modality.tolist(), strict=True)])
+
+
 def naive_loss(context, state, batch):
     """One graph over everything: the loss of the images, and the loss of the sightings."""
     inputs, model = inputs_of(batch), state.model
@@ -73,8 +82,8 @@ def naive_loss(context, state, batch):
         attended = fused.images[branch][sighting, number]
         modality = torch.cat([inputs.side_info["modality"], number])
         normalized = normalized_by_modality(model.necks[branch], torch.cat([feature, attended]), modality)
-        of_images.append(normalized[: len(feature)] @ model.heads[branch].weight.T)
         is_wide = model.fusion.kind == "concat"
+        of_images.append(logits_of_images(model, branch, normalized[: len(feature)], inputs.side_info["modality"]))
         rows = [torch.zeros(feature.shape[1] * (3 if is_wide else 1))] * 8
         for row, one, which in zip(normalized[len(feature) :], sighting, number, strict=True):
             if is_wide:
@@ -87,7 +96,7 @@ def naive_loss(context, state, batch):
         of_sightings.append(torch.stack(rows) @ heads[branch].weight.T)
     settings, modality = context.run.loss, inputs.side_info["modality"]
     loss = objective(features, of_images, inputs.identity, settings, None, modality).total
-    return loss + objective(fused.features, of_sightings, batch.identity, settings).total
+    return loss + settings.fused_weight * objective(fused.features, of_sightings, batch.identity, settings).total
 
 
 @pytest.mark.parametrize(

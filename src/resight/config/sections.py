@@ -196,6 +196,9 @@ class Loss(Section):
     """Weight of the center loss on the global feature; 0 for none."""
     center_lr: float = Field(default=0.5, gt=0)
     """Learning rate of the SGD optimizer of the centers."""
+    fused_weight: float = Field(default=1.0, ge=0)
+    """Weight of all losses of a sighting's fused features (`model.fusion`), relative to those of its images. With
+    `concat`, 0.1 is better than 1 for any modalities."""
     cross_modal_weight: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss between images of different modalities, for searching one modality with another;
     0 for none."""

@@ -75,9 +75,10 @@ def objective(
     return Objective(total, identity_loss, triplet_loss, center_loss, cross_modal_loss)
 
 
-def add(first: Objective, second: Objective) -> Objective:
-    """Add the losses of two sets of features."""
-    return Objective(*(getattr(first, field.name) + getattr(second, field.name) for field in fields(Objective)))
+def add(images: Objective, fused: Objective, weight: float) -> Objective:
+    """Add the losses of images and those of their sightings' fused features, whose share of the total has a weight."""
+    sums = {field.name: getattr(images, field.name) + getattr(fused, field.name) for field in fields(Objective)}
+    return Objective(**sums | {"total": images.total + weight * fused.total})
 
 
 def _balance(branches: list[Tensor]) -> Tensor:

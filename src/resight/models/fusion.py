@@ -56,7 +56,8 @@ class Fusion(nn.Module):
     - `gate`: a weighted mean; the weights come from each image's feature and its mean patch token.
     - `attention`: the class token of each modality attends to the class and patch tokens of the others (a cross-modal
       transformer layer), and the results are averaged with weights as in `gate`.
-    - `concat`: the features side by side, M times as wide, with a head of its own.
+    - `concat`: the features side by side, M times as wide, with a head of its own; images have a head for each
+      modality, since nothing is compared across modalities.
 
     Gate and attention start as the mean.
 

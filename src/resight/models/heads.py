@@ -1,6 +1,7 @@
 """BNNeck, for one and for several modalities, and the classifier heads."""
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,3 +110,30 @@ class Head(nn.Module):
         if identity is None:
             return self.scale * cosine
         return MARGINS[self.name](cosine, identity, self.scale, self.margin)
+
+
+class ModalityHead(nn.Module):
+    """A classifier of images for each modality.
+
+    One classifier for all would ask an identity's images to have the same features in every modality, though they may
+    show different things: what is red in colour need not be warm in thermal.
+
+    Args:
+        heads: of each modality.
+    """
+
+    def __init__(self, heads: Iterable[Head]) -> None:
+        super().__init__()
+        self.of_modality = nn.ModuleList(heads)
+
+    def forward(self, features: Tensor, identity: Tensor | None, modality: Tensor) -> Tensor:
+        """Compute logits [R, C] of images' features [R, D] by their modality, int64 [R]; of an unknown one, -1, zeros.
+
+        `identity` is that of `Head.forward`.
+        """
+        heads = [cast(Head, head) for head in self.of_modality]
+        logits = features.new_zeros(len(features), len(heads[0].weight))
+        for number, head in enumerate(heads):
+            rows = (modality == number).nonzero()[:, 0]
+            logits = logits.index_copy(0, rows, head(features[rows], None if identity is None else identity[rows]))
+        return logits

@@ -13,7 +13,7 @@ from resight.config.sections import Model
 from resight.errors import ConfigError
 from resight.models.backbones.build import build_backbone
 from resight.models.fusion import Fused, Fusion
-from resight.models.heads import BNNeck, Head, ModalityNeck
+from resight.models.heads import BNNeck, Head, ModalityHead, ModalityNeck
 from resight.models.meta import on_meta
 
 
@@ -54,6 +54,8 @@ class TransReID(nn.Module):
             self.fusion = Fusion(settings.fusion, widths, self.backbone.token_width, self.modalities)
             self.necks = nn.ModuleList(ModalityNeck(width, self.modalities) for width in widths)
             if not self.fusion.shares_heads:
+                of_modality = (_heads(settings, widths, classes) for _ in range(self.modalities))
+                self.heads = nn.ModuleList(ModalityHead(heads) for heads in zip(*of_modality, strict=True))
                 self.fused_heads = _heads(settings, self.fusion.widths, classes)
 
     @property
@@ -90,7 +92,9 @@ class TransReID(nn.Module):
         """
         with torch.autocast(features[0].device.type, enabled=False):
             normalized = self._normalize(features, modality)
-            return [head(feature, identity) for feature, head in zip(normalized, self.heads, strict=True)]
+            return [
+                _logits(head, feature, identity, modality) for feature, head in zip(normalized, self.heads, strict=True)
+            ]
 
     def classify_fused(
         self,
@@ -120,7 +124,7 @@ class TransReID(nn.Module):
             ):
                 every = torch.cat([feature, of_sightings[sighting, number]])
                 normalized = neck(every, torch.cat([modality, number]))
-                images.append(head(normalized[: len(feature)], identity[0]))
+                images.append(_logits(head, normalized[: len(feature)], identity[0], modality))
                 # Back to the sightings, [N, M, D], and fuse.
                 scattered = torch.zeros_like(of_sightings).index_put((sighting, number), normalized[len(feature) :])
                 sightings.append(fused_head(fused.combine(scattered), identity[1]))
@@ -193,6 +197,11 @@ def _heads(settings: Model, widths: Sequence[int], classes: int) -> nn.ModuleLis
     return nn.ModuleList(
         Head(settings.head, width, classes, settings.head_scale, settings.head_margin) for width in widths
     )
+
+
+def _logits(head: nn.Module, features: Tensor, identity: Tensor | None, modality: Tensor | None) -> Tensor:
+    """The logits of images, [R, C], by a head of all modalities or by those of each."""
+    return head(features, identity, modality) if isinstance(head, ModalityHead) else head(features, identity)
 
 
 def build_empty(settings: Model, size: tuple[int, int], classes: int, counts: Mapping[str, int]) -> TransReID:

@@ -156,7 +156,7 @@ def _loss(
     logits, fused_logits = model.classify_fused(images, modality, fused, present, (identity, fused_identity))
     loss = objective(images, logits, identity, settings, state.center, modality)
     fused_loss = objective(fused.features, fused_logits, fused_identity, settings)
-    return Learned(add(loss, fused_loss), Outputs(fused.features, fused_logits), fused_identity)
+    return Learned(add(loss, fused_loss, settings.fused_weight), Outputs(fused.features, fused_logits), fused_identity)
 
 
 def _backward(outputs: list[Tensor], gradients: list[Tensor]) -> None:

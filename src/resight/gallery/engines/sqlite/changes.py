@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from resight.gallery.engines.sqlite.tables import FIELDS, checksum, read_entry, record_rows, write_entry
+from resight.gallery.engines.sqlite.tables import FIELDS, Rows, checksum, read_entry, write_entry
 from resight.gallery.identities import now, without_records
 from resight.gallery.record import Assignment, Record
 
@@ -50,15 +50,16 @@ def insert_records(
     replaced = numbers_of(connection, [record.id for record in records])
     delete_records(connection, replaced, change.generation)
     first = change.last_number + 1
-    rows = [record_rows(first + n, record, change.generation) for n, record in enumerate(records)]
-    for table in ("records", "vectors", "thumbnails", "fields"):
-        values = [row for record in rows for row in record[table]]
+    rows = Rows()
+    for number, record in enumerate(records, first):
+        rows.add(number, record, change.generation)
+    for table, values in rows.of.items():
         if values:
             places = ", ".join("?" * len(values[0]))
             connection.executemany(f"INSERT INTO {table} VALUES ({places})", values)
-    change.last_number += len(rows)
-    change.counts = {"add": len(rows), "replace": len(replaced)}
-    return [row["vectors"][0][:2] for row in rows]
+    change.last_number += len(records)
+    change.counts = {"add": len(records), "replace": len(replaced)}
+    return [(number, vector) for number, vector, _ in rows.of["vectors"]]
 
 
 def remove_records(connection: sqlite3.Connection, ids: Sequence[str], identity: str | None, change: Change) -> int:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -40,11 +41,11 @@ CREATE TABLE assignments (
     place INTEGER PRIMARY KEY REFERENCES log, entry TEXT NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE INDEX records_changed ON records (changed);
-CREATE INDEX records_identity ON records (identity);
-CREATE INDEX records_camera ON records (camera, time);
-CREATE INDEX records_modality ON records (modality);
-CREATE INDEX records_tracklet ON records (tracklet);
-CREATE INDEX records_time ON records (time);
+CREATE INDEX records_identity ON records (identity) WHERE identity IS NOT NULL;
+CREATE INDEX records_camera ON records (camera, time) WHERE camera IS NOT NULL;
+CREATE INDEX records_modality ON records (modality) WHERE modality IS NOT NULL;
+CREATE INDEX records_tracklet ON records (tracklet) WHERE tracklet IS NOT NULL;
+CREATE INDEX records_time ON records (time) WHERE time IS NOT NULL;
 CREATE INDEX fields_name ON fields (name, value, number);
 CREATE INDEX fields_number ON fields (number);
 CREATE INDEX removed_generation ON removed (generation);
@@ -70,23 +71,35 @@ def value_text(value: Any) -> str:
     return repr(value) if value.__class__ is int else json.dumps(value)  # the encoder takes 5 us for a number
 
 
-def record_rows(number: int, record: Record, generation: int) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of a record, by table."""
-    vector = np.ascontiguousarray(record.vector, "<f4").tobytes()
-    labels = [getattr(record, name) for name in LABELS]
-    time = None if record.time is None else float(record.time)
-    values = {name: value_text(value) for name, value in record.metadata.items()}
-    metadata = "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in values.items()) + "}"
-    fields = (number, record.id, *labels, time, images_to_text(record.images), metadata)
-    rows: dict[str, list[tuple[Any, ...]]] = {
-        "records": [(*fields, checksum(*fields), generation)],
-        "vectors": [(number, vector, blob_checksum(number, vector))],
-        "fields": [(number, name, text) for name, text in values.items()],
-        "thumbnails": [],
-    }
-    if record.thumbnail is not None:
-        rows["thumbnails"] = [(number, record.thumbnail, blob_checksum(number, record.thumbnail))]
-    return rows
+class Rows:
+    """The rows of records, by table."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[tuple[Any, ...]]] = {"records": [], "vectors": [], "thumbnails": [], "fields": []}
+
+    def add(self, number: int, record: Record, generation: int) -> None:
+        """Add the rows of one record."""
+        vector = np.ascontiguousarray(record.vector, "<f4").tobytes()
+        time = None if record.time is None else float(record.time)
+        metadata = "{}"
+        if record.metadata:
+            values = [(name, value_text(value)) for name, value in record.metadata.items()]
+            metadata = "{" + ", ".join([f"{_quoted(name)}: {text}" for name, text in values]) + "}"
+            self.of["fields"] += [(number, name, text) for name, text in values]
+        fields = (
+            number, record.id, record.identity, record.camera, record.modality, record.tracklet, time,
+            images_to_text(record.images), metadata,
+        )  # fmt: skip
+        self.of["records"].append((*fields, checksum(*fields), generation))
+        self.of["vectors"].append((number, vector, blob_checksum(number, vector)))
+        if record.thumbnail is not None:
+            jpeg = record.thumbnail
+            self.of["thumbnails"].append((number, jpeg, blob_checksum(number, jpeg)))
+
+
+@lru_cache(1024)
+def _quoted(name: str) -> str:
+    return json.dumps(name)
 
 
 def to_record(row: Sequence[Any], width: int) -> Record:

@@ -38,11 +38,11 @@ CROSS: Final = "cross-modal"
 """Side information, with a contrastive loss between modalities and random curves of levels, for searching one modality
 with another."""
 KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE, CROSS)
-PASSES: Final = 60_000
+PASSES: Final = 65_000
 """Image passes of each training, as nearly as complete epochs allow: less than five minutes of two cores."""
 _DROP: Final = 0.1
 """Probability that a sighting loses some of its modalities, where the fusion allows it."""
-_IMAGES: Final = 48
+_IMAGES: Final = 36
 """Images of a batch, as nearly as possible: singles and fusions take the same number of steps."""
 WEIGHTS: Final = Path(__file__).parents[3] / "shared" / "weights" / "vit_small_patch14_dinov2.fp16.safetensors"
 
@@ -77,10 +77,10 @@ def configuration(kind: str, seed: int, out: Path, passes: int) -> Run:
         sampling=Sampling(identities=round(_IMAGES / images / 2), instances=2),
         loss=Loss(
             triplet_within="batch" if kind == SIDE else "modality",
-            fused_weight=0.1 if kind in ("concat", COMPLETE) else 1.0,
+            fused_weight=0.2 if kind in ("concat", COMPLETE) else 1.0,
         ),
         optimizer=Optimizer(
-            name="adamw", lr=4e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5,
+            name="adamw", lr=5e-4, weight_decay=0.05, decay_vectors=False, bias_lr_factor=1, head_lr_factor=5,
             layer_decay=0.8,
         ),
         schedule=Schedule(warmup_epochs=1, every="step"),

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import small_model
 
+import resight
 from resight.service.errors import ServiceError
 from resight.service.work import batching
 from resight.service.work.batching import Batcher
@@ -213,3 +215,18 @@ def test_every_job_of_many_threads_is_computed_once(network, make):
         thread.join()
     assert results == {value: value for value in results}
     assert len(results) == sum(map(len, network.batches)) == 160
+
+
+def test_two_batches_at_a_time_give_what_the_model_gives_alone(tmp_path):
+    folder = small_model(tmp_path / "m", modalities=("rgb",), sie=("camera",), jpm=False)
+    embedder = resight.load(folder, "cpu", "fp32", unknown="off")
+    images = torch.randint(0, 256, (24, 3, 64, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    cameras = ["c1", None, "c9"]
+    expected = embedder.embed(list(images), camera=[cameras[n % 3] for n in range(24)])
+    with embedder.evaluation_mode():
+        batcher = Batcher(embedder.embed, 2, 100, cores=2)
+        for _ in range(5):
+            futures = [batcher.submit([{"rgb": image}], cameras[n % 3]) for n, image in enumerate(images)]
+            actual = np.concatenate([future.result(30) for future in futures])
+            np.testing.assert_allclose(actual, expected, atol=1e-5)
+        batcher.close()

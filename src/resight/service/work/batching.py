@@ -137,7 +137,7 @@ class Batcher:
         while batch := self._next_batch():
             started = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if started:
-                torch.set_num_threads(self._share())  # of this thread
+                torch.set_num_threads(self._cores_for_batch())  # of this thread
                 self._compute(started)
             with self._changed:
                 self._computing -= 1
@@ -159,7 +159,7 @@ class Batcher:
             self._computing += 1
             return batch
 
-    def _share(self) -> int:
+    def _cores_for_batch(self) -> int:
         """Cores for the next batch: all where there is nothing else to do."""
         with self._changed:
             is_alone = self._computing == 1 and not self._waiting and not self._expected

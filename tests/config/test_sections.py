@@ -39,8 +39,8 @@ DEFAULTS = {
     "sampling": {"identities": 16, "instances": 4},
     "loss": {
         "id_weight": 1, "label_smoothing": 0, "triplet_weight": 1, "triplet_margin": None, "triplet_normalize": False,
-        "triplet_within": "batch", "center_weight": 0, "center_lr": 0.5, "cross_modal_weight": 0,
-        "cross_modal_temperature": 0.1,
+        "triplet_within": "batch", "center_weight": 0, "center_lr": 0.5, "fused_weight": 1,
+        "cross_modal_weight": 0, "cross_modal_temperature": 0.1,
     },
     "distillation": {"embedding_weight": 10, "distance_weight": 10, "similarity_weight": 0},
     "optimizer": {
@@ -81,8 +81,8 @@ REAL = {  # intervals; a round bracket leaves the bound out
     "augmentation.jitter loss.label_smoothing optimizer.momentum optimizer.ema",
     "(0, 100]": "model.gem_power",
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
-    "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight loss.cross_modal_weight "
-    "optimizer.weight_decay optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
+    "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight loss.fused_weight "
+    "loss.cross_modal_weight optimizer.weight_decay optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
     "distillation.embedding_weight distillation.distance_weight distillation.similarity_weight",
     "(0, inf)": "model.head_scale loss.cross_modal_temperature loss.center_lr optimizer.lr optimizer.bias_lr_factor "
     "optimizer.head_lr_factor optimizer.classifier_lr_factor optimizer.clip",

@@ -79,4 +79,4 @@ def test_necks_and_heads_of_fused_features_have_the_rate_of_heads():
         name: group["lr"] for group in parameter_groups(model.named_parameters(), options) for name in group["names"]
     }
     assert rates["necks.0.weight"] == 5
-    assert rates["fused_heads.0.weight"] == rates["heads.0.weight"] == 10
+    assert rates["fused_heads.0.weight"] == rates["heads.0.of_modality.2.weight"] == 10

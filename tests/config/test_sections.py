@@ -82,8 +82,8 @@ REAL = {  # intervals; a round bracket leaves the bound out
     "(0, 100]": "model.gem_power",
     "(0, 1]": "optimizer.layer_decay schedule.gamma",
     "[0, inf)": "model.head_margin loss.id_weight loss.triplet_weight loss.center_weight loss.fused_weight "
-    "loss.cross_modal_weight optimizer.weight_decay optimizer.bias_weight_decay evaluation.window evaluation.expand_power "
-    "distillation.embedding_weight distillation.distance_weight distillation.similarity_weight",
+    "loss.cross_modal_weight optimizer.weight_decay optimizer.bias_weight_decay evaluation.window "
+    "evaluation.expand_power distillation.embedding_weight distillation.distance_weight distillation.similarity_weight",
     "(0, inf)": "model.head_scale loss.cross_modal_temperature loss.center_lr optimizer.lr optimizer.bias_lr_factor "
     "optimizer.head_lr_factor optimizer.classifier_lr_factor optimizer.clip",
     "(-inf, inf)": "model.sie_weight loss.triplet_margin",

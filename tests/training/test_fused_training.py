@@ -177,6 +177,15 @@ def test_drops_leave_one_to_all_but_one_of_the_modalities():
     assert torch.equal(drop_modalities(present, 0.0, generator), present)
 
 
+def test_parts_of_a_batch_lose_what_the_whole_batch_loses():
+    present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 1]]).bool().repeat(10, 1)
+    whole = drop_modalities(present, 0.7, torch.Generator().manual_seed(3))
+    parts = [slice(0, 13), slice(13, 27), slice(27, 40)]
+    separate = [drop_modalities(present[p], 0.7, torch.Generator().manual_seed(3), (p, 40)) for p in parts]
+    assert torch.equal(torch.cat(separate), whole)
+    assert not torch.equal(separate[1], drop_modalities(present[13:27], 0.7, torch.Generator().manual_seed(3)))
+
+
 def test_misregistration_shifts_each_modality_by_itself():
     images = torch.zeros(40, 3, 3, 32, 32, dtype=torch.uint8)
     images[..., 12:20, 12:20] = 255  # a square, whose corner shows the shift

@@ -54,7 +54,7 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2, np.uint64)[1]))
     images = augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, generator, part)
     if run.augmentation.drop_modality:
-        present = drop_modalities(batch.present.cpu(), run.augmentation.drop_modality, generator)
+        present = drop_modalities(batch.present.cpu(), run.augmentation.drop_modality, generator, part)
         batch = replace(batch, present=present.to(batch.present.device))
     rows = batch.rows() if state.model.fusion is not None else None
     identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every image that is present

@@ -96,21 +96,25 @@ def augment(
     return erase(normalize(augmented, mean, std), box, noise).unflatten(0, images.shape[:2])
 
 
-def drop_modalities(present: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def drop_modalities(
+    present: Tensor, probability: float, generator: torch.Generator, part: tuple[slice, int] | None = None
+) -> Tensor:
     """Draw which modalities of each sighting remain.
 
     Args:
         present: bool [B, M], on the CPU.
         probability: that a sighting loses some of its modalities; how many is uniform from one to all but one.
         generator: a CPU generator.
+        part: which sightings of a larger batch these are, and how many that has; it is drawn as for the larger one.
 
     Returns:
         bool [B, M]; every sighting that has a modality keeps at least one.
     """
+    selected, total = part or (slice(None), len(present))
     count = present.sum(1)  # [B]
-    is_dropped = torch.rand(len(present), generator=generator) < probability
-    fraction = torch.rand(len(present), generator=generator)
-    order = torch.rand(present.shape, generator=generator).masked_fill(~present, 2)
+    is_dropped = torch.rand(total, generator=generator)[selected] < probability
+    fraction = torch.rand(total, generator=generator)[selected]
+    order = torch.rand((total, present.shape[1]), generator=generator)[selected].masked_fill(~present, 2)
     remaining = torch.where(is_dropped & (count > 1), 1 + (fraction * (count - 1)).long(), count)  # [B]
     rank = order.argsort(1).argsort(1)  # [B, M], those that are present first
     return rank < remaining[:, None]

@@ -156,7 +156,7 @@ class Batcher:
                 batch.append(self._jobs.popleft())
                 size += batch[-1].image_count
             self._waiting -= size
-            self._computing += 1
+            self._computing += bool(batch)
             return batch
 
     def _cores_for_batch(self) -> int:

@@ -223,6 +223,13 @@ def test_two_processes_learn_as_one(painted, pair, tmp_path):
     assert Run.model_validate_json((pair / "config.json").read_text()).schedule.epochs == EPOCHS
 
 
+def test_two_processes_lose_the_modalities_that_one_loses(launcher, painted, tmp_path):
+    options = "--model.fusion gate --augmentation.drop-modality 0.5 --model.drop-path 0 --schedule.epochs 3".split()
+    train_pair(launcher, painted, tmp_path / "two", *options)
+    alone(painted, tmp_path / "one", *options)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=0, atol=1e-4)
+
+
 def kill_one(agent, out):
     """Kill a process of a run after two steps."""
     deadline = time.time() + 200

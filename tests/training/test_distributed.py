@@ -224,7 +224,8 @@ def test_two_processes_learn_as_one(painted, pair, tmp_path):
 
 
 def test_two_processes_lose_the_modalities_that_one_loses(launcher, painted, tmp_path):
-    options = "--model.fusion gate --augmentation.drop-modality 0.5 --model.drop-path 0 --schedule.epochs 3".split()
+    fusion = ["--model.fusion", "gate", "--augmentation.drop-modality", "0.5"]
+    options = [*fusion, "--model.drop-path", "0", "--schedule.epochs", "3"]
     train_pair(launcher, painted, tmp_path / "two", *options)
     alone(painted, tmp_path / "one", *options)
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=0, atol=1e-4)

@@ -1,5 +1,7 @@
 """Explanations, the map and progress in Debian's Chromium; crop by touch; every page in light and dark, on a phone."""
 
+import time
+
 import pytest
 from browser_helpers import LAYOUT_GATE, picture, require_accessible, search, until
 from service_helpers import jpeg
@@ -35,6 +37,25 @@ def test_two_pictures_are_compared(page):
     require_accessible(page)
 
 
+def test_progress_ends_in_the_map_where_a_script_arrives_late(page):
+    late = []
+
+    def delay(route):
+        late.append(route.request.url)
+        time.sleep(1)
+        route.continue_()
+
+    page.route("**/hx-sse.min.js*", delay)
+    LAYOUT_GATE.clear()
+    try:
+        page.goto("/map")
+        page.locator("progress").wait_for()
+    finally:
+        LAYOUT_GATE.set()
+    page.locator("figure.map.is-watched").wait_for(timeout=15_000)
+    assert late
+
+
 def test_the_map_appears_after_its_progress_and_opens_an_identity(page):
     LAYOUT_GATE.clear()
     try:
@@ -43,7 +64,7 @@ def test_the_map_appears_after_its_progress_and_opens_an_identity(page):
         require_accessible(page)
     finally:
         LAYOUT_GATE.set()
-    page.locator("figure.map.is-watched").wait_for(timeout=90_000)  # a stream that has ended is opened again
+    page.locator("figure.map.is-watched").wait_for(timeout=15_000)
     assert page.locator("figure.map a").count() == page.locator("figure.map circle").count() > 0
     require_accessible(page)
     named = page.locator("figure.map a[href*='identity']").last  # no other point lies over the last one

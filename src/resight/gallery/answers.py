@@ -135,13 +135,13 @@ def find_answers(
     while pending:
         hits = _search(engine, vectors[pending], size, options.where, subsets)
         records = _read_records(engine, hits)
+        found = [
+            [(records[hit.id], hit.similarity) for hit in row if hit.id in records and hit.id not in options.exclude]
+            for row in hits
+        ]
+        rated = _rate(found, calibration, prior, [of_queries[query] for query in pending])
         incomplete = list[int]()
-        for query, row_hits in zip(pending, hits, strict=True):
-            candidates = [
-                _answer(records[hit.id], hit.similarity, calibration, prior, of_queries[query])
-                for hit in row_hits
-                if hit.id in records and hit.id not in options.exclude
-            ]
+        for query, candidates in zip(pending, rated, strict=True):
             if subsets:
                 candidates = _by_probability(candidates, size)
             if options.rerank:
@@ -206,14 +206,29 @@ def _read_records(engine: Engine, hits: Sequence[Sequence[Hit]]) -> dict[str, Re
     return {record.id: record for record in engine.get(ids)}
 
 
-def _answer(
-    record: Record, similarity: float, calibration: Calibration | None, prior: float, modalities: str | None
-) -> Answer:
+def _rate(
+    found: Sequence[Sequence[tuple[Record, float]]],
+    calibration: Calibration | None,
+    prior: float,
+    of_queries: Sequence[str | None],
+) -> list[list[Answer]]:
+    """Add the probability to what was found for each query; each curve is computed once for all queries."""
     if calibration is None:
-        return Answer(record, similarity, None, None)
-    curve = calibration.between(modalities, record.modality)
-    probability = float(curve.of(np.array([similarity]), prior)[0])
-    return Answer(record, similarity, probability, similarity >= curve.threshold)
+        return [[Answer(record, similarity, None, None) for record, similarity in row] for row in found]
+    similarities = dict[tuple[str | None, str | None], list[float]]()  # by the modalities of query and record
+    for modalities, row in zip(of_queries, found, strict=True):
+        for record, similarity in row:
+            similarities.setdefault((modalities, record.modality), []).append(similarity)
+    curves = {pair: calibration.between(*pair) for pair in similarities}
+    probabilities = {pair: iter(curves[pair].of(np.array(row), prior).tolist()) for pair, row in similarities.items()}
+
+    def answer(pair: tuple[str | None, str | None], record: Record, similarity: float) -> Answer:
+        return Answer(record, similarity, next(probabilities[pair]), similarity >= curves[pair].threshold)
+
+    return [
+        [answer((modalities, record.modality), record, similarity) for record, similarity in row]
+        for modalities, row in zip(of_queries, found, strict=True)
+    ]
 
 
 def _group(answers: Sequence[Answer], group: str) -> list[Answer]:

@@ -175,7 +175,7 @@ def images_to_text(images: Mapping[str, str]) -> str:
 
 def images_from_text(text: str | None) -> dict[str, str]:
     """Read what `images_to_text` wrote; an empty text or None gives no images."""
-    return {} if not text else json.loads(text)
+    return {} if not text or text == "{}" else json.loads(text)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from resight.service.routes import admin, identities, pictures, records, state
 from resight.service.work.core import Service
 from resight.service.work.retention import EVERY_SECONDS
 
-ROUTERS = (state.router, pictures.router, records.router, identities.router, admin.router)
+ROUTERS = (pictures.router, state.router, records.router, identities.router, admin.router)
 
 
 def create_app(service: Service) -> FastAPI:

@@ -35,13 +35,13 @@ class ImagesForm(Body):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, list[Upload]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
-    image: list[Upload] = Field(default=[])
+    image: list[Upload] = Field(default_factory=list)
     """Pictures of the model's default modality; excludes the fields of modalities."""
-    rgb: list[Upload] = Field(default=[])
+    rgb: list[Upload] = Field(default_factory=list)
     """Colour pictures."""
-    nir: list[Upload] = Field(default=[])
+    nir: list[Upload] = Field(default_factory=list)
     """Near-infrared pictures."""
-    tir: list[Upload] = Field(default=[])
+    tir: list[Upload] = Field(default_factory=list)
     """Thermal pictures."""
     query_camera: OptionalText = None
     """Camera of the pictures."""
@@ -68,15 +68,15 @@ class SearchFields(Body):
     """Order the nearest records by their k-reciprocal neighbors."""
     same_object: bool = False
     """All sightings show the same object: search once, with the mean of their embeddings."""
-    exclude: list[Text] = Field(default=[])
+    exclude: list[Text] = Field(default_factory=list)
     """Ids of records that are no answers."""
-    identity: list[Text] = Field(default=[])
+    identity: list[Text] = Field(default_factory=list)
     """Search only records of these identities."""
-    camera: list[Text] = Field(default=[])
+    camera: list[Text] = Field(default_factory=list)
     """Search only records of these cameras."""
-    modality: list[Text] = Field(default=[])
+    modality: list[Text] = Field(default_factory=list)
     """Search only records of these modalities."""
-    tracklet: list[Text] = Field(default=[])
+    tracklet: list[Text] = Field(default_factory=list)
     """Search only records of these tracklets."""
     after: OptionalSeconds = None
     """Search only records of this time or later, in seconds."""

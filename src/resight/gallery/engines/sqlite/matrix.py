@@ -115,7 +115,7 @@ class Matrix:
             try:
                 self._inode = self.file.stat().st_ino
                 shape = (last_number, self.width)
-                self._rows = np.memmap(self.file, "<f4", "r", _HEADER, shape)
+                self._rows = np.asarray(np.memmap(self.file, "<f4", "r", _HEADER, shape))
             except (OSError, ValueError) as error:
                 raise GalleryError(f"{self.file} has changed while the gallery is open; open it again") from error
         return self._rows[:last_number]

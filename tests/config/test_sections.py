@@ -34,7 +34,7 @@ DEFAULTS = {
     },
     "augmentation": {
         "flip": 0.5, "pad": 10, "erase": 0.5, "jitter": 0, "grey": 0, "grey_patch": 0, "tone": 0, "autoaugment": 0,
-        "augmix": 0, "share_draws": True, "misregistration": 0, "drop_modality": 0,
+        "augmix": 0, "share_draws": True, "misregistration": 0, "drop_modality": 0, "drop_by_modality": {},
     },
     "sampling": {"identities": 16, "instances": 4},
     "loss": {

@@ -224,7 +224,8 @@ def test_two_processes_learn_as_one(painted, pair, tmp_path):
 
 
 def test_two_processes_lose_the_modalities_that_one_loses(launcher, painted, tmp_path):
-    fusion = ["--model.fusion", "gate", "--augmentation.drop-modality", "0.5"]
+    by_modality = ["--augmentation.drop-by-modality", "rgb", "0.5", "nir", "0.3"]
+    fusion = ["--model.fusion", "gate", "--augmentation.drop-modality", "0.5", *by_modality]
     options = [*fusion, "--model.drop-path", "0", "--schedule.epochs", "3"]
     train_pair(launcher, painted, tmp_path / "two", *options)
     alone(painted, tmp_path / "one", *options)

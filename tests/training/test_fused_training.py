@@ -4,9 +4,9 @@ import pytest
 import torch
 from training_helpers import context_of, run_to, same, small, weights
 
-from resight.config.recipes import vary
+from resight.config.recipes import tiny, vary
 from resight.config.sections import Augmentation
-from resight.data.augment.augment import augment, drop_modalities
+from resight.data.augment.augment import augment, drop_by_identity, drop_modalities
 from resight.data.catalog import read_dataset
 from resight.data.loader import Batch
 from resight.data.vocabulary import Vocabulary
@@ -184,6 +184,38 @@ def test_parts_of_a_batch_lose_what_the_whole_batch_loses():
     separate = [drop_modalities(present[p], 0.7, torch.Generator().manual_seed(3), (p, 40)) for p in parts]
     assert torch.equal(torch.cat(separate), whole)
     assert not torch.equal(separate[1], drop_modalities(present[13:27], 0.7, torch.Generator().manual_seed(3)))
+
+
+def test_all_sightings_of_an_identity_lose_the_same_modalities():
+    present = torch.ones(6000, 3).bool()
+    present[4000:, 0] = False
+    identity = torch.arange(6000) // 2
+    kept = drop_by_identity(present, identity, (0.5, 0.2, 0.0), torch.Generator().manual_seed(0))
+    assert torch.equal(kept[::2], kept[1::2])
+    assert kept[:4000].float().mean(0).tolist() == pytest.approx([0.5, 0.8, 1.0], abs=0.03)
+    assert kept[4000:, 0].sum() == 0
+    assert kept[:, 2].all()
+    alone = drop_by_identity(present[:, :1], identity, (1.0,), torch.Generator().manual_seed(0))
+    assert torch.equal(alone, present[:, :1])  # nothing would be left
+    middle = drop_by_identity(present[7:13], identity[7:13], (0.5, 0.2, 0.0), torch.Generator().manual_seed(0))
+    assert torch.equal(middle, kept[7:13])
+    assert not torch.equal(drop_by_identity(present, identity, (0.5, 0.2, 0.0), torch.Generator().manual_seed(1)), kept)
+
+
+def test_a_step_passes_fewer_images_of_a_modality_that_is_dropped():
+    context, state = state_of("concat")
+    passed = []
+    state.model.backbone.patch_embed.register_forward_hook(lambda module, inputs, out: passed.append(len(inputs[0])))
+    run = vary(context.run, augmentation={"drop_by_modality": {"rgb": 1.0}})
+    object.__setattr__(context, "run", run)
+    values = train_step(context, state, batch_of(torch.ones(8, 3).bool()), (slice(0, 8), 8))
+    assert int(values["images"]) == sum(passed) == 16
+
+
+def test_a_modality_to_drop_that_no_image_has_is_refused():
+    run = vary(tiny(), augmentation={"drop_by_modality": {"rgb": 0.1, "sonar": 0.5}})
+    with pytest.raises(ConfigError, match="has 'sonar', and the training set's modalities are rgb, nir, tir"):
+        context_of(run, VOCABULARY)
 
 
 def test_misregistration_shifts_each_modality_by_itself():

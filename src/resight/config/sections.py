@@ -165,6 +165,9 @@ class Augmentation(Section):
     drop_modality: float = Field(default=0.0, ge=0, le=1)
     """Probability that a sighting of several modalities loses some of them, from one to all but one, so that the model
     is trained for sightings that lack a modality. What is dropped does not pass the network."""
+    drop_by_modality: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default={})
+    """Probability that all sightings of an identity in a batch lose a modality, such as `rgb 0.35 nir 0.2`. With fewer
+    images of the modalities that are easy to learn, the network sees more of the others in the same time."""
 
 
 class Sampling(Section):

@@ -38,8 +38,15 @@ class TrainContext:
         """Resolve what a run computes with: as before for a run that is resumed, else as is best on this machine.
 
         Raises:
-            ConfigError: the cross-modal loss has a weight, and all images are of one modality.
+            ConfigError: the cross-modal loss has a weight, and all images are of one modality; or a modality is to be
+                dropped that the training set does not have.
         """
+        unknown = sorted(set(run.augmentation.drop_by_modality) - set(vocabulary.modalities))
+        if unknown:
+            raise ConfigError(
+                f"augmentation.drop_by_modality has {unknown[0]!r}, and the training set's modalities are "
+                f"{', '.join(vocabulary.modalities)}"
+            )
         if run.loss.cross_modal_weight and len(vocabulary.modalities) == 1:
             raise ConfigError(
                 "loss.cross_modal_weight compares images of different modalities, and the training set has only "

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resight.data.augment.augment import augment, drop_modalities
+from resight.data.augment.augment import augment, drop_by_identity, drop_modalities
 from resight.data.loader import Batch
 from resight.device import autocast
 from resight.losses.objective import add, objective
@@ -53,9 +53,7 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     # Augment: uint8 [b, M, 3, H, W] to float32, drawn as for the whole batch.
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2, np.uint64)[1]))
     images = augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, generator, part)
-    if run.augmentation.drop_modality:
-        present = drop_modalities(batch.present.cpu(), run.augmentation.drop_modality, generator, part)
-        batch = replace(batch, present=present.to(batch.present.device))
+    batch = replace(batch, present=_remaining(context, batch, part, generator))
     rows = batch.rows() if state.model.fusion is not None else None
     identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every image that is present
 
@@ -85,6 +83,21 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     if run.loss.cross_modal_weight:
         values["cross_modal"] = learned.loss.cross_modal
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
+
+
+def _remaining(
+    context: TrainContext, batch: Batch, part: tuple[slice, int], generator: torch.Generator
+) -> Tensor:
+    """Drop modalities as the settings say: bool [b, M], the images that are used."""
+    settings = context.run.augmentation
+    present = batch.present.cpu()
+    if settings.drop_by_modality:
+        modalities = context.card.vocabulary.modalities
+        probability = [settings.drop_by_modality.get(name, 0.0) for name in modalities]
+        present = drop_by_identity(present, batch.identity, probability, generator)
+    if settings.drop_modality:
+        present = drop_modalities(present, settings.drop_modality, generator, part)
+    return present.to(batch.present.device)
 
 
 def gradients(context: TrainContext, state: State, inputs: Inputs, identity: Tensor, seed: tuple[int, ...]) -> Learned:

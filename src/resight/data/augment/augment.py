@@ -5,7 +5,9 @@ B sightings, M modalities, H x W pixels, R = B x M images.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -94,6 +96,27 @@ def augment(
     if curves is not None:
         augmented = apply_curves(augmented, curves[selected].to(images.device))
     return erase(normalize(augmented, mean, std), box, noise).unflatten(0, images.shape[:2])
+
+
+def drop_by_identity(
+    present: Tensor, identity: Tensor, probability: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Draw which modalities remain, the same for all sightings of an identity, so that each image has its positives.
+
+    Args:
+        present: bool [B, M], on the CPU.
+        identity: int64 [B].
+        probability: of each of the M modalities, that an identity loses it.
+        generator: a CPU generator; one number is drawn, so that a part of a batch loses what the whole batch loses.
+
+    Returns:
+        bool [B, M]; a sighting that would lose all modalities keeps those that it has.
+    """
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    draws = {n: np.random.default_rng((seed, n)).random(len(probability)) for n in set(identity.tolist())}
+    is_dropped = torch.from_numpy(np.stack([draws[n] for n in identity.tolist()]) < np.array(probability))  # [B, M]
+    kept = present & ~is_dropped
+    return torch.where(kept.any(1, keepdim=True), kept, present)
 
 
 def drop_modalities(

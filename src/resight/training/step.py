@@ -85,9 +85,7 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     return {name: value.detach() for name, value in values.items()} | {"images": torch.tensor(len(identity))}
 
 
-def _remaining(
-    context: TrainContext, batch: Batch, part: tuple[slice, int], generator: torch.Generator
-) -> Tensor:
+def _remaining(context: TrainContext, batch: Batch, part: tuple[slice, int], generator: torch.Generator) -> Tensor:
     """Drop modalities as the settings say: bool [b, M], the images that are used."""
     settings = context.run.augmentation
     present = batch.present.cpu()

@@ -135,11 +135,11 @@ def find_answers(
     while pending:
         hits = _search(engine, vectors[pending], size, options.where, subsets)
         records = _read_records(engine, hits)
-        found = [
+        pairs = [
             [(records[hit.id], hit.similarity) for hit in row if hit.id in records and hit.id not in options.exclude]
             for row in hits
         ]
-        rated = _rate(found, calibration, prior, [of_queries[query] for query in pending])
+        rated = _rate(pairs, calibration, prior, [of_queries[query] for query in pending])
         incomplete = list[int]()
         for query, candidates in zip(pending, rated, strict=True):
             if subsets:
@@ -207,27 +207,27 @@ def _read_records(engine: Engine, hits: Sequence[Sequence[Hit]]) -> dict[str, Re
 
 
 def _rate(
-    found: Sequence[Sequence[tuple[Record, float]]],
+    pairs: Sequence[Sequence[tuple[Record, float]]],
     calibration: Calibration | None,
     prior: float,
     of_queries: Sequence[str | None],
 ) -> list[list[Answer]]:
-    """Add the probability to what was found for each query; each curve is computed once for all queries."""
+    """Make answers of the pairs of record and similarity of each query; each curve is computed once for all queries."""
     if calibration is None:
-        return [[Answer(record, similarity, None, None) for record, similarity in row] for row in found]
+        return [[Answer(record, similarity, None, None) for record, similarity in row] for row in pairs]
     similarities = dict[tuple[str | None, str | None], list[float]]()  # by the modalities of query and record
-    for modalities, row in zip(of_queries, found, strict=True):
+    for modalities, row in zip(of_queries, pairs, strict=True):
         for record, similarity in row:
             similarities.setdefault((modalities, record.modality), []).append(similarity)
-    curves = {pair: calibration.between(*pair) for pair in similarities}
-    probabilities = {pair: iter(curves[pair].of(np.array(row), prior).tolist()) for pair, row in similarities.items()}
+    curves = {kind: calibration.between(*kind) for kind in similarities}
+    probabilities = {kind: iter(curves[kind].of(np.array(row), prior).tolist()) for kind, row in similarities.items()}
 
-    def answer(pair: tuple[str | None, str | None], record: Record, similarity: float) -> Answer:
-        return Answer(record, similarity, next(probabilities[pair]), similarity >= curves[pair].threshold)
+    def answer(kind: tuple[str | None, str | None], record: Record, similarity: float) -> Answer:
+        return Answer(record, similarity, next(probabilities[kind]), similarity >= curves[kind].threshold)
 
     return [
         [answer((modalities, record.modality), record, similarity) for record, similarity in row]
-        for modalities, row in zip(of_queries, found, strict=True)
+        for modalities, row in zip(of_queries, pairs, strict=True)
     ]
 
 

@@ -115,8 +115,8 @@ def drop_by_identity(
     seed = int(torch.randint(1 << 62, (), generator=generator))
     draws = {n: np.random.default_rng((seed, n)).random(len(probability)) for n in set(identity.tolist())}
     is_dropped = torch.from_numpy(np.stack([draws[n] for n in identity.tolist()]) < np.array(probability))  # [B, M]
-    kept = present & ~is_dropped
-    return torch.where(kept.any(1, keepdim=True), kept, present)
+    remaining = present & ~is_dropped
+    return torch.where(remaining.any(1, keepdim=True), remaining, present)
 
 
 def drop_modalities(

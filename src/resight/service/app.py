@@ -17,6 +17,7 @@ from resight.service.routes import admin, identities, pictures, records, state
 from resight.service.work.core import Service
 from resight.service.work.retention import EVERY_SECONDS
 
+# A request is compared with one route after the other: those that are used most are first.
 ROUTERS = (pictures.router, state.router, records.router, identities.router, admin.router)
 
 

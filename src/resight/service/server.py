@@ -99,7 +99,7 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
 
     server = Server(config)
     # What has been imported and loaded stays until the end: the garbage collector need not look through it again, which
-    # takes a tenth of a second in which no request is answered.
+    # takes up to a quarter of a second in which no request is answered.
     gc.collect()
     gc.freeze()
     with _handled_signals():

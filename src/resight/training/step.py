@@ -53,7 +53,8 @@ def train_step(context: TrainContext, state: State, batch: Batch, part: tuple[sl
     # Augment: uint8 [b, M, 3, H, W] to float32, drawn as for the whole batch.
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(2, np.uint64)[1]))
     images = augment(batch.images, run.augmentation, run.preprocessing.mean, run.preprocessing.std, generator, part)
-    batch = replace(batch, present=_remaining(context, batch, part, generator))
+    if run.augmentation.drop_modality or run.augmentation.drop_by_modality:
+        batch = replace(batch, present=_remaining(context, batch, part, generator))
     rows = batch.rows() if state.model.fusion is not None else None
     identity = batch.identity[batch.present.nonzero(as_tuple=True)[0]]  # [R], of every image that is present
 

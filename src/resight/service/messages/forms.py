@@ -25,6 +25,7 @@ OptionalText = Annotated[Text | None, BeforeValidator(_none_of_empty)]
 OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_none_of_empty)]
 Upload = Annotated[bytes, Strict()]
 """The bytes of a file; a text is refused."""
+# The lists of searches below have a `default_factory`: pydantic makes a deep copy of a default for every request.
 
 
 class ImagesForm(Body):

@@ -44,9 +44,9 @@ DEFAULTS = {
     },
     "distillation": {"embedding_weight": 10, "distance_weight": 10, "similarity_weight": 0},
     "optimizer": {
-        "name": "sgd", "lr": 0.008, "momentum": 0.9, "weight_decay": 1e-4, "bias_weight_decay": 1e-4,
-        "decay_vectors": True, "bias_lr_factor": 2, "head_lr_factor": 1, "classifier_lr_factor": 1, "layer_decay": 1,
-        "ema": 0, "freeze_epochs": 0, "clip": None,
+        "name": "sgd", "lr": 0.008, "momentum": 0.9, "betas": [0.9, 0.999], "weight_decay": 1e-4,
+        "bias_weight_decay": 1e-4, "decay_vectors": True, "bias_lr_factor": 2, "head_lr_factor": 1,
+        "classifier_lr_factor": 1, "layer_decay": 1, "ema": 0, "freeze_epochs": 0, "clip": None,
     },
     "schedule": {
         "name": "cosine", "every": "epoch", "epochs": 120, "warmup_epochs": 5, "warmup_start": 0.01, "floor": 0.002,
@@ -123,6 +123,12 @@ def test_every_field_with_a_range_is_in_these_tables():
         limited |= {part + name for name, field in type(section).model_fields.items() if field.metadata}
     limited.remove("folder")  # its metadata is for the command line
     assert limited == set(WHOLE) | {field for field, interval in INTERVALS if interval != "(-inf, inf)"}
+
+
+@pytest.mark.parametrize("value", [(0.9,), (0.9, 1.0), (-0.1, 0.9), (1.0, 0.9), (0.9, 0.99, 0.999), ("nan", 0.9)])
+def test_betas_are_two_numbers_from_0_to_1(value):
+    assert accepts("optimizer.betas", (0.0, 0.5))
+    assert not accepts("optimizer.betas", value)
 
 
 @pytest.mark.parametrize("field", WHOLE)

@@ -99,13 +99,15 @@ def test_without_layer_decay_all_layers_have_the_base_rate():
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])
 def test_the_optimizer_that_is_named(name, kind):
-    settings = Optimizer(name=name, lr=0.2, momentum=0.7)
+    settings = Optimizer(name=name, lr=0.2, momentum=0.7, betas=(0.8, 0.98))
     optimizer = make_optimizer(parameter_groups(parameters(), settings), settings)
     assert type(optimizer).__name__ == kind
     assert optimizer.defaults["lr"] == 0.2
     assert optimizer.defaults["fused"] is True
     if name == "sgd":
         assert optimizer.defaults["momentum"] == 0.7
+    else:
+        assert optimizer.defaults["betas"] == (0.8, 0.98)
 
 
 def test_rates_are_set_in_every_group_and_the_highest_base_is_returned():

@@ -1,10 +1,12 @@
 """The sections of the optimizer and of its learning rate. Imports no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from resight.config.section import Section
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(Section):
@@ -16,6 +18,9 @@ class Optimizer(Section):
     """Base learning rate."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decays in each step of the moving averages of the gradient and of its square, in Adam and AdamW. A training of
+    few steps learns faster where the second one is lower, such as 0.98."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay."""
     bias_weight_decay: float = Field(default=1e-4, ge=0)

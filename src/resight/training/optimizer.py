@@ -64,7 +64,7 @@ def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.o
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=settings.lr, fused=True)
+    return kind(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, epoch: float) -> float:

@@ -61,6 +61,20 @@ def test_a_filter_searches_counts_and_scans_the_records_for_which_it_holds(engin
             np.testing.assert_allclose([n.similarity for n in near], [s for _, s in wanted], atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [60, 3000])
+def test_many_queries_at_once_have_the_answers_of_a_naive_search(tmp_path, count):
+    """Small products are computed in groups of queries, larger ones as a whole."""
+    engine = create_engine(f"exact:{tmp_path / 'g'}", INFO)
+    stored = records(count)
+    engine.add(stored)
+    for number in (1, 5, 40):
+        queries = np.stack([r.vector for r in records(number, seed=1)])
+        scores = np.stack([r.vector for r in stored]) @ queries.T  # [n, Q]
+        for near, row in zip(engine.search(queries, 3), scores.T, strict=True):
+            assert [n.id for n in near] == [f"r{place}" for place in np.argsort(-row)[:3]]
+    engine.close()
+
+
 def test_equally_near_records_come_in_the_order_in_which_they_were_added(tmp_path):
     engine = create_engine(f"exact:{tmp_path / 'g'}", INFO)
     vector = records(1)[0].vector

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal, get_origin
@@ -68,7 +69,7 @@ class ServiceSettings(Section):
     mcp: Literal["off", "read", "write"] = "off"
     """Tools for agents at /mcp: none; search, compare and time line; or assignment and undo too."""
 
-    @property
+    @cached_property
     def is_loopback(self) -> bool:
         """Whether only programs of this machine can connect."""
         if self.host in LOOPBACK_NAMES:
@@ -78,7 +79,7 @@ class ServiceSettings(Section):
         except ValueError:
             return False
 
-    @property
+    @cached_property
     def hosts(self) -> frozenset[str]:
         """The names in the Host header that are accepted, in lower case and without ports."""
         bound = {self.host} if self.host not in _ANY_ADDRESS else set[str]()

@@ -1,5 +1,6 @@
 """One request and its answer, as they pass the guard."""
 
+import itertools
 import logging
 import secrets
 import time
@@ -26,6 +27,9 @@ SECURITY_HEADERS: Final = {
 }
 """Of every answer that does not set them itself."""
 _ENCODED_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_PROCESS: Final = secrets.token_hex(4)
+_NUMBERS: Final = itertools.count(1)
+"""Of the requests: an id names the process and the number, since random bytes for each take longer than its checks."""
 _REMEMBERED: Final = ("POST", "DELETE")
 
 
@@ -35,7 +39,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
         self.scope = scope
         self.headers = Headers(scope=scope)
-        self.request_id = secrets.token_hex(8)
+        self.request_id = f"{_PROCESS}{next(_NUMBERS):08x}"
         self.began = time.perf_counter()
         self.route = "none"
         self.key = "none"

@@ -4,20 +4,16 @@ The body is in memory, and the guard limits its size. A file is told from a text
 is ignored.
 """
 
-from typing import TYPE_CHECKING, Final, TypeVar, get_origin
+from typing import Final, TypeVar, get_origin
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from resight.service.errors import ServiceError
 from resight.service.messages.types import Body
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
 
 F = TypeVar("F", bound=Body)
 Fields = dict[str, list[str | bytes]]
@@ -25,6 +21,7 @@ Fields = dict[str, list[str | bytes]]
 
 _KIND: Final = "multipart/form-data"
 _MAX_PARTS: Final = 1000
+_MAX_HEADERS: Final = 4096  # bytes, of a part
 
 
 async def read_form(request: Request, form: type[F]) -> F:
@@ -68,59 +65,38 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Fields:
-    """Read the parts of a form.
+    """Read the parts of a form (RFC 2046, section 5.1.1, and RFC 7578).
 
     Raises:
         ServiceError: it is malformed, cut short, or has too many parts (400).
     """
-    form = _Form()
-    try:
-        parser = MultipartParser(boundary, form.callbacks)
-        parser.write(body)
-        parser.finalize()
-    except (FormParserError, ValueError) as error:
-        raise ServiceError(400, f"the form cannot be read: {error}") from error
-    if not form.is_complete:
+    start, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
+    if not parts or not parts.pop().startswith(b"--"):
         raise ServiceError(400, "the form is cut short")
-    return form.fields
+    if start:
+        raise ServiceError(400, "the form cannot be read: it does not begin with its boundary")
+    if len(parts) > _MAX_PARTS:
+        raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
+    fields = Fields()
+    for part in parts:
+        name, value = _part(part)
+        fields.setdefault(name, []).append(value)
+    return fields
 
 
-class _Form:
-    """Collects what the parser reads: each part's headers, then its content."""
-
-    def __init__(self) -> None:
-        self.fields: Fields = {}
-        self.is_complete = False
-        self._count = 0
-        self._name, self._value, self._content = bytearray(), bytearray(), bytearray()
-        self._headers: dict[bytes, bytes] = {}
-        self.callbacks: MultipartCallbacks = {
-            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._end_header,
-            "on_part_data": lambda data, start, end: self._content.extend(data[start:end]),
-            "on_part_end": self._end_part,
-            "on_end": self._end,
-        }
-
-    def _end_header(self) -> None:
-        self._headers[bytes(self._name).lower()] = bytes(self._value)
-        self._name, self._value = bytearray(), bytearray()
-
-    def _end_part(self) -> None:
-        self._count += 1
-        if self._count > _MAX_PARTS:
-            raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        if not options.get(b"name"):
-            raise ServiceError(400, "the form has a part without a name")
-        content = bytes(self._content)
-        value = content if b"filename" in options else _decoded(content)
-        self.fields.setdefault(_decoded(options[b"name"]), []).append(value)
-        self._headers, self._content = {}, bytearray()
-
-    def _end(self) -> None:
-        self.is_complete = True
+def _part(part: bytes) -> tuple[str, str | bytes]:
+    """Read a part, from behind the boundary: the name of its field, and its text or the bytes of its file."""
+    end = part.find(b"\r\n\r\n", 0, _MAX_HEADERS)
+    if end < 0 or not part.startswith(b"\r\n"):
+        raise ServiceError(400, "the form cannot be read: a part has no headers, or too long ones")
+    for line in part[2:end].split(b"\r\n"):
+        header, colon, disposition = line.partition(b":")
+        if colon and header.lower() == b"content-disposition":
+            options = parse_options_header(disposition)[1]
+            if options.get(b"name"):
+                content = part[end + 4 :]
+                return _decoded(options[b"name"]), content if b"filename" in options else _decoded(content)
+    raise ServiceError(400, "the form has a part without a name")
 
 
 def _decoded(text: bytes) -> str:

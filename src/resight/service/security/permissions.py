@@ -101,9 +101,14 @@ PERMISSIONS: Final = (
 )
 
 
+_BY_PATH: Final = {(row.method, row.path): row for row in PERMISSIONS}
+"""Most paths have no parameter, and are found without a look at the patterns."""
+
+
 def find_permission(method: str, path: str) -> Permission | None:
     """Return the row for a request; None if there is none."""
-    return next((row for row in PERMISSIONS if row.method == method and row.pattern.match(path)), None)
+    exact = _BY_PATH.get((method, path))
+    return exact or next((row for row in PERMISSIONS if row.method == method and row.pattern.match(path)), None)
 
 
 def allowed_methods(path: str) -> list[str]:

@@ -104,7 +104,8 @@ class Batcher:
         finally:
             with self._changed:
                 self._expected -= image_count
-                self._changed.notify_all()
+                if self._is_complete():
+                    self._changed.notify_all()
 
     def submit(
         self, sightings: Sequence[QuerySighting], camera: Label = None, view: Label = None
@@ -122,7 +123,8 @@ class Batcher:
                 raise overloaded(f"{self._waiting} pictures wait for the model")
             self._jobs.append(job)
             self._waiting += job.image_count
-            self._changed.notify_all()
+            if len(self._jobs) == 1 or self._is_complete():
+                self._changed.notify_all()
         return job.future
 
     def close(self) -> None:

@@ -26,7 +26,8 @@ _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
 _COPIED: Final = 1 << 20  # bytes of rows that are copied at once
-_SMALL: Final = 1 << 20  # multiplications; fewer take less time than to wake the threads of the matrix product
+_SMALL: Final = 1 << 21  # multiplications; fewer take less time than to wake the threads of the matrix product
+_ALONE: Final = 1 << 18  # multiplications that OpenBLAS computes in the thread itself
 _RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
 
@@ -173,7 +174,9 @@ class Matrix:
 def _products(queries: np.ndarray, block: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Inner products with some rows of a block, [Q, n]."""
     if len(queries) * len(rows) * block.shape[1] < _SMALL:
-        return np.einsum("qd,nd->qn", queries, block if len(rows) == len(block) else block[rows])
+        few = block if len(rows) == len(block) else block[rows]
+        size = max(1, _ALONE // few.size)
+        return np.concatenate([queries[first : first + size] @ few.T for first in range(0, len(queries), size)])
     if len(rows) == len(block):
         return queries @ block.T
     if 2 * len(rows) > len(block):  # a product with all is faster than a copy of more than half

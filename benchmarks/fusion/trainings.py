@@ -39,7 +39,7 @@ CROSS: Final = "cross-modal"
 with another."""
 KINDS: Final = (*MODALITIES, COMPLETE, *FUSIONS, SIDE, CROSS)
 PASSES: Final = 65_000
-"""Image passes of each training, as nearly as complete epochs allow: less than five minutes of two cores."""
+"""Image passes of each training, as nearly as complete epochs allow: nine to eleven minutes of one core."""
 _DROP: Final = 0.1
 """Probability that a sighting loses some of its modalities, where the fusion allows it."""
 _DROP_BY_MODALITY: Final = {"rgb": 0.35, "nir": 0.2}

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISREG, S_IWGRP, S_IWOTH
@@ -29,6 +28,7 @@ from resight.config.scaling import ScalingRule
 from resight.config.sections import Interpolation
 from resight.data.image import decode, resize
 from resight.data.picture_file import printable, require_file
+from resight.data.threads import preparing_threads
 from resight.errors import StorageError
 from resight.files import storing
 
@@ -121,7 +121,7 @@ def _images(
         return resize(decode(path, rule=rule), size, interpolation).numpy().tobytes()
 
     rule_of_path = rules or [None] * len(paths)
-    with ThreadPoolExecutor() as pool:
+    with preparing_threads() as pool:
         for start in range(0, len(paths), _DECODE_BATCH):  # limits the decoded images in memory
             batch = slice(start, start + _DECODE_BATCH)
             images = pool.map(decode_and_resize, paths[batch], rule_of_path[batch])

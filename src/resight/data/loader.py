@@ -4,7 +4,7 @@ B sightings, M modalities, H x W pixels, R images that are present.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from resight.config.sections import Interpolation
 from resight.data.cache import pack
 from resight.data.image import decode, resize
 from resight.data.sightings import SightingTable
+from resight.data.threads import preparing_threads
 from resight.data.vocabulary import Vocabulary, label_numbers
 from resight.errors import DatasetError
 
@@ -128,7 +129,7 @@ class Loader:
             PictureError: an image cannot be decoded.
         """
         lists = iter(rows)
-        with ThreadPoolExecutor(1) as pool:
+        with preparing_threads(1) as pool:
             pending: list[Future[Batch]] = [pool.submit(self._batch, r) for r in islice(lists, _AHEAD)]
             try:
                 while pending:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from resight.data.image import resize, thumbnail
 from resight.data.modalities import modality_of, ordered
 from resight.data.picture_notes import PictureNotes
 from resight.data.sightings import Sighting, SightingTable
+from resight.data.threads import preparing_threads
 from resight.device import available_cores
 from resight.errors import GalleryError, PictureError
 from resight.gallery.engines.contract import Engine
@@ -73,7 +73,7 @@ def ingest(
     count = 0
     images_per_sighting = max((len(sighting.images) for sighting in sightings), default=1)
     size = embedder.chunk_size(images_per_sighting)
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with preparing_threads(available_cores()) as pool:
         for start in range(0, len(sightings), size):
             chunk = list(sightings.take(list(range(start, min(start + size, len(sightings))))))
             by_id = {sighting_id(sighting): sighting for sighting in chunk}

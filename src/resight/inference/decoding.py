@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from resight.data.decode import image_size
 from resight.data.image import Picture, as_tensor, decode, resize
 from resight.data.picture_file import printable, read_file
 from resight.data.picture_notes import PictureNotes
+from resight.data.threads import preparing_threads
 from resight.device import available_cores
 from resight.inference.inputs import Inputs, Label
 
@@ -113,7 +113,7 @@ def decoded_batches(
         return pool.map(prepare, images, inputs.modality[part])
 
     parts = list(inputs.batches(batch_size))
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with preparing_threads(available_cores()) as pool:
         waiting = [start(part) for part in parts[:1]]
         for n, part in enumerate(parts):
             waiting += [start(p) for p in parts[n + 1 : n + 2]]

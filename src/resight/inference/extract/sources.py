@@ -3,7 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from resight.data.modalities import image_column, sightings_schema
 from resight.data.picture_notes import PictureNotes
 from resight.data.readers.anything import read_images
 from resight.data.sightings import Sighting, SightingTable
+from resight.data.threads import preparing_threads
 from resight.data.video import Video
 from resight.device import available_cores
 from resight.errors import ConfigError, DatasetError, PictureError
@@ -124,7 +125,7 @@ class SightingSource:
         """In order, decoded by several threads, some in advance."""
         rows = self.sightings.arrow.to_pylist()
         pending = deque[Future[Images | str]]()
-        with ThreadPoolExecutor(available_cores()) as pool:
+        with preparing_threads(available_cores()) as pool:
             sightings = iter(self.sightings)
             for row in rows:
                 while len(pending) < _AHEAD and (sighting := next(sightings, None)) is not None:

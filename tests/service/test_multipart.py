@@ -25,6 +25,15 @@ def test_files_and_texts_come_back(files, text):
     assert parse_multipart(body, boundary) == {"k": [text], "exclude": ["x", "y"], "image": files}
 
 
+def test_line_breaks_before_and_text_after_the_form_are_left_out_and_content_has_its_own():
+    file = b"\r\n--a\r\n\r\n--"
+    assert parse_multipart(b"\r\n\r\n" + PART + file + b"\r\n--b--\r\nend", b"b") == {"image": [file]}
+    assert parse_multipart(PART + b"\r\n--b--", b"b") == {"image": [b""]}
+    assert parse_multipart(PART[:5] + b"Content-Type: image/jpeg\r\n" + PART[5:] + b"x\r\n--b--", b"b") == {
+        "image": [b"x"]
+    }
+
+
 @given(st.lists(st.sampled_from([PART, b"--b", b"--", b"\r\n", b"\r\n\r\n", b"x", b"\xff", b'name="', b"\0"])))
 def test_any_body_is_read_or_refused(parts):
     status, fields = 200, {}
@@ -50,6 +59,7 @@ def test_any_body_is_read_or_refused(parts):
         (b'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--b--', "not UTF-8"),
         (b"--b\r\nA: " + b"a" * 5000 + b"\r\n\r\nx\r\n--b--", "cannot be read"),
         (b'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\nx\r\n' * 1001 + b"--b--", "1000 parts"),
+        (b"--b\r\n" * 1_000_000, "cannot be read"),
     ],
 )
 def test_malformed_bodies(body, says):

@@ -22,6 +22,7 @@ Fields = dict[str, list[str | bytes]]
 _KIND: Final = "multipart/form-data"
 _MAX_PARTS: Final = 1000
 _MAX_HEADERS: Final = 4096  # bytes, of a part
+_CUT_SHORT: Final = "the form is cut short"
 
 
 async def read_form(request: Request, form: type[F]) -> F:
@@ -70,32 +71,38 @@ def parse_multipart(body: bytes, boundary: bytes) -> Fields:
     Raises:
         ServiceError: it is malformed, cut short, or has too many parts (400).
     """
-    start, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if not parts or not parts.pop().startswith(b"--"):
-        raise ServiceError(400, "the form is cut short")
-    if start:
-        raise ServiceError(400, "the form cannot be read: it does not begin with its boundary")
-    if len(parts) > _MAX_PARTS:
-        raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
+    delimiter = b"\r\n--" + boundary
+    first = delimiter[2:]
+    body = body.lstrip(b"\r\n")  # some clients begin with a line break
+    if not body.startswith(first):
+        reason = "it does not begin with its boundary"
+        raise ServiceError(400, f"the form cannot be read: {reason}" if len(body) >= len(first) else _CUT_SHORT)
     fields = Fields()
-    for part in parts:
-        name, value = _part(part)
+    start = len(first)
+    for _ in range(_MAX_PARTS + 1):
+        if body.startswith(b"--", start):
+            return fields
+        end = body.find(delimiter, start)
+        if end < 0:
+            raise ServiceError(400, _CUT_SHORT)
+        name, value = _part(body, start, end)
         fields.setdefault(name, []).append(value)
-    return fields
+        start = end + len(delimiter)
+    raise ServiceError(400, f"the form has more than {_MAX_PARTS} parts")
 
 
-def _part(part: bytes) -> tuple[str, str | bytes]:
-    """Read a part, from behind the boundary: the name of its field, and its text or the bytes of its file."""
-    end = part.find(b"\r\n\r\n", 0, _MAX_HEADERS)
-    if end < 0 or not part.startswith(b"\r\n"):
+def _part(body: bytes, start: int, end: int) -> tuple[str, str | bytes]:
+    """Read the part of a body between two boundaries: the name of its field, and its text or the bytes of its file."""
+    content = body.find(b"\r\n\r\n", start, min(end, start + _MAX_HEADERS))
+    if content < 0 or not body.startswith(b"\r\n", start):
         raise ServiceError(400, "the form cannot be read: a part has no headers, or too long ones")
-    for line in part[2:end].split(b"\r\n"):
-        header, colon, disposition = line.partition(b":")
-        if colon and header.lower() == b"content-disposition":
+    for line in body[start + 2 : content].split(b"\r\n"):
+        header, _, disposition = line.partition(b":")
+        if header.lower() == b"content-disposition":
             options = parse_options_header(disposition)[1]
             if options.get(b"name"):
-                content = part[end + 4 :]
-                return _decoded(options[b"name"]), content if b"filename" in options else _decoded(content)
+                value = body[content + 4 : end]
+                return _decoded(options[b"name"]), value if b"filename" in options else _decoded(value)
     raise ServiceError(400, "the form has a part without a name")
 
 

@@ -61,7 +61,7 @@ def test_a_filter_searches_counts_and_scans_the_records_for_which_it_holds(engin
             np.testing.assert_allclose([n.similarity for n in near], [s for _, s in wanted], atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [60, 3000])
+@pytest.mark.parametrize("count", [60, 3000, 4000])
 def test_many_queries_at_once_have_the_answers_of_a_naive_search(tmp_path, count):
     """Small products are computed in groups of queries, larger ones as a whole."""
     engine = create_engine(f"exact:{tmp_path / 'g'}", INFO)

@@ -26,8 +26,8 @@ _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
 _COPIED: Final = 1 << 20  # bytes of rows that are copied at once
-_SMALL: Final = 1 << 21  # multiplications; fewer take less time than to wake the threads of the matrix product
-_ALONE: Final = 1 << 18  # multiplications that OpenBLAS computes in the thread itself
+_SMALL: Final = 1 << 21  # multiplications; fewer are made in groups of queries, most of them without other threads
+_ALONE: Final = 1 << 18  # multiplications of a group, which OpenBLAS makes in the thread itself
 _RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from gallery_engines import (
     INFO,
+    WIDTH,
     assert_same,
     in_folder,
     in_postgresql,
@@ -23,6 +24,7 @@ from resight.config.sections import Embedding
 from resight.errors import ConfigError, GalleryError
 from resight.gallery.engines.postgres import PostgresEngine
 from resight.gallery.engines.qdrant import QdrantEngine
+from resight.gallery.engines.sqlite import matrix
 from resight.gallery.engines.sqlite.index import Index
 from resight.gallery.engines.sqlite.sqlite_engine import SQLiteEngine
 from resight.gallery.record import Assignment, Filter, GalleryInfo
@@ -72,6 +74,24 @@ def test_many_queries_at_once_have_the_answers_of_a_naive_search(tmp_path, count
         scores = np.stack([r.vector for r in stored]) @ queries.T  # [n, Q]
         for near, row in zip(engine.search(queries, 3), scores.T, strict=True):
             assert [n.id for n in near] == [f"r{place}" for place in np.argsort(-row)[:3]]
+    engine.close()
+
+
+@pytest.mark.parametrize("number", [1, 40])
+@pytest.mark.parametrize("camera", ["c1", "c2", None])
+def test_the_rows_of_a_filter_are_copied_in_parts(tmp_path, monkeypatch, camera, number):
+    """Ten rows at a time here, in blocks of 64: some parts are small products, and with 40 queries some are not."""
+    monkeypatch.setattr(matrix, "_BLOCK", 64)
+    monkeypatch.setattr(matrix, "_COPIED", 10 * 4 * WIDTH)
+    monkeypatch.setattr(matrix, "_SMALL", 40 * 8 * WIDTH)
+    monkeypatch.setattr(matrix, "_ALONE", 3 * 10 * WIDTH)
+    engine = create_engine(f"exact:{tmp_path / 'g'}", INFO)
+    stored = records(300)
+    engine.add(stored)
+    where = Filter() if camera is None else Filter(camera=(camera,))
+    queries = [r.vector for r in records(number, seed=1)]
+    for near, vector in zip(engine.search(np.stack(queries), 7, where), queries, strict=True):
+        assert [n.id for n in near] == [i for i, _ in naive_search(stored, vector, 7, where)]
     engine.close()
 
 

@@ -26,7 +26,7 @@ _MAGIC: Final = b"RESGVECS"
 _FORMAT: Final = 1
 _BLOCK: Final = 65_536  # rows that are multiplied at once
 _COPIED: Final = 1 << 20  # bytes of rows that are copied at once
-_SMALL: Final = 1 << 21  # multiplications; fewer are made in groups of queries, most of them without other threads
+_SMALL: Final = 1 << 21  # multiplications of a product; a smaller one is made in groups of queries
 _ALONE: Final = 1 << 18  # multiplications of a group, which OpenBLAS makes in the thread itself
 _RUN: Final = 512  # rows that are written at once
 _ROUNDING: Final = 1e-5  # upper bound of the float32 rounding error of a product of unit-length vectors
@@ -173,17 +173,21 @@ class Matrix:
 
 def _products(queries: np.ndarray, block: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Inner products with some rows of a block, [Q, n]."""
-    if len(queries) * len(rows) * block.shape[1] < _SMALL:
-        few = block if len(rows) == len(block) else block[rows]
-        size = max(1, _ALONE // few.size)
-        return np.concatenate([queries[first : first + size] @ few.T for first in range(0, len(queries), size)])
     if len(rows) == len(block):
-        return queries @ block.T
+        return _product(queries, block)
     if 2 * len(rows) > len(block):  # a product with all is faster than a copy of more than half
-        return (queries @ block.T)[:, rows]
+        return _product(queries, block)[:, rows]
     size = max(1, _COPIED // (4 * block.shape[1]))  # copies that stay in the cache of a core
-    parts = [queries @ block[rows[first : first + size]].T for first in range(0, len(rows), size)]
+    parts = [_product(queries, block[rows[first : first + size]]) for first in range(0, len(rows), size)]
     return np.concatenate(parts, axis=1)
+
+
+def _product(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Inner products with all rows, [Q, n]; a small one is made in groups of queries, mostly without other threads."""
+    if len(queries) * rows.size >= _SMALL:
+        return queries @ rows.T
+    size = max(1, _ALONE // rows.size)
+    return np.concatenate([queries[first : first + size] @ rows.T for first in range(0, len(queries), size)])
 
 
 def _write(fd: int, rows: Sequence[bytes], offset: int) -> None:

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--passes", type=int, default=PASSES, help="image passes of each training")
+    parser.add_argument("--threads", type=int, default=1, help="of torch: cores of one training")
     parser.add_argument("--show", metavar="KIND-SEED", help="only print and draw the matrix of a finished run")
     parser.add_argument("--time", action="store_true", help="only measure what the fusions cost in time")
     options = parser.parse_args()
@@ -42,7 +43,7 @@ def main() -> None:
     if not WEIGHTS.is_file():
         print(f"skipped: there is no {WEIGHTS}")
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     split = read_hard(options.folder / "synthetic-hard")
     runs = options.folder / str(options.passes)
     if options.show:
